@@ -1,0 +1,153 @@
+"""`<dataset>/clean_bars`: archive objects made into lake rows, each kept or quarantined. Rules are in `cleaning`."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture
+from quantlytic_assets.assets.raw_bars import raw_bars_key
+from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
+from quantlytic_assets.market_data.cleaning import Cleaned, clean
+from quantlytic_assets.market_data.pictures import candles
+from quantlytic_assets.partitions import Window, deciding_key, known_keys, with_partition
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.sessions import expected_bars, session_table
+from quantlytic_assets.storage.archive import StoredObject
+from quantlytic_assets.universe import Dataset
+
+# Rows cleaned at once: bounds memory at a few hundred megabytes.
+_ROWS_AT_ONCE = 500_000
+_NOT_REFUSED = "source_object NOT LIKE '%/refused/%'"
+
+
+def clean_bars_key(dataset: Dataset) -> dg.AssetKey:
+    """The key of a dataset's clean bars."""
+    return dg.AssetKey([dataset.name, "clean_bars"])
+
+
+def partitions_at_once(dataset: Dataset) -> int:
+    """How many partitions hold about as many bars as are worked on at once."""
+    week = expected_bars(
+        dataset.calendar, dataset.interval, dataset.first_session, dataset.first_session + timedelta(days=13)
+    )
+    per_session = max(1, len(week) // max(1, week["session"].n_unique())) * len(dataset.symbols)
+    return max(1, _ROWS_AT_ONCE // (per_session * (22 if dataset.partition == "month" else 1)))
+
+
+def clean_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that writes clean.bars, clean.quarantine and clean.sessions."""
+
+    @dg.asset(
+        key=clean_bars_key(dataset),
+        deps=[raw_bars_key(dataset)],
+        description=f"Bars of {dataset.name} that passed every rule (clean.bars); the others are in clean.quarantine, "
+        "each with its reason and where in the archive it stands.",
+        kinds={"ducklake", "polars"},
+        metadata={"dagster/table_name": "clean.bars", "dagster/column_schema": _column_schema()},
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def clean_bars(context: dg.AssetExecutionContext) -> None:
+        resources: Resources = context.resources.quantlytic
+        known = known_keys(dataset)
+        filed: dict[str, list[StoredObject]] = {}
+        for stored in resources.archive.objects(dataset.name):
+            filed.setdefault(deciding_key(dataset, stored.partition, known) or "", []).append(stored)
+        newest = max(context.partition_keys)
+
+        def work(window: Window) -> PartitionMetadata:
+            cleaned = _clean_window(resources, dataset, window, [o for key in window.keys for o in filed.get(key, [])])
+            metadata = _metadata(dataset, window, cleaned)
+            if newest in window.keys and len(cleaned.bars):
+                symbol = dataset.symbols[0].symbol
+                if symbol in cleaned.bars["symbol"]:
+                    metadata[newest]["candles"] = picture(candles(cleaned.bars, symbol))
+            return metadata
+
+        materialize_windows(context, dataset, work, partitions_at_once(dataset))
+        adopt_refused(resources, dataset)
+
+    return clean_bars
+
+
+def _column_schema() -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, str(kind)) for name, kind in CLEAN_SCHEMA.items()])
+
+
+def _clean_window(resources: Resources, dataset: Dataset, window: Window, objects: list[StoredObject]) -> Cleaned:
+    """Clean the window's objects and replace its rows in the lake."""
+    raw = resources.archive.read(objects)
+    first, last = window.first, window.last
+    if len(raw):
+        first = min(first, raw["open_time"].min().date())
+        last = max(last, raw["open_time"].max().date())
+    sessions = session_table(dataset.calendar, first - timedelta(days=15), last + timedelta(days=2))
+    cleaned = clean(raw, dataset, with_partition(sessions, dataset))
+    # A row so far off that the calendar has no session for it is filed under its own day.
+    quarantine = cleaned.quarantine.with_columns(pl.coalesce("session", pl.col("open_time").dt.date()))
+    condition, parameters = window.condition()
+    mine = (f"dataset = ? AND {condition}", [dataset.name, *parameters])
+    inside = sessions.filter(pl.col("session") >= window.first, pl.col("session") < window.last)
+    resources.lake.replace(
+        [
+            ("clean.bars", *mine, cleaned.bars),
+            ("clean.quarantine", f"{mine[0]} AND {_NOT_REFUSED}", mine[1], quarantine),
+            (
+                "clean.sessions",
+                *mine,
+                inside.select(pl.lit(dataset.name).alias("dataset"), *inside.columns),
+            ),
+        ]
+    )
+    return cleaned
+
+
+def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMetadata:
+    kept = with_partition(cleaned.bars, dataset).group_by("partition").agg(
+        pl.len().alias("dagster/partition_row_count"),
+        pl.col("symbol").n_unique().alias("symbols"),
+        (pl.col("flags").list.len() > 0).sum().alias("flagged"),
+    )
+    refused = with_partition(cleaned.quarantine, dataset).group_by("partition").agg(
+        pl.len().alias("quarantined"), pl.col("reason").value_counts().alias("reasons")
+    )
+    counts: dict[str, dict[str, object]] = {}
+    for row in kept.iter_rows(named=True):
+        counts.setdefault(row.pop("partition"), {}).update(row)
+    for row in refused.iter_rows(named=True):
+        reasons = {entry["reason"]: entry["count"] for entry in row["reasons"]}
+        # Rows from before the first partition or after the last are shown with it.
+        shown = min(max(row["partition"] or window.keys[0], window.keys[0]), window.keys[-1])
+        entry = counts.setdefault(shown, {})
+        entry["quarantined"] = entry.get("quarantined", 0) + row["quarantined"]
+        entry["quarantine_reasons"] = {**entry.get("quarantine_reasons", {}), **reasons}
+    return group_by_key(
+        window.keys, counts, {"dagster/partition_row_count": 0, "symbols": 0, "flagged": 0, "quarantined": 0}
+    )
+
+
+def adopt_refused(resources: Resources, dataset: Dataset) -> int:
+    """Bring records that landing refused into clean.quarantine, those it does not have yet; returns how many."""
+    paths = resources.archive.refused_objects(dataset.name)
+    if not paths:
+        return 0
+    known = resources.lake.query(
+        "SELECT DISTINCT source_object FROM clean.quarantine WHERE dataset = ? AND source_object LIKE '%/refused/%'",
+        [dataset.name],
+    )["source_object"].to_list()
+    new = sorted(set(paths) - set(known))
+    if not new:
+        return 0
+    refused = resources.archive.read_refused(dataset.name, new).with_columns(
+        pl.col("open_time").dt.date().alias("session"),
+        pl.when(pl.col("line").is_not_null())
+        .then(pl.concat_str(pl.lit("line "), "line", pl.lit(": "), "raw"))
+        .otherwise("raw")
+        .alias("raw"),
+    )
+    rows = refused.select(QUARANTINE_SCHEMA.names())
+    marks = ", ".join("?" for _ in new)
+    resources.lake.replace([("clean.quarantine", f"source_object IN ({marks})", new, rows)])
+    return len(rows)

@@ -1,0 +1,100 @@
+"""`<dataset>/coverage`: for every symbol and session what should be there, what is, and why the rest is not."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
+from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture
+from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
+from quantlytic_assets.market_data.coverage import coverage
+from quantlytic_assets.market_data.pictures import heat_map
+from quantlytic_assets.partitions import Window, with_partition
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.sessions import expected_bars
+from quantlytic_assets.universe import Dataset
+
+_SESSIONS_IN_PICTURE = 500
+
+
+def coverage_key(dataset: Dataset) -> dg.AssetKey:
+    """The key of a dataset's coverage."""
+    return dg.AssetKey([dataset.name, "coverage"])
+
+
+def coverage_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that writes clean.coverage."""
+
+    @dg.asset(
+        key=coverage_key(dataset),
+        deps=[clean_bars_key(dataset)],
+        description=f"Expected and present bars of {dataset.name} for each symbol and session (clean.coverage), with "
+        "the exact missing ranges and the cause of each.",
+        kinds={"ducklake", "polars"},
+        metadata={
+            "dagster/table_name": "clean.coverage",
+            "dagster/column_schema": dg.TableSchema(
+                [dg.TableColumn(name, str(kind)) for name, kind in COVERAGE_SCHEMA.items()]
+            ),
+        },
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def coverage_of_bars(context: dg.AssetExecutionContext) -> None:
+        resources: Resources = context.resources.quantlytic
+        newest = max(context.partition_keys)
+
+        def work(window: Window) -> PartitionMetadata:
+            metadata = _metadata(dataset, window, cover_window(resources, dataset, window))
+            if newest in window.keys:
+                recent = resources.lake.query(
+                    "SELECT * FROM clean.coverage WHERE dataset = ? AND session < ? AND session IN ("
+                    "SELECT DISTINCT session FROM clean.coverage WHERE dataset = ? AND session < ? "
+                    "ORDER BY session DESC LIMIT ?)",
+                    [dataset.name, window.last, dataset.name, window.last, _SESSIONS_IN_PICTURE],
+                )
+                if len(recent):
+                    metadata[newest]["heat_map"] = picture(heat_map(recent))
+            return metadata
+
+        materialize_windows(context, dataset, work, partitions_at_once(dataset))
+
+    return coverage_of_bars
+
+
+def cover_window(resources: Resources, dataset: Dataset, window: Window) -> pl.DataFrame:
+    """Compute the coverage of a window's sessions, put it into the lake and return it."""
+    condition, parameters = window.condition()
+    bars = resources.lake.query(
+        f"SELECT symbol, session, open_time FROM clean.bars WHERE dataset = ? AND {condition}",
+        [dataset.name, *parameters],
+    )
+    last = date.fromordinal(window.last.toordinal() - 1)
+    grid = expected_bars(dataset.calendar, dataset.interval, window.first, last)
+    traits = resources.vendor(dataset.vendors[0]).traits(dataset.name) if dataset.vendors else None
+    attempts = resources.attempts.read(dataset.name, window.first, last)
+    covered = coverage(bars, dataset, grid, attempts, traits, datetime.now(UTC))
+    resources.lake.replace([("clean.coverage", f"dataset = ? AND {condition}", [dataset.name, *parameters], covered)])
+    return covered
+
+
+def _metadata(dataset: Dataset, window: Window, covered: pl.DataFrame) -> PartitionMetadata:
+    keyed = with_partition(covered, dataset)
+    counts: dict[str, dict[str, object]] = {
+        row.pop("partition"): row
+        for row in keyed.group_by("partition")
+        .agg(
+            pl.len().alias("dagster/partition_row_count"),
+            pl.col("symbol").n_unique().alias("symbols"),
+            pl.col("expected_bars", "present_bars", "missing_bars").sum(),
+            (pl.col("missing_bars") > 0).sum().alias("holes"),
+        )
+        .iter_rows(named=True)
+    }
+    causes = keyed.filter(pl.col("cause").is_not_null()).group_by("partition", "cause").agg(pl.col("missing_bars").sum())
+    for row in causes.iter_rows(named=True):
+        counts[row["partition"]].setdefault("missing_by_cause", {})[row["cause"]] = row["missing_bars"]
+    empty = {"dagster/partition_row_count": 0, "expected_bars": 0, "present_bars": 0, "missing_bars": 0, "holes": 0}
+    return group_by_key(window.keys, counts, empty)

@@ -1,0 +1,163 @@
+"""The dbt models as Dagster assets: one set a dataset over the same SQL, told by the environment which dataset and sessions.
+
+Models, tests and documentation are in `dbt_project/`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
+
+from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.assets.coverage import coverage_key
+from quantlytic_assets.assets.per_partition import group_by_key
+from quantlytic_assets.partitions import Window, windows, with_partition
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.settings import CHECKOUT
+from quantlytic_assets.universe import Dataset
+
+DBT_PROJECT = CHECKOUT / "dbt_project"
+_SOURCES = {"bars": clean_bars_key, "quarantine": clean_bars_key, "sessions": clean_bars_key, "coverage": coverage_key}
+
+
+@lru_cache
+def dbt_project() -> DbtProject:
+    """The dbt project with an up-to-date manifest: parsed once, and again only after one of its files changed."""
+    project = DbtProject(project_dir=DBT_PROJECT)
+    sources = [
+        path
+        for path in DBT_PROJECT.rglob("*")
+        if path.suffix in (".sql", ".py", ".yml") and "target" not in path.relative_to(DBT_PROJECT).parts
+    ]
+    manifest = project.manifest_path
+    if not manifest.exists() or manifest.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+        dbt_resource(project).cli(["parse", "--quiet"], target_path=DBT_PROJECT / project.target_path).wait()
+    return project
+
+
+def dbt_resource(project: DbtProject) -> DbtCliResource:
+    """dbt as installed beside this Python, whatever the PATH says."""
+    return DbtCliResource(
+        project_dir=project, dbt_executable=str(Path(sys.executable).parent / "dbt"), global_config_flags=["--no-use-colors"]
+    )
+
+
+def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
+    """The key of a dbt model's table for a dataset."""
+    return dg.AssetKey([dataset.name, model])
+
+
+class _Translator(DagsterDbtTranslator):
+    """Names dbt's nodes as assets of one dataset."""
+
+    def __init__(self, dataset: Dataset, common: Mapping[str, Any]):
+        super().__init__(settings=DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
+        self.dataset = dataset
+        self.common = common
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """`<dataset>/<model>`; dbt's sources are the assets that write them."""
+        name = dbt_resource_props["name"]
+        if dbt_resource_props["resource_type"] == "source":
+            return _SOURCES[name](self.dataset)
+        return feature_key(self.dataset, name)
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """All assets of a dataset are one group."""
+        return self.dataset.name
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
+        """As for the dataset's other assets."""
+        return self.common["owners"]
+
+    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
+        """As for the dataset's other assets."""
+        return self.common["automation_condition"]
+
+
+def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """dbt model name to lake table (`schema.table`), for the models that are tables."""
+    return {
+        node["name"]: f"{node['schema']}.{node['alias']}"
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["config"]["materialized"] not in ("view", "ephemeral")
+    }
+
+
+def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Window) -> dict[str, str]:
+    """What tells the generic models which rows to make (read by dbt_project/macros/run_range.sql)."""
+    return {
+        "QUANTLYTIC_RUN_DATASET": dataset.name,
+        "QUANTLYTIC_RUN_INTERVAL": dataset.interval,
+        "QUANTLYTIC_RUN_INTERVALS": ",".join(dataset.feature_intervals),
+        "QUANTLYTIC_RUN_HORIZONS": ",".join(str(horizon) for horizon in sorted(set(horizons))),
+        "QUANTLYTIC_RUN_START": window.first.isoformat(),
+        "QUANTLYTIC_RUN_END": window.last.isoformat(),
+    }
+
+
+def feature_assets(dataset: Dataset, horizons: Sequence[int], common: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The dbt models for one dataset. `horizons` (bars) are those of the dataset's strategies."""
+    project = dbt_project()
+    manifest = json.loads(project.manifest_path.read_text())
+    models = feature_models(manifest)
+
+    @dbt_assets(
+        manifest=manifest,
+        project=project,
+        name=f"{dataset.name}__features",
+        partitions_def=common["partitions_def"],
+        backfill_policy=common["backfill_policy"],
+        dagster_dbt_translator=_Translator(dataset, common),
+        required_resource_keys={"quantlytic", "dbt"},
+    )
+    def features(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        resources: Resources = context.resources.quantlytic
+        dbt: DbtCliResource = context.resources.dbt
+        (window,) = windows(dataset, context.partition_keys)
+        # Not --vars: they would make dbt parse the whole project again in each run.
+        os.environ.update(resources.lake.dbt_environment() | dbt_run_environment(dataset, horizons, window))
+        # One target directory an installation: dbt finds what it parsed last time there.
+        target = resources.settings.directory("dbt") / "target"
+        # DuckLake sees no conflict between two first insertions of the same rows, so writers take turns.
+        with resources.lake.write_lock:
+            yield from dbt.cli(["build"], context=context, target_path=target).stream()
+        for name in context.op_execution_context.selected_asset_keys:
+            model = name.path[-1]
+            if model in models:
+                _report(context, resources, dataset, window, name, models[model])
+
+    return features
+
+
+def _report(
+    context: dg.AssetExecutionContext,
+    resources: Resources,
+    dataset: Dataset,
+    window: Window,
+    key: dg.AssetKey,
+    table: str,
+) -> None:
+    session = "label_session" if table.endswith(".labels") else "session"
+    condition, parameters = window.condition(session)
+    counts = resources.lake.query(
+        f"SELECT {session} AS session, count(*) AS rows, count(DISTINCT symbol) AS symbols FROM {table} "
+        f"WHERE dataset = ? AND {condition} GROUP BY ALL",
+        [dataset.name, *parameters],
+    )
+    per_key = {
+        row.pop("partition"): row
+        for row in with_partition(counts, dataset)
+        .group_by("partition")
+        .agg(pl.col("rows").sum().alias("dagster/partition_row_count"), pl.col("symbols").max())
+        .iter_rows(named=True)
+    }
+    for partition, entry in group_by_key(window.keys, per_key, {"dagster/partition_row_count": 0}).items():
+        context.add_asset_metadata(entry, asset_key=key, partition_key=partition)

@@ -1,0 +1,178 @@
+"""`<strategy>/model` and `<strategy>/predictions`: walk-forward training, and scores for sessions after each cut.
+
+What is learned and measured is in `learning`; here rows are read, steps walked and results reported.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.features import feature_key
+from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.learning.features import design_matrix, with_labels
+from quantlytic_assets.learning.training import predictions_table, train
+from quantlytic_assets.partitions import model_definition, trading_definition, windows, with_partition
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.sessions import session_table
+from quantlytic_assets.universe import Dataset, Strategy
+
+# Walk-forward steps that may lie before the first one learned from; more than any dataset has.
+_ALL_STEPS = 1200
+
+
+def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
+    """The key of one of a strategy's assets: model, predictions, paper_trades, performance."""
+    return dg.AssetKey([strategy.name, name])
+
+
+def strategy_metadata(strategy: Strategy) -> dict[str, object]:
+    """What the UI shows of a strategy on each of its assets."""
+    return {
+        "model": strategy.model,
+        "horizon_bars": strategy.horizon,
+        "interval": strategy.interval,
+        "symbols": ", ".join(strategy.symbols),
+    }
+
+
+def read_indicators(resources: Resources, strategy: Strategy, first: date | None, last: date) -> pl.DataFrame:
+    """Rows of features.indicators for the strategy's symbols and interval, sessions [first, last)."""
+    condition, parameters = ("AND session >= ?", [first]) if first else ("", [])
+    return resources.lake.query(
+        'SELECT * FROM features.indicators WHERE dataset = ? AND "interval" = ? AND session < ? '
+        f"AND symbol IN (SELECT unnest(?::VARCHAR[])) {condition}",
+        [strategy.dataset, strategy.interval, last, list(strategy.symbols), *parameters],
+    )
+
+
+def read_labels(resources: Resources, strategy: Strategy, known_by: date) -> pl.DataFrame:
+    """Rows of features.labels for the strategy whose outcome was known in a session before `known_by`."""
+    return resources.lake.query(
+        'SELECT * FROM features.labels WHERE dataset = ? AND "interval" = ? AND horizon = ? AND label_session < ? '
+        "AND symbol IN (SELECT unnest(?::VARCHAR[]))",
+        [strategy.dataset, strategy.interval, strategy.horizon, known_by, list(strategy.symbols)],
+    )
+
+
+def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that trains the strategy's model at the start of each walk-forward step."""
+    before = dg.TimeWindowPartitionMapping(
+        start_offset=-_ALL_STEPS, end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
+
+    @dg.asset(
+        key=strategy_key(strategy, "model"),
+        deps=[dg.AssetDep(feature_key(dataset, name), partition_mapping=before) for name in ("indicators", "labels")],
+        partitions_def=model_definition(dataset, strategy),
+        description=f"{strategy.model} of {strategy.name}, trained on what was known at the start of each "
+        f"{strategy.retrain} step, purged and embargoed; in MLflow beside its naive baselines.",
+        kinds={"scikitlearn", "mlflow"},
+        metadata=strategy_metadata(strategy),
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def model(context: dg.AssetExecutionContext) -> None:
+        resources: Resources = context.resources.quantlytic
+        steps = sorted(context.partition_keys)
+        last = date.fromisoformat(steps[-1])
+        design = design_matrix(read_indicators(resources, strategy, None, last), strategy.features)
+        frame = with_labels(design, read_labels(resources, strategy, last))
+        sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
+        done: dict[str, dict[str, object]] = {}
+        for step in steps:
+            try:
+                done[step] = _train_step(resources, strategy, frame, sessions, step, context.run_id)
+            except Exception:
+                # The steps before this one stay trained.
+                for key, metadata in done.items():
+                    context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+                raise
+        report(context, done)
+
+    return model
+
+
+def _train_step(
+    resources: Resources, strategy: Strategy, frame: pl.DataFrame, sessions: pl.Series, step: str, run_id: str
+) -> dict[str, object]:
+    cut = datetime.combine(date.fromisoformat(step), datetime.min.time(), UTC)
+    trained = train(strategy, frame, cut, sessions)
+    version = resources.models.log(strategy, step, trained, {"dagster.run_id": run_id})
+    baselines = {
+        f"baseline/{baseline}/{name}": value
+        for baseline, metrics in trained.baseline_metrics.items()
+        for name, value in metrics.items()
+    }
+    metadata = {
+        "model_version": version,
+        "trained_through": trained.trained_through.isoformat(),
+        "training_rows": trained.rows,
+        "training_sessions": trained.sessions,
+        **{f"holdout/{name}": value for name, value in trained.metrics.items()},
+        **baselines,
+    }
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that writes ml.predictions: each session scored by the model of the step it lies in."""
+
+    @dg.asset(
+        key=strategy_key(strategy, "predictions"),
+        deps=[
+            dg.AssetDep(strategy_key(strategy, "model"), partition_mapping=dg.TimeWindowPartitionMapping()),
+            feature_key(dataset, "indicators"),
+        ],
+        partitions_def=trading_definition(dataset, strategy),
+        description=f"Probability of a rise over the next {strategy.horizon} bars for each symbol of {strategy.name} "
+        "(ml.predictions), by a model that has not seen the session.",
+        kinds={"ducklake", "scikitlearn"},
+        metadata={**strategy_metadata(strategy), "dagster/table_name": "ml.predictions"},
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def predictions(context: dg.AssetExecutionContext) -> None:
+        resources: Resources = context.resources.quantlytic
+        steps = list(model_definition(dataset, strategy).get_partition_keys())
+        (window,) = windows(dataset, context.partition_keys)
+        indicators = read_indicators(resources, strategy, window.first, window.last)
+        design = design_matrix(indicators, strategy.features)
+        scored = []
+        for i, step in enumerate(steps):
+            begin = date.fromisoformat(step)
+            end = date.fromisoformat(steps[i + 1]) if i + 1 < len(steps) else date.max
+            rows = design.frame.filter(pl.col("session") >= begin, pl.col("session") < end)
+            if len(rows):
+                pipeline, names, version, trained_through = resources.models.load(strategy, step)
+                scored.append(predictions_table(strategy, pipeline, names, rows, version, trained_through))
+        table = pl.concat(scored) if scored else pl.DataFrame()
+        resources.lake.replace(
+            [
+                (
+                    "ml.predictions",
+                    "strategy = ? AND session >= ? AND session < ?",
+                    [strategy.name, window.first, window.last],
+                    table,
+                )
+            ]
+        )
+        counts: dict[str, dict[str, object]] = {}
+        if len(table):
+            counts = {
+                row.pop("partition"): row
+                for row in with_partition(table, dataset)
+                .group_by("partition")
+                .agg(
+                    pl.len().alias("dagster/partition_row_count"),
+                    pl.col("symbol").n_unique().alias("symbols"),
+                    pl.col("score").mean().alias("mean_score"),
+                    (pl.col("prediction") == 1).mean().alias("share_up"),
+                    pl.col("model_version").last(),
+                )
+                .iter_rows(named=True)
+            }
+        report(context, group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0}))
+
+    return predictions

@@ -1,0 +1,126 @@
+"""`<strategy>/paper_trades`: predictions made into orders and fills, once each, and shown as lake tables.
+
+The ledger decides what happened; the tables of the lake are a copy of it. How trading works is in `trading`.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.models import strategy_key, strategy_metadata
+from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.partitions import Window, trading_definition, windows, with_partition
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.trading.paper import trade
+from quantlytic_assets.trading.portfolio import equity_curve, positions
+from quantlytic_assets.universe import Dataset, Strategy
+
+# An order decided at the end of a window is filled by the next bar, which lies after it.
+_NEXT_BAR = timedelta(days=14)
+
+
+def read_prices(resources: Resources, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
+    """symbol, session, open_time, open, close of the strategy's symbols and interval, sessions [first, last)."""
+    return resources.lake.query(
+        'SELECT symbol, session, open_time, open, close FROM features.bars WHERE dataset = ? AND "interval" = ? '
+        "AND session >= ? AND session < ? AND symbol IN (SELECT unnest(?::VARCHAR[])) ORDER BY symbol, open_time",
+        [strategy.dataset, strategy.interval, first, last, list(strategy.symbols)],
+    )
+
+
+def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
+    """All sessions that the strategy has predictions for, oldest first."""
+    rows = resources.lake.query(
+        "SELECT DISTINCT session FROM ml.predictions WHERE strategy = ? ORDER BY session", [strategy.name]
+    )
+    return rows["session"]
+
+
+def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that trades on paper and writes trading.orders, fills, positions and equity."""
+
+    @dg.asset(
+        key=strategy_key(strategy, "paper_trades"),
+        deps=[strategy_key(strategy, "predictions")],
+        partitions_def=trading_definition(dataset, strategy),
+        description=f"Orders, fills and positions of {strategy.name}: one order a session and symbol, filled at the "
+        "next bar's open less slippage and commission. A rerun never trades twice.",
+        kinds={"ducklake"},
+        metadata={**strategy_metadata(strategy), "dagster/table_name": "trading.fills"},
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def paper_trades(context: dg.AssetExecutionContext) -> None:
+        resources: Resources = context.resources.quantlytic
+        ledger = resources.ledger
+        (window,) = windows(dataset, context.partition_keys)
+        every = predicted_sessions(resources, strategy)
+        sessions = every.filter((every >= window.first) & (every < window.last))
+        waiting = ledger.open_orders(strategy.name)
+        # Orders from before that this run fills change earlier rows too.
+        affected = min([window.first, *waiting["session"].to_list()])
+        predictions = resources.lake.query(
+            "SELECT * FROM ml.predictions WHERE strategy = ? AND session >= ? AND session < ?",
+            [strategy.name, window.first, window.last],
+        )
+        bars = read_prices(resources, strategy, affected, window.last + _NEXT_BAR)
+        summary = trade(strategy, predictions, bars, ledger, sessions, predicted_sessions=every)
+        context.log.info(str(summary))
+        _publish(resources, strategy, affected)
+        report(context, group_by_key(context.partition_keys, _counts(resources, dataset, strategy, window), {"fills": 0}))
+
+    return paper_trades
+
+
+def _publish(resources: Resources, strategy: Strategy, since: date) -> None:
+    """Copy what the ledger says of sessions from `since` on into the lake, with the positions that follow from it."""
+    ledger = resources.ledger
+    sessions = ledger.decided_sessions(strategy.name)
+    orders = ledger.orders(strategy.name, since)
+    fills = ledger.fills(strategy.name)
+    shown = sessions.filter(sessions >= since)
+    first = fills["fill_session"].min() if len(fills) else since
+    closes = read_prices(resources, strategy, first, date.max)
+    held = positions(strategy.name, fills, closes, sessions)
+    curve = equity_curve(held, fills, strategy.capital, sessions)
+    mine = "strategy = ? AND session >= ?"
+    resources.lake.replace(
+        [
+            ("trading.orders", mine, [strategy.name, since], orders),
+            ("trading.fills", mine, [strategy.name, since], fills.filter(pl.col("session") >= since)),
+            ("trading.positions", mine, [strategy.name, since], held.filter(pl.col("session").is_in(shown.implode()))),
+            (
+                "trading.equity",
+                mine,
+                [strategy.name, since],
+                curve.filter(pl.col("session").is_in(shown.implode())).select(
+                    pl.lit(strategy.name).alias("strategy"), *[name for name in curve.columns if name != "strategy"]
+                ),
+            ),
+        ]
+    )
+
+
+def _counts(
+    resources: Resources, dataset: Dataset, strategy: Strategy, window: Window
+) -> dict[str, dict[str, object]]:
+    rows = resources.lake.query(
+        "SELECT e.session, e.equity, e.costs_to_date, count(o.order_ref) AS orders, count(f.order_ref) AS fills, "
+        "count(*) FILTER (o.status = 'refused') AS refused, count(*) FILTER (o.status = 'open') AS open "
+        "FROM trading.equity e LEFT JOIN trading.orders o USING (strategy, session) "
+        "LEFT JOIN trading.fills f USING (strategy, order_ref) "
+        "WHERE e.strategy = ? AND e.session >= ? AND e.session < ? GROUP BY ALL ORDER BY e.session",
+        [strategy.name, window.first, window.last],
+    )
+    per_key = (
+        with_partition(rows, dataset)
+        .group_by("partition", maintain_order=True)
+        .agg(
+            pl.col("orders", "fills", "refused", "open").sum(),
+            pl.col("equity", "costs_to_date").last(),
+            pl.col("fills").sum().alias("dagster/partition_row_count"),
+        )
+    )
+    return {row.pop("partition"): row for row in per_key.iter_rows(named=True)}

@@ -1,0 +1,95 @@
+"""`<strategy>/performance`: how the paper trades have done, beside buy-and-hold and the naive baselines.
+
+Statistics, picture and report are `trading.performance`'s and `learning.evaluation`'s.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.models import read_labels, strategy_key, strategy_metadata
+from quantlytic_assets.assets.paper_trades import read_prices
+from quantlytic_assets.assets.per_partition import picture
+from quantlytic_assets.learning.evaluation import evaluate
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.trading.performance import (
+    benchmark_curve,
+    comparison,
+    equity_picture,
+    periods_per_year,
+    statistics,
+    write_report,
+)
+from quantlytic_assets.universe import Dataset, Strategy
+
+
+def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The unpartitioned asset that reports on all trades so far."""
+
+    @dg.asset(
+        key=strategy_key(strategy, "performance"),
+        deps=[dg.AssetDep(strategy_key(strategy, "paper_trades"), partition_mapping=dg.AllPartitionMapping())],
+        description=f"How {strategy.name} has done on paper: returns, risk, turnover and costs against buy-and-hold, "
+        "and one HTML report.",
+        kinds={"quantstats"},
+        metadata=strategy_metadata(strategy),
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def performance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        resources: Resources = context.resources.quantlytic
+        curve = resources.lake.query("SELECT * FROM trading.equity WHERE strategy = ? ORDER BY session", [strategy.name])
+        if curve.is_empty():
+            raise dg.Failure(f"{strategy.name} has not traded yet: materialize its paper_trades first")
+        sessions = curve["session"]
+        fills = resources.ledger.fills(strategy.name)
+        decided = resources.lake.query(
+            "SELECT min(available_at) AS first FROM ml.predictions WHERE strategy = ?", [strategy.name]
+        )["first"][0]
+        bars = read_prices(resources, strategy, sessions.min(), sessions.max() + timedelta(days=14))
+        periods = periods_per_year(sessions)
+        held, held_fills = benchmark_curve(strategy, bars, decided, sessions)
+        mine = statistics(curve, fills, strategy.capital, periods)
+        figures = comparison(mine, statistics(held, held_fills, strategy.capital, periods))
+        path = resources.settings.directory("reports") / f"{strategy.name}.html"
+        write_report(path, strategy.name, curve, held, figures, strategy.capital)
+        metadata: dict[str, object] = {
+            "equity": picture(equity_picture(curve, held, strategy.name)),
+            "statistics": dg.MetadataValue.table(_records(figures)),
+            "report": dg.MetadataValue.path(str(path)),
+            **{name: value for name, value in mine.items() if value is not None},
+            **{f"forecast/{name}": value for name, value in forecast_quality(resources, strategy).items()},
+        }
+        return dg.MaterializeResult(metadata=metadata)
+
+    return performance
+
+
+def _records(figures: pl.DataFrame) -> list[dg.TableRecord]:
+    shown = figures.with_columns(pl.exclude("statistic").round(6).cast(pl.String).fill_null("undefined"))
+    return [dg.TableRecord(row) for row in shown.to_dicts()]
+
+
+def forecast_quality(resources: Resources, strategy: Strategy) -> dict[str, float]:
+    """Accuracy, precision, recall and IC of all predictions whose outcome is known, and of the naive forecasts.
+
+    The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
+    """
+    predicted = resources.lake.query(
+        "SELECT p.symbol, p.session, p.open_time, p.score, p.prediction, i.ret_1 FROM ml.predictions p "
+        'JOIN features.indicators i ON i.dataset = ? AND i."interval" = ? AND i.symbol = p.symbol '
+        "AND i.open_time = p.open_time WHERE p.strategy = ?",
+        [strategy.dataset, strategy.interval, strategy.name],
+    )
+    labels = read_labels(resources, strategy, date.max).select("symbol", "open_time", "forward_return", "label")
+    known = predicted.join(labels, on=["symbol", "open_time"])
+    if known.is_empty():
+        return {}
+    figures = {name: value for name, value in evaluate(known).items() if value is not None}
+    naive = known.select(
+        ((pl.col("ret_1") > 0) == (pl.col("label") == 1)).mean().alias("persistence_accuracy"),
+        (pl.col("label") == 1).mean().alias("always_up_accuracy"),
+    )
+    return {**figures, **naive.to_dicts()[0], "outcomes": len(known)}

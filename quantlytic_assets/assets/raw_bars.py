@@ -1,0 +1,157 @@
+"""`<dataset>/raw_bars`: what the archive lacks is asked of the vendors, published to the bus and landed.
+
+Also the landing job that the bus sensor launches. How fetching and landing work is in `ingest` and `storage.landing`.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.partitions import Window, deciding_key, known_keys, partition_key, windows
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.storage.archive import Archive
+from quantlytic_assets.storage.landing import Landed
+from quantlytic_assets.universe import Dataset
+
+
+class RawBarsConfig(dg.Config):
+    """What a run may change about fetching."""
+
+    symbols: list[str] = Field(default=[], description="Ask for these symbols only; empty means all of the dataset.")
+    force: bool = Field(default=False, description="Ask again for everything, archived or not, known hole or not.")
+
+
+def raw_bars_key(dataset: Dataset) -> dg.AssetKey:
+    """The key of a dataset's raw bars."""
+    return dg.AssetKey([dataset.name, "raw_bars"])
+
+
+def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that fills the archive. Config: `symbols`, `force`."""
+
+    @dg.asset(
+        key=raw_bars_key(dataset),
+        description=f"Bars of {dataset.name} in the archive, as vendors, feeds and files gave them; never changed.",
+        kinds={"parquet", "kafka"},
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def raw_bars(context: dg.AssetExecutionContext, config: RawBarsConfig) -> dg.MaterializeResult:
+        resources: Resources = context.resources.quantlytic
+        ingest = resources.ingest(dataset)
+        requests, extra, errors = 0, {}, []
+        spans = windows(dataset, context.partition_keys)
+        asked: dict[str, dict] = {}
+        for span in spans:
+            need = ingest.need(span.first, _last_day(span), config.symbols, config.force)
+            context.log.info(
+                f"{span.keys[0]} to {span.keys[-1]}: {len(need.missing)} of {len(need.expected)} bars missing, "
+                f"{len(need.ranges)} requests to make"
+            )
+            outcome = ingest.fill(need)
+            requests += outcome.requests
+            errors += outcome.errors
+            extra |= outcome.landed.partitions
+            asked |= _asked_per_partition(dataset, need.missing)
+        for error in errors:
+            context.log.warning(error)
+        stored = _stored(resources.archive, dataset, spans)
+        empty = {"objects": 0, "bytes": 0, "bars_asked": 0}
+        counts = {key: {**stored.get(key, {}), **asked.get(key, {})} for key in {*stored, *asked}}
+        metadata = group_by_key(context.partition_keys, counts, empty)
+        for key, landed in extra.items():
+            if key in metadata:
+                metadata[key]["rows_landed"] = landed["rows"]
+        report(context, metadata)
+        report_landing(context, dataset, extra, skip=set(context.partition_keys))
+        return dg.MaterializeResult(
+            metadata={"requests": requests, "vendor_errors": len(errors), "errors": errors[:20]}
+        )
+
+    return raw_bars
+
+
+def _last_day(window: Window) -> date:
+    return date.fromordinal(window.last.toordinal() - 1)
+
+
+def _asked_per_partition(dataset: Dataset, missing: pl.DataFrame) -> dict[str, dict]:
+    sessions = missing.group_by("session").len()
+    counts: dict[str, dict] = {}
+    for session, bars in sessions.iter_rows():
+        entry = counts.setdefault(partition_key(dataset, session), {"bars_asked": 0})
+        entry["bars_asked"] += bars
+    return counts
+
+
+def _stored(archive: Archive, dataset: Dataset, spans: list[Window]) -> dict[str, dict]:
+    """Objects and bytes that the archive holds for each partition."""
+    counts: dict[str, dict] = {}
+    for stored in archive.objects(dataset.name, spans[0].first, spans[-1].last):
+        entry = counts.setdefault(stored.partition, {"objects": 0, "bytes": 0})
+        entry["objects"] += 1
+        entry["bytes"] += stored.size
+    return counts
+
+
+def landing_materializations(
+    dataset: Dataset, landed: Mapping[str, Mapping[str, int]]
+) -> list[dg.AssetMaterialization]:
+    """One materialization of raw_bars for each partition that a landing touched."""
+    known = known_keys(dataset)
+    events: dict[str, dict[str, int]] = {}
+    for archived, entry in landed.items():
+        key = deciding_key(dataset, archived, known)
+        if key is None:
+            continue
+        total = events.setdefault(key, {"rows_landed": 0, "bytes_landed": 0})
+        total["rows_landed"] += entry["rows"]
+        total["bytes_landed"] += entry["bytes"]
+    return [
+        dg.AssetMaterialization(raw_bars_key(dataset), partition=key, metadata=dict(entry))
+        for key, entry in sorted(events.items())
+    ]
+
+
+def report_landing(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    dataset: Dataset,
+    landed: Mapping[str, Mapping[str, int]],
+    skip: set[str],
+) -> None:
+    """Record the partitions that a landing touched beside those of the run itself."""
+    for event in landing_materializations(dataset, landed):
+        if event.partition not in skip:
+            context.log_event(event)
+
+
+class LandingConfig(dg.Config):
+    """Which offsets a landing run is for: `{"<bus partition>": [first, last]}`, half-open."""
+
+    ranges: dict[str, list[int]] = Field(description="Bus partition to [first, last) offsets.")
+
+
+def landing_job(dataset: Dataset) -> dg.JobDefinition:
+    """The job that lands given offsets and records the partitions their bars belong to."""
+
+    @dg.op(name=f"{dataset.name}_land", required_resource_keys={"quantlytic"})
+    def land(context: dg.OpExecutionContext, config: LandingConfig) -> None:
+        resources: Resources = context.resources.quantlytic
+        ranges = {int(partition): (first, last) for partition, (first, last) in config.ranges.items()}
+        landed: Landed = resources.lander(dataset).land(ranges)
+        context.log.info(f"landed {landed.rows} bars in {len(landed.partitions)} partitions, refused {landed.refused}")
+        report_landing(context, dataset, landed.partitions, skip=set())
+
+    @dg.job(
+        name=f"{dataset.name}_landing",
+        description=f"Lands offsets of {dataset.name}'s topic in the archive. Launched by its bus sensor.",
+        executor_def=dg.in_process_executor,
+    )
+    def landing() -> None:
+        land()
+
+    return landing

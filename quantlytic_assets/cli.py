@@ -1,0 +1,200 @@
+"""`quantlytic …`: arguments, exit codes and where output goes. What a command does is in `commands`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. A traceback is shown only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
+from quantlytic_assets.settings import SettingsError
+from quantlytic_assets.universe import UniverseError
+
+app = typer.Typer(
+    name="quantlytic",
+    help="Market data to paper trades, as one Dagster asset graph.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# Piped output is for files and programs, where a table cut to 80 columns would lose figures.
+out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
+err = Console(stderr=True)
+_installation = Installation()
+
+_Day = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First session, inclusive.")]
+_LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last session, inclusive.")]
+_Json = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
+
+
+class TableFormat(StrEnum):
+    """How `sql` prints rows."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+class Label(StrEnum):
+    """What a file's times mark."""
+
+    START = "start"
+    END = "end"
+
+
+class Adjustment(StrEnum):
+    """What a file's prices are adjusted for."""
+
+    NONE = "none"
+    SPLIT = "split"
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Options that stand before the command; `main` reads them itself."""
+
+
+@app.command()
+def demo(
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Open the UI when all is built.")] = True,
+) -> None:
+    """Materialize everything in the universe, print what came of it, then serve the UI."""
+    from quantlytic_assets.commands.demo import run_demo
+
+    run_demo(_installation, out)
+    if serve:
+        from quantlytic_assets.commands.serve import run_servers
+
+        run_servers(_installation, out)
+
+
+@app.command()
+def serve() -> None:
+    """The Dagster UI and its daemon on 127.0.0.1."""
+    from quantlytic_assets.commands.serve import run_servers
+
+    run_servers(_installation, out)
+
+
+@app.command("import")
+def import_file(
+    path: Annotated[Path, typer.Argument(help="CSV, Parquet or Feather file; told apart by content.")],
+    dataset: Annotated[str, typer.Option(help="Dataset of the universe.")],
+    symbol: Annotated[str, typer.Option(help="Symbol that the bars are of.")],
+    columns: Annotated[str, typer.Option(help="ours=theirs, comma-separated: time=tag,open=o,…")] = "",
+    time_zone: Annotated[str | None, typer.Option(help="Zone of naive times; default UTC.")] = None,
+    label: Annotated[Label, typer.Option(help="What the time marks.")] = Label.START,
+    adjustment: Annotated[Adjustment, typer.Option(help="What prices are adjusted for.")] = Adjustment.NONE,
+) -> None:
+    """Read a file of bars, publish it to the bus and land it."""
+    from quantlytic_assets.commands.importing import run_import
+
+    run_import(_installation, out, path, dataset, symbol, columns, time_zone, label.value, adjustment.value)
+
+
+@app.command()
+def backfill(
+    name: Annotated[str, typer.Argument(metavar="DATASET|STRATEGY")],
+    first: _Day = None,
+    last: _LastDay = None,
+    symbols: Annotated[str, typer.Option(help="Comma-separated; default all of the dataset.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nobody.")] = False,
+) -> None:
+    """Materialize sessions from raw bars to features, and the strategies on them."""
+    from quantlytic_assets.commands.backfill import run_backfill
+
+    wanted = [part.strip() for part in symbols.split(",") if part.strip()]
+    run_backfill(
+        _installation, out, name, first.date() if first else None, last.date() if last else None, wanted, dry_run
+    )
+
+
+@app.command()
+def replay(
+    dataset: Annotated[str, typer.Argument()],
+    speed: Annotated[float, typer.Option(min=0.001, help="1 is real time; 60 plays an hour in a minute.")] = 60.0,
+    first: _Day = None,
+    last: _LastDay = None,
+) -> None:
+    """Play sample or archived bars onto the bus as a live feed would."""
+    from quantlytic_assets.commands.replay import run_replay
+
+    run_replay(_installation, out, dataset, speed, first.date() if first else None, last.date() if last else None)
+
+
+@app.command()
+def gaps(dataset: Annotated[str | None, typer.Argument()] = None, as_json: _Json = False) -> None:
+    """What is missing, and why."""
+    from quantlytic_assets.commands.inspection import show_gaps
+
+    show_gaps(_installation, out, dataset, as_json)
+
+
+@app.command()
+def status(as_json: _Json = False) -> None:
+    """Sessions, bars, holes and bytes of each dataset."""
+    from quantlytic_assets.commands.inspection import show_status
+
+    show_status(_installation, out, as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT.")],
+    table_format: Annotated[TableFormat, typer.Option("--format")] = TableFormat.TABLE,
+) -> None:
+    """Ask the lake, read-only."""
+    from quantlytic_assets.commands.inspection import run_sql
+
+    run_sql(_installation, out, query, table_format.value)
+
+
+@app.command()
+def docs(serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve them after building.")] = True) -> None:
+    """Build the dbt docs and serve them on 127.0.0.1."""
+    from quantlytic_assets.commands.docs import run_docs
+
+    run_docs(_installation, out, serve)
+
+
+@app.command()
+def doctor() -> None:
+    """What is missing or wrong on this machine, and how to mend it."""
+    from quantlytic_assets.commands.doctor import run_doctor
+
+    run_doctor(_installation, out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `quantlytic` command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # Accepted anywhere on the line: people add it at the end of what failed.
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        app(given, standalone_mode=True)
+    except (SettingsError, UniverseError, UsageError) as error:
+        _end(error, 2, debug)
+    except CommandError as error:
+        _end(error, 1, debug)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        _end(error, 1, debug, hint=True)
+
+
+def _end(error: Exception, code: int, debug: bool, hint: bool = False) -> None:
+    if debug:
+        raise error
+    err.print(str(error) or type(error).__name__, style="red", markup=False, highlight=False, soft_wrap=True)
+    if hint:
+        err.print("Run the same command with --debug to see where it failed.", highlight=False)
+    sys.exit(code)

@@ -1,0 +1,277 @@
+"""`quantlytic backfill`: what a backfill launched in the UI does, in chunks, in this process, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from quantlytic_assets import partitions
+from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
+from quantlytic_assets.definitions import (
+    dataset_chain,
+    dataset_job_name,
+    model_job_name,
+    performance_job_name,
+    strategy_keys,
+    trading_job_name,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.universe import Dataset, Strategy
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class Outcome:
+    """What a backfill did: partitions materialized, vendor requests made, and the runs that failed."""
+
+    partitions: int = 0
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class Backfill:
+    """Runs the jobs of datasets and strategies over partitions, one run a chunk, with a progress bar."""
+
+    def __init__(self, installation: Installation, console: Console):
+        self.installation = installation
+        self.console = console
+        self.outcome = Outcome()
+
+    def dataset(
+        self,
+        dataset: Dataset,
+        first: date | None = None,
+        last: date | None = None,
+        symbols: Sequence[str] = (),
+        only_pending: bool = False,
+    ) -> None:
+        """Raw bars to features of a dataset for the partitions that hold sessions of `first` … `last`."""
+        keys = partitions.keys_between(dataset, first, last)
+        if only_pending:
+            keys = pending_in_chain(self.installation.instance, dataset_chain(dataset), keys)
+        config: dict[str, Any] = {}
+        if symbols:
+            config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols)}}}}
+        spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
+        self._run_chunks(dataset.name, dataset_job_name(dataset), [span.keys for span in spans], config)
+
+    def strategy(
+        self, strategy: Strategy, first: date | None = None, last: date | None = None, only_pending: bool = False
+    ) -> None:
+        """Models, predictions and paper trades of a strategy, then its performance report."""
+        instance = self.installation.instance
+        dataset = self.installation.universe.datasets[strategy.dataset]
+        keys = strategy_keys(strategy)
+        features = newest_by_partition(instance, dataset_chain(dataset)[-1])
+        if not features:
+            raise CommandError(
+                f"{strategy.name} has no features to learn from yet; run: quantlytic backfill {dataset.name}"
+            )
+        steps = self._steps(partitions.model_definition(dataset, strategy), first, last, step=True)
+        if only_pending:
+            models = newest_by_partition(instance, keys["model"])
+            steps = [
+                step
+                for step in steps
+                if step not in models or any(step > key and features[key] > models[step] for key in features)
+            ]
+        # A step can only be learned from features that stand before it.
+        oldest = min(features)
+        runnable = [step for step in steps if oldest < step]
+        self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
+        trading = self._steps(partitions.trading_definition(dataset, strategy), first, last, step=False)
+        days = [key for key in trading if key in features]
+        if only_pending:
+            chain = [dataset_chain(dataset)[-1], keys["predictions"], keys["paper_trades"]]
+            days = pending_in_chain(instance, chain, days)
+        chunk = self.installation.settings.backfill_chunk
+        runs = [run[i : i + chunk] for run in _neighbours(days, trading) for i in range(0, len(run), chunk)]
+        self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
+        report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
+        if trades and (not only_pending or report < trades):
+            self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
+
+    def _steps(
+        self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None, step: bool
+    ) -> list[str]:
+        keys = list(definition.get_partition_keys())
+        if last is not None:
+            keys = [key for key in keys if key <= last.isoformat()]
+        if first is not None and keys:
+            # The step or partition that holds `first` starts at or before it.
+            begin = max([key for key in keys if key <= first.isoformat()], default=keys[0])
+            keys = [key for key in keys if key >= begin]
+        return keys
+
+    def _run_chunks(self, what: str, job_name: str, chunks: Sequence[Sequence[str]], config: dict[str, Any]) -> None:
+        if not chunks:
+            return
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=not self.console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as progress:
+            job = self.installation.definitions.resolve_job_def(job_name)
+            steps = len(job.nodes)
+            task = progress.add_task(what, total=steps * len(chunks))
+            for chunk in chunks:
+                label = f"{what} {chunk[0]} … {chunk[-1]}" if len(chunk) > 1 else f"{what} {''.join(chunk)}"
+                progress.update(task, description=label)
+                self._run(job, chunk, config, lambda: progress.advance(task))
+
+    def _run(self, job: dg.JobDefinition, keys: Sequence[str], config: dict, advance: Callable[[], None]) -> None:
+        @dg.success_hook(name="advance_progress")
+        def advance_progress(_context: dg.HookContext) -> None:
+            advance()
+
+        tags = {"quantlytic/command": "backfill"}
+        if keys:
+            tags |= {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+        # dbt and others write to standard output; here that belongs to the progress bar and the result.
+        log_path = self.installation.settings.directory("logs") / "backfill.log"
+        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log):
+            result = job.with_hooks({advance_progress}).execute_in_process(
+                instance=self.installation.instance, tags=tags, run_config={**config, **_QUIET}, raise_on_error=False
+            )
+        asked = [
+            int(event.materialization.metadata["requests"].value)
+            for event in result.get_asset_materialization_events()
+            if "requests" in event.materialization.metadata
+        ]
+        # A range run repeats the run's own figures on each of its partitions.
+        self.outcome.requests += max(asked, default=0)
+        self.outcome.partitions += max(1, len(keys))
+        failed = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+        self.outcome.failures += [f"{event.step_key}: {_cause(event)} (run {result.run_id})" for event in failed]
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else event.message
+
+
+def _neighbours(keys: Sequence[str], all_keys: Sequence[str]) -> list[list[str]]:
+    """Keys gathered into runs without a gap."""
+    at = {key: i for i, key in enumerate(all_keys)}
+    runs: list[list[str]] = []
+    for key in keys:
+        if runs and at[key] == at[runs[-1][-1]] + 1:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    return runs
+
+
+def dry_run(installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str]) -> pl.DataFrame:
+    """What a backfill would ask for: one row a vendor request (symbol, start, end, bars). Asks nobody."""
+    ranges = []
+    for span in partitions.windows(dataset, keys):
+        last = date.fromordinal(span.last.toordinal() - 1)
+        ranges.append(installation.resources.ingest(dataset).need(span.first, last, symbols).ranges)
+    return pl.concat(ranges) if ranges else pl.DataFrame()
+
+
+def check_symbols(dataset: Dataset, symbols: Sequence[str]) -> None:
+    """Raise `UsageError` for a symbol that the dataset does not have."""
+    known = [one.symbol for one in dataset.symbols]
+    unknown = [symbol for symbol in symbols if symbol not in known]
+    if unknown:
+        raise UsageError(f"{dataset.name} has no symbol {', '.join(unknown)}; it has {', '.join(known)}")
+
+
+def run_backfill(
+    installation: Installation,
+    out: Console,
+    name: str,
+    first: date | None,
+    last: date | None,
+    symbols: Sequence[str],
+    only_plan: bool,
+) -> None:
+    """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
+
+    Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does not exist.
+    """
+    dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
+    check_symbols(dataset, symbols)
+    if first and last and first > last:
+        raise UsageError(f"--from {first} is after --to {last}")
+    keys = partitions.keys_between(dataset, first, last)
+    if not keys:
+        known = partitions.known_keys(dataset)
+        raise UsageError(f"{dataset.name} has no session there; its partitions go from {known[0]} to {known[-1]}")
+    if only_plan:
+        _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols), len(keys))
+        return
+    backfill = Backfill(installation, out)
+    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only)
+    for strategy in strategies:
+        if not backfill.outcome.failures:
+            backfill.strategy(strategy, first, last)
+    outcome = backfill.outcome
+    out.print(
+        f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
+        f"{len(outcome.failures)} failures",
+        highlight=False,
+    )
+    _show_holes(installation, out, dataset, first, last)
+    if outcome.failures:
+        raise CommandError("\n".join(outcome.failures))
+
+
+def _show_plan(out: Console, dataset: Dataset, plan: pl.DataFrame, keys: int) -> None:
+    vendors = ", ".join(dataset.vendors) or "no vendor (imports and feeds only)"
+    bars = int(plan["bars"].sum()) if len(plan) else 0
+    out.print(
+        f"{dataset.name}: {keys} partitions, {bars:,} bars missing, {len(plan)} requests to {vendors}", highlight=False
+    )
+    for row in plan.head(50).iter_rows(named=True):
+        out.print(
+            f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  {row['bars']:,} bars",
+            highlight=False,
+        )
+    if len(plan) > 50:
+        out.print(f"  and {len(plan) - 50} more")
+
+
+def _show_holes(
+    installation: Installation, out: Console, dataset: Dataset, first: date | None, last: date | None
+) -> None:
+    rows = installation.resources.lake.query(
+        "SELECT symbol, cause, count(*) AS sessions, sum(missing_bars)::BIGINT AS bars FROM clean.coverage "
+        "WHERE dataset = ? AND missing_bars > 0 AND session BETWEEN ? AND ? GROUP BY ALL ORDER BY ALL",
+        [dataset.name, first or date.min, last or date.max],
+    )
+    if rows.is_empty():
+        out.print("no holes")
+        return
+    out.print("holes that remain (`quantlytic gaps` has the ranges):")
+    for row in rows.iter_rows(named=True):
+        out.print(
+            f"  {row['symbol']}: {row['bars']:,} bars in {row['sessions']:,} sessions, {row['cause']}", highlight=False
+        )

@@ -1,0 +1,106 @@
+"""`quantlytic doctor`: each thing that must be right on this machine, checked, with how to mend what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.settings import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+
+_PROGRAMS = ("dbt", "dagster-webserver", "dagster-daemon")
+_FREE_BYTES = 2_000_000_000
+
+
+def run_doctor(installation: Installation, out: Console) -> None:
+    """Check everything, print a line each; raises `CommandError` when something is wrong.
+
+    A wrong environment or universe is raised as such, with all its mistakes.
+    """
+    settings, universe = installation.settings, installation.universe
+    out.print(f"ok    settings: profile {settings.profile}, data in {settings.data}", highlight=False, soft_wrap=True)
+    out.print(
+        f"ok    universe: {universe.path}, {len(universe.datasets)} datasets, {len(universe.strategies)} strategies",
+        highlight=False,
+        soft_wrap=True,
+    )
+    checks: list[tuple[str, Callable[[], str | None]]] = [
+        ("python", _python),
+        ("programs", _programs),
+        ("dbt project", _dbt_project),
+        ("broker", lambda: _broker(installation)),
+        ("data directory", lambda: _data_directory(installation)),
+        ("archive", lambda: _opens(lambda: installation.resources.archive.objects("none"))),
+        ("lake", lambda: _opens(lambda: installation.resources.lake.query("SELECT 1"))),
+        ("state", lambda: _opens(lambda: installation.resources.attempts)),
+        ("asset graph", lambda: _opens(lambda: installation.definitions.get_repository_def())),
+    ]
+    wrong = 0
+    for name, check in checks:
+        problem = check()
+        wrong += problem is not None
+        out.print(
+            f"{'ok   ' if problem is None else 'WRONG'} {name}" + (f": {problem}" if problem else ""),
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    if wrong:
+        raise CommandError(f"{wrong} of {len(checks)} checks failed")
+
+
+def _python() -> str | None:
+    if sys.version_info[:2] in ((3, 11), (3, 12)):
+        return None
+    return f"Python {sys.version.split()[0]} runs; make the environment anew with 3.11: rm -rf .venv && make install"
+
+
+def _programs() -> str | None:
+    from pathlib import Path
+
+    missing = [name for name in _PROGRAMS if not (Path(sys.executable).parent / name).exists()]
+    missing += [name for name in ("talib", "duckdb", "mlflow") if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed here; run: make install" if missing else None
+
+
+def _dbt_project() -> str | None:
+    project = CHECKOUT / "dbt_project" / "dbt_project.yml"
+    return None if project.is_file() else f"{project} is missing; run from a checkout of the project"
+
+
+def _broker(installation: Installation) -> str | None:
+    wanted = [one.name for one in installation.universe.strategies.values() if one.broker != "simulated"]
+    if not wanted:
+        return None
+    return f"{', '.join(wanted)} want a broker this version does not have; set broker: simulated"
+
+
+def _data_directory(installation: Installation) -> str | None:
+    path = installation.settings.data
+    try:
+        probe = installation.settings.directory("state") / ".doctor"
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        return f"{path} can't be written ({error}); set QUANTLYTIC_HOME to a directory of yours"
+    free = shutil.disk_usage(path).free
+    if free < _FREE_BYTES:
+        return f"{free / 1e9:.1f} GB free at {path}; 2 GB are wanted"
+    return None
+
+
+def _opens(open_it: Callable[[], object]) -> str | None:
+    try:
+        open_it()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

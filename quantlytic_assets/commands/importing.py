@@ -1,0 +1,98 @@
+"""`quantlytic import`: a user's file onto the bus and into the archive, nothing of it lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.market_data.tabular import ColumnsError, StructuralFault, parse_columns, read_bars
+from quantlytic_assets.partitions import known_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+
+
+def run_import(
+    installation: Installation,
+    out: Console,
+    path: Path,
+    dataset_name: str,
+    symbol: str,
+    columns: str,
+    time_zone: str | None,
+    label: str,
+    adjustment: str,
+) -> None:
+    """Read, publish, land, record, and say what to run next.
+
+    Raises `CommandError` for a file that is refused whole, `UsageError` for options that make no sense.
+    """
+    from quantlytic_assets.assets.clean_bars import adopt_refused
+    from quantlytic_assets.assets.raw_bars import landing_materializations
+
+    dataset = installation.dataset(dataset_name)
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    try:
+        wanted = parse_columns(columns) if columns else None
+        imported = read_bars(
+            path,
+            dataset=dataset,
+            symbol=symbol,
+            columns=wanted,
+            time_zone=time_zone,
+            label=label,
+            adjustment=adjustment,
+            fetched_at=datetime.now(UTC),
+        )
+    except ColumnsError as error:
+        raise UsageError(str(error)) from error
+    except StructuralFault as error:
+        raise CommandError(f"{path} was refused: {error}") from error
+    lander = installation.resources.lander(dataset)
+    if len(imported.bars):
+        lander.publish(imported.bars)
+    if len(imported.refused):
+        refused = imported.refused.select(
+            pl.lit(symbol).alias("symbol"),
+            "open_time",
+            "reason",
+            pl.col("raw"),
+            "line",
+        )
+        lander.publish_refused(refused)
+    landed = lander.land()
+    for event in landing_materializations(dataset, landed.partitions):
+        installation.instance.report_runless_asset_event(event)
+    adopt_refused(installation.resources, dataset)
+    out.print(
+        f"{imported.read} read, {len(imported.bars)} accepted, {len(imported.refused)} refused", highlight=False
+    )
+    if len(imported.refused):
+        out.print(
+            f"why: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if symbol not in [one.symbol for one in dataset.symbols]:
+        out.print(
+            f"{symbol} is not among the symbols of {dataset.name} in {installation.universe.path}: its bars are "
+            "archived, and will be quarantined until it is added there",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if landed.partitions:
+        first, last = min(landed.partitions), _last_session(imported.bars)
+        known = known_keys(dataset)
+        begin = max(first, known[0]) if known else first
+        out.print(f"next: quantlytic backfill {dataset.name} --from {begin} --to {max(last, begin)}", highlight=False)
+
+
+def _last_session(bars: pl.DataFrame) -> str:
+    return bars["open_time"].max().date().isoformat() if len(bars) else ""

@@ -1,0 +1,175 @@
+"""`gaps`, `status` and `sql`: reading what is there, changing nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+from rich.table import Table
+
+from quantlytic_assets.commands.installation import CommandError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO with their offset, NaN as null."""
+    if isinstance(value, datetime):
+        return (value.astimezone(UTC) if value.tzinfo else value).isoformat()
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _print_json(rows: Any) -> None:
+    json.dump(_plain(rows), sys.stdout, indent=None, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def gap_rows(installation: Installation, dataset: str | None) -> list[dict[str, Any]]:
+    """Each symbol and session with holes: dataset, symbol, session, missing_bars, cause, attempts, ranges."""
+    names = [installation.dataset(dataset).name] if dataset else list(installation.universe.datasets)
+    rows = installation.resources.lake.query(
+        "SELECT dataset, symbol, session, missing_bars, cause, attempts, missing_ranges AS ranges FROM clean.coverage "
+        "WHERE missing_bars > 0 AND dataset IN (SELECT unnest(?::VARCHAR[])) ORDER BY dataset, session, symbol",
+        [names],
+    )
+    return rows.to_dicts()
+
+
+def show_gaps(installation: Installation, out: Console, dataset: str | None, as_json: bool) -> None:
+    """Print the holes that coverage knows of."""
+    rows = gap_rows(installation, dataset)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("dataset", "symbol", "session", "missing", "cause", "attempts", "ranges (UTC)")
+    for row in rows:
+        shown = [f"{r['start']:%H:%M}-{r['end']:%H:%M} {r['cause']}" for r in row["ranges"][:4]]
+        more = len(row["ranges"]) - len(shown)
+        table.add_row(
+            row["dataset"],
+            row["symbol"],
+            str(row["session"]),
+            str(row["missing_bars"]),
+            row["cause"],
+            str(row["attempts"]),
+            ", ".join(shown) + (f" and {more} more" if more else ""),
+        )
+    out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
+
+
+def status_rows(installation: Installation) -> list[dict[str, Any]]:
+    """Per dataset: sessions and those materialized, bars, holes, last bar, bytes in the archive."""
+    from quantlytic_assets.partitions import known_keys
+    from quantlytic_assets.sessions import session_table
+
+    resources = installation.resources
+    bars = {
+        row["dataset"]: row
+        for row in resources.lake.query(
+            "SELECT dataset, count(*) AS bars, max(open_time) AS last_bar FROM clean.bars GROUP BY ALL"
+        ).to_dicts()
+    }
+    covered = {
+        row["dataset"]: row
+        for row in resources.lake.query(
+            "SELECT dataset, count(DISTINCT session) AS sessions, "
+            "count(*) FILTER (missing_bars > 0) AS holes, sum(missing_bars)::BIGINT AS missing_bars "
+            "FROM clean.coverage GROUP BY ALL"
+        ).to_dicts()
+    }
+    rows = []
+    for name, dataset in installation.universe.datasets.items():
+        today = datetime.now(UTC).date()
+        last = min(dataset.last_session or today, today)
+        seen, holes = bars.get(name, {}), covered.get(name, {})
+        rows.append(
+            {
+                "dataset": name,
+                "sessions": len(session_table(dataset.calendar, dataset.first_session, last)),
+                "partitions": len(known_keys(dataset)),
+                "materialized": holes.get("sessions", 0),
+                "bars": seen.get("bars", 0),
+                "holes": holes.get("holes", 0),
+                "missing_bars": holes.get("missing_bars") or 0,
+                "last_bar": seen.get("last_bar"),
+                "bytes": sum(stored.size for stored in resources.archive.objects(name)),
+            }
+        )
+    return rows
+
+
+def show_status(installation: Installation, out: Console, as_json: bool) -> None:
+    """Print `status_rows`."""
+    rows = status_rows(installation)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("dataset", "sessions", "materialized", "bars", "holes", "missing bars", "last bar (UTC)", "archive")
+    for row in rows:
+        table.add_row(
+            row["dataset"],
+            f"{row['sessions']:,}",
+            f"{row['materialized']:,}",
+            f"{row['bars']:,}",
+            f"{row['holes']:,}",
+            f"{row['missing_bars']:,}",
+            f"{row['last_bar']:%Y-%m-%d %H:%M}" if row["last_bar"] else "none",
+            f"{row['bytes'] / 1e6:,.1f} MB",
+        )
+    out.print(table)
+
+
+def run_sql(installation: Installation, out: Console, query: str, table_format: str) -> None:
+    """Run one SELECT and print all its rows; raises `UsageError` for anything that is not a SELECT."""
+    connection = installation.resources.lake.reader()
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1:
+            raise UsageError(f"one SELECT is wanted, {len(statements)} statements were given")
+        if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise UsageError("only reading is allowed here: give a SELECT")
+        cursor = connection.execute(statements[0])
+        names = [column[0] for column in cursor.description]
+        rows = cursor.fetchall()
+    except duckdb.Error as error:
+        raise CommandError(str(error)) from error
+    finally:
+        connection.close()
+    if table_format == "json":
+        _print_json([dict(zip(names, row, strict=True)) for row in rows])
+    elif table_format == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        writer.writerows([[_csv_cell(value) for value in row] for row in rows])
+    else:
+        table = Table()
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*("" if value is None else str(_plain(value)) for value in row))
+        out.print(table)
+
+
+def _csv_cell(value: Any) -> Any:
+    plain = _plain(value)
+    return json.dumps(plain) if isinstance(plain, (dict, list)) else plain

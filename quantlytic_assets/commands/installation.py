@@ -1,0 +1,95 @@
+"""What every command starts from: settings, universe, resources and the Dagster instance of one installation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from quantlytic_assets.settings import CHECKOUT, Settings, load_settings
+from quantlytic_assets.universe import Dataset, Strategy, Universe, load_universe
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, Definitions
+
+    from quantlytic_assets.resources import Resources
+
+
+class CommandError(Exception):
+    """A command can't do what was asked; the message says why and what to do next."""
+
+
+class UsageError(CommandError):
+    """A command was asked for something that does not exist or makes no sense (exit code 2)."""
+
+
+class Installation:
+    """Parts are made when a command first needs them, so that a light command stays light."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """From the environment."""
+        return load_settings()
+
+    @cached_property
+    def universe(self) -> Universe:
+        """From the universe file."""
+        return load_universe(self.settings.universe)
+
+    @cached_property
+    def resources(self) -> Resources:
+        """Bus, archive, lake and the rest."""
+        from quantlytic_assets.resources import Resources
+
+        return Resources(self.settings)
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        """The asset graph."""
+        from quantlytic_assets.definitions import build_definitions
+
+        return build_definitions(self.settings)
+
+    @cached_property
+    def instance(self) -> DagsterInstance:
+        """The Dagster instance that also the web UI shows."""
+        from dagster import DagsterInstance
+
+        self.prepare_dagster_home()
+        return DagsterInstance.get()
+
+    def prepare_dagster_home(self) -> None:
+        """Point this process and its children at the installation's own Dagster home and universe."""
+        home = self.settings.directory("dagster")
+        ours = CHECKOUT / "dagster.yaml"
+        placed = home / "dagster.yaml"
+        if not placed.exists() or placed.read_bytes() != ours.read_bytes():
+            shutil.copyfile(ours, placed)
+        os.environ["DAGSTER_HOME"] = str(home)
+        os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
+        os.environ["QUANTLYTIC_HOME"] = str(self.settings.data)
+        os.environ["QUANTLYTIC_UNIVERSE"] = str(self.settings.universe.absolute())
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset of the universe; raises `UsageError` naming those there are."""
+        if name not in self.universe.datasets:
+            raise UsageError(f"no dataset {name!r} in {self.universe.path}; there are: {_listed(self.universe.datasets)}")
+        return self.universe.datasets[name]
+
+    def dataset_or_strategy(self, name: str) -> tuple[Dataset, list[Strategy], bool]:
+        """(dataset, strategies to run, whether a strategy was named) for a name of either kind."""
+        if name in self.universe.strategies:
+            strategy = self.universe.strategies[name]
+            return self.universe.datasets[strategy.dataset], [strategy], True
+        if name not in self.universe.datasets:
+            raise UsageError(
+                f"no dataset or strategy {name!r} in {self.universe.path}; there are: "
+                f"{_listed([*self.universe.datasets, *self.universe.strategies])}"
+            )
+        mine = [one for one in self.universe.strategies.values() if one.dataset == name]
+        return self.universe.datasets[name], mine, False
+
+
+def _listed(names: object) -> str:
+    return ", ".join(names) or "none"

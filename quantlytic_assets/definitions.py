@@ -1,0 +1,186 @@
+"""`build_definitions(settings)`: the only place where assets, checks, jobs, sensors and resources are wired together.
+
+Dagster loads `defs` from here. Avoid putting the implementation of any of them into this module.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import dagster as dg
+
+from quantlytic_assets import partitions
+from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
+from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
+from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key
+from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
+from quantlytic_assets.assets.paper_trades import paper_trades_asset
+from quantlytic_assets.assets.performance import performance_asset
+from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
+from quantlytic_assets.automation.bus_sensor import bus_sensor
+from quantlytic_assets.automation.conditions import follow_upstream
+from quantlytic_assets.checks.clean_bars_check import clean_bars_check
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.settings import Settings, load_settings
+from quantlytic_assets.universe import Dataset, Strategy, load_universe
+
+OWNERS = ["team:quantlytic"]
+
+
+def dataset_chain(dataset: Dataset) -> list[dg.AssetKey]:
+    """A dataset's assets in the order data flows; the last one is ready when the features are."""
+    return [
+        raw_bars_key(dataset),
+        clean_bars_key(dataset),
+        feature_key(dataset, "bars"),
+        feature_key(dataset, "indicators"),
+    ]
+
+
+def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
+    """A strategy's asset keys by name."""
+    names = ("model", "predictions", "paper_trades", "performance")
+    return {name: strategy_key(strategy, name) for name in names}
+
+
+def dataset_job_name(dataset: Dataset) -> str:
+    """The job that runs a dataset from raw bars to features."""
+    return f"{dataset.name}_pipeline"
+
+
+def model_job_name(strategy: Strategy) -> str:
+    """The job that trains a strategy's models."""
+    return f"{strategy.name}_training"
+
+
+def trading_job_name(strategy: Strategy) -> str:
+    """The job that predicts and trades."""
+    return f"{strategy.name}_trading"
+
+
+def performance_job_name(strategy: Strategy) -> str:
+    """The job that reports."""
+    return f"{strategy.name}_reporting"
+
+
+def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Settings) -> dg.Definitions:
+    partitions_def = partitions.definition(dataset)
+    policy = dg.BackfillPolicy.multi_run(settings.backfill_chunk)
+    source: dict[str, Any] = {
+        "partitions_def": partitions_def,
+        "backfill_policy": policy,
+        "group_name": dataset.name,
+        "owners": OWNERS,
+    }
+    # Raw bars are asked for by people, backfills and gap filling; everything after them follows by itself.
+    common = {**source, "automation_condition": follow_upstream()}
+    landing = landing_job(dataset)
+    horizons = [strategy.horizon for strategy in strategies] or [1]
+    pipeline = dg.define_asset_job(
+        dataset_job_name(dataset),
+        selection=dg.AssetSelection.groups(dataset.name),
+        description=f"{dataset.name} from raw bars to features.",
+        executor_def=dg.in_process_executor,
+        partitions_def=partitions_def,
+    )
+    return dg.Definitions(
+        assets=[
+            raw_bars_asset(dataset, source),
+            clean_bars_asset(dataset, common),
+            coverage_asset(dataset, common),
+            feature_assets(dataset, horizons, common),
+        ],
+        asset_checks=[clean_bars_check(dataset, partitions_def)],
+        jobs=[landing, pipeline],
+        sensors=[
+            bus_sensor(dataset, landing, settings.claim_records),
+            dg.AutomationConditionSensorDefinition(
+                f"{dataset.name}_automation",
+                target=dg.AssetSelection.groups(dataset.name),
+                default_status=dg.DefaultSensorStatus.STOPPED,
+                description=f"Brings the tables of {dataset.name} up to date whenever bars have landed.",
+            ),
+        ],
+    )
+
+
+def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) -> dg.Definitions:
+    common: dict[str, Any] = {
+        "backfill_policy": dg.BackfillPolicy.multi_run(settings.backfill_chunk),
+        "group_name": strategy.name,
+        "owners": OWNERS,
+        "automation_condition": follow_upstream(),
+    }
+    unpartitioned = {name: value for name, value in common.items() if name != "backfill_policy"}
+    keys = strategy_keys(strategy)
+    jobs = [
+        dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*selection),
+            description=description,
+            executor_def=dg.in_process_executor,
+        )
+        for name, selection, description in (
+            (model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."),
+            (
+                trading_job_name(strategy),
+                [keys["predictions"], keys["paper_trades"]],
+                f"Scores and paper-trades {strategy.name}.",
+            ),
+            (performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
+        )
+    ]
+    return dg.Definitions(
+        assets=[
+            model_asset(dataset, strategy, common),
+            predictions_asset(dataset, strategy, common),
+            paper_trades_asset(dataset, strategy, common),
+            performance_asset(dataset, strategy, unpartitioned),
+        ],
+        jobs=jobs,
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                f"{strategy.name}_automation",
+                target=dg.AssetSelection.groups(strategy.name),
+                default_status=dg.DefaultSensorStatus.STOPPED,
+                description=f"Keeps {strategy.name} trading as new features come in.",
+            )
+        ],
+    )
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Everything that the universe declares, wired to the parts of the settings' profile.
+
+    Raises `UniverseError` listing every mistake of the universe file.
+    """
+    universe = load_universe(settings.universe)
+    resources = Resources(settings)
+    # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    parts = [
+        _dataset_parts(
+            dataset, [one for one in universe.strategies.values() if one.dataset == dataset.name], settings
+        )
+        for dataset in universe.datasets.values()
+    ]
+    parts += [
+        _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
+        for strategy in universe.strategies.values()
+    ]
+    wiring = dg.Definitions(
+        resources={
+            "quantlytic": dg.ResourceDefinition.hardcoded_resource(resources),
+            "dbt": dbt_resource(dbt_project()),
+        },
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(*parts, wiring)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads: the definitions of the environment's settings."""
+    return build_definitions(load_settings())

@@ -1,0 +1,232 @@
+"""Keeps trained models in MLflow and finds them again by strategy and partition.
+
+Everything goes through explicit clients, never through MLflow's process-wide settings, so that two stores or threads do
+not disturb each other. A model can be found only when everything about it is written: its alias is set last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlytic_assets.learning.training import TrainedModel
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from sklearn.pipeline import Pipeline
+
+    from quantlytic_assets.universe import Strategy
+
+# Compiled classes inside our pipelines. skops refuses what is neither well known nor named here, so that reading
+# a model cannot run arbitrary code the way a pickle can.
+_TRUSTED_TYPES = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
+_SQLITE_SCHEMES = ("sqlite:///", "sqlite+pysqlite:///")
+
+
+class ModelNotFound(LookupError):
+    """No finished model is registered for this strategy and partition."""
+
+
+def alias_of(partition_key: str) -> str:
+    """The registered model's alias for a partition: `cut-2015-01-01` for `2015-01-01`.
+
+    The prefix keeps clear of names that MLflow reserves (`v1`, `latest`); what it does not allow becomes a dash.
+    """
+    return "cut-" + re.sub(r"[^0-9A-Za-z_-]", "-", partition_key)
+
+
+class ModelStore:
+    """Models of all strategies in one MLflow tracking server and registry.
+
+    tracking_uri: anything MLflow takes, such as `sqlite:////data/mlflow/mlflow.db` or `http://host:5000`.
+    artifact_root: a directory, or a URI such as `s3://bucket/mlflow`, in which each strategy's experiment keeps its
+    files. MLflow is loaded with the first use.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str | Path) -> None:
+        self.tracking_uri = tracking_uri
+        root = str(artifact_root)
+        self.artifact_root = root.rstrip("/") if "://" in root else Path(root).absolute().as_uri()
+        self._client: MlflowClient | None = None
+
+    def log(
+        self, strategy: Strategy, partition_key: str, trained: TrainedModel, run_tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Writes a trained model as a new version of the registered model named by the strategy; returns the version.
+
+        The experiment named by the strategy gets a run with the strategy's settings as parameters, the model's metrics
+        and the baselines' (`majority_accuracy`, …) beside them, and `run_tags`. The partition's alias then moves to
+        the new version: a rerun adds a version. Killed on the way, it leaves an unfinished run, and the alias where it
+        was.
+        """
+        client = self._connect()
+        experiment = self._experiment(strategy.name)
+        partition = {"quantlytic.strategy": strategy.name, "quantlytic.partition": partition_key}
+        run = client.create_run(experiment, tags={**partition, **(run_tags or {})}, run_name=partition_key)
+        run_id = run.info.run_id
+        try:
+            self._log_figures(run_id, strategy, trained)
+            model_id, source = self._log_files(experiment, run_id, strategy, trained, partition)
+            self._registered_model(strategy.name)
+            found = client.create_model_version(
+                strategy.name,
+                source=source,
+                run_id=run_id,
+                model_id=model_id,
+                tags={
+                    **partition,
+                    "quantlytic.features": json.dumps(trained.feature_names),
+                    "quantlytic.trained_through": trained.trained_through.isoformat(),
+                },
+            )
+            client.set_terminated(run_id)
+            client.set_registered_model_alias(strategy.name, alias_of(partition_key), found.version)
+        except BaseException:
+            client.set_terminated(run_id, status="FAILED")
+            raise
+        return str(found.version)
+
+    def load(self, strategy: Strategy, partition_key: str) -> tuple[Pipeline, tuple[str, ...], str, datetime]:
+        """(pipeline, feature_names, version, trained_through in UTC) of a partition's model.
+
+        Raises `ModelNotFound`, saying what to do, if that partition's model was never finished.
+        """
+        import_mlflow()
+        import mlflow.sklearn
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        client = self._connect()
+        missing = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
+        try:
+            found = client.get_model_version_by_alias(strategy.name, alias_of(partition_key))
+        except MlflowException as error:
+            if error.error_code not in missing:
+                raise
+            raise ModelNotFound(
+                f"strategy {strategy.name} has no model for {partition_key}: materialize its model partition "
+                f"{partition_key} first"
+            ) from error
+        return (
+            mlflow.sklearn.load_model(found.source),
+            tuple(json.loads(found.tags["quantlytic.features"])),
+            str(found.version),
+            datetime.fromisoformat(found.tags["quantlytic.trained_through"]).astimezone(UTC),
+        )
+
+    def _connect(self) -> MlflowClient:
+        if self._client is None:
+            mlflow = import_mlflow()
+            # A new database is laid out on first contact; MLflow's own lock for that is per machine and not per file.
+            with self._initialisation_lock():
+                self._client = mlflow.MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+                self._client.search_experiments(max_results=1)
+        return self._client
+
+    def _initialisation_lock(self):
+        scheme = next((s for s in _SQLITE_SCHEMES if self.tracking_uri.startswith(s)), None)
+        if scheme is None:
+            return nullcontext()
+        from filelock import FileLock
+
+        database = Path(self.tracking_uri[len(scheme) :])
+        database.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{database}.lock")
+
+    def _experiment(self, name: str) -> str:
+        client = self._connect()
+
+        def current():
+            return client.get_experiment_by_name(name)
+
+        experiment = current()
+        if experiment is None:
+            _unless_it_exists(lambda: client.create_experiment(name, f"{self.artifact_root}/{name}"))
+            experiment = current()
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        return experiment.experiment_id
+
+    def _registered_model(self, name: str) -> None:
+        _unless_it_exists(lambda: self._connect().create_registered_model(name))
+
+    def _log_figures(self, run_id: str, strategy: Strategy, trained: TrainedModel) -> None:
+        from mlflow.entities import Metric, Param
+
+        settings = {k: v for k, v in asdict(strategy).items() if k not in ("name", "costs")}
+        settings["features"] = ",".join(trained.feature_names)
+        settings["symbols"] = ",".join(strategy.symbols)
+        settings |= {f"costs.{k}": v for k, v in asdict(strategy.costs).items()}
+        settings["trained_through"] = trained.trained_through.isoformat()
+        now = int(time.time() * 1000)
+        figures: dict[str, float | None] = {**trained.metrics, "rows": trained.rows, "sessions": trained.sessions}
+        for baseline, metrics in trained.baseline_metrics.items():
+            figures |= {f"{baseline}_{name}": value for name, value in metrics.items()}
+        self._connect().log_batch(
+            run_id,
+            metrics=[Metric(name, float(value), now, 0) for name, value in figures.items() if value is not None],
+            params=[Param(name, str(value)) for name, value in settings.items()],
+            synchronous=True,
+        )
+
+    def _log_files(
+        self, experiment: str, run_id: str, strategy: Strategy, trained: TrainedModel, tags: Mapping[str, str]
+    ) -> tuple[str, str]:
+        import mlflow.sklearn
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        client = self._connect()
+        logged = client.create_logged_model(
+            experiment, name=strategy.name, source_run_id=run_id, tags=dict(tags), params={"model": strategy.model}
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        with tempfile.TemporaryDirectory(prefix="quantlytic-model-") as scratch:
+            files = Path(scratch) / "model"
+            mlflow.sklearn.save_model(
+                trained.pipeline,
+                str(files),
+                mlflow_model=Model(model_id=logged.model_id, model_uuid=logged.model_id, run_id=run_id),
+                pip_requirements=[f"{name}=={installed_version(name)}" for name in ("scikit-learn", "skops", "numpy")],
+                serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
+                skops_trusted_types=_TRUSTED_TYPES,
+                metadata={"feature_names": list(trained.feature_names)},
+            )
+            client.log_model_artifacts(logged.model_id, str(files))
+        client.finalize_logged_model(logged.model_id, "READY")
+        # Not models:/<id>: the registry would look that up in the process-wide tracking store.
+        return logged.model_id, logged.artifact_location
+
+
+def import_mlflow() -> Any:
+    """The mlflow module, told before it loads to send no usage data and to keep its progress notes to itself."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow
+
+
+def _unless_it_exists(create: Callable[[], object]) -> None:
+    """Calls `create`; that somebody else was quicker is as good as having done it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+
+    try:
+        create()
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise

@@ -1,0 +1,283 @@
+"""What should be there, what is, and why the rest is not: one row a symbol and session.
+
+Pure functions on frames. The grid comes from `sessions`, bars from `cleaning`, what was asked from `storage.attempts`;
+what to ask for next is decided in `fetch_plan`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA, TIME
+
+if TYPE_CHECKING:
+    from quantlytic_assets.universe import Dataset
+
+# Cause → what it says, in the order in which they are considered (and named first where two miss as many bars).
+CAUSES: dict[str, str] = {
+    "outage": "At least three quarters of the venue's symbols, two or more, miss the same minutes.",
+    "no_trade": "The vendor serves no bar for a minute without a trade, and there are bars before and after it.",
+    "vendor_hole": "The vendor was asked the configured number of times and answered without the bar.",
+    "not_fetched": "Nobody asked, or asked and failed.",
+    "unknown": "The data were imported and the dataset has no vendor to ask.",
+}
+
+OUTAGE_SHARE = 0.75
+OUTAGE_SYMBOLS = 2
+# Thin symbols of a vendor that omits empty bars miss the same minute by chance; so many in a row they don't.
+OUTAGE_BARS_IF_EMPTY_OMITTED = 5
+
+
+class Traits(Protocol):
+    """What must be known of a vendor to read its silence."""
+
+    omits_empty_bars: bool
+    attempts_before_hole: int
+
+
+def coverage(
+    bars: pl.DataFrame,
+    dataset: Dataset,
+    grid: pl.DataFrame,
+    attempts: pl.DataFrame,
+    traits: Traits | None,
+    now: datetime,
+) -> pl.DataFrame:
+    """COVERAGE_SCHEMA rows, by symbol and session, for every symbol of the universe on each session of the grid.
+
+    `bars`: symbol, open_time of clean bars, one a key; `grid`: `sessions.expected_bars` of whole sessions;
+    `attempts`: symbol, session, attempts, answered (Int64); `traits`: of the vendor, None without one; `now`: aware.
+
+    A bar is expected once its close and the dataset's delay are past, so that a running session counts as far as it
+    has gone. Bars beside the grid (kept out of session) don't count. `missing_ranges` are [start, end), exact, oldest
+    first: unbroken in the grid (so none spans a night or a lunch break) and of one cause each.
+
+    Causes are those of CAUSES. A stretch that most of the venue misses is an `outage` only on evidence from two of
+    its symbols: an answer of the vendor for that session, or bars before and after the stretch in it. Files that all
+    end at the same minute, with nobody having asked for the rest, were not fetched. A single bar that one symbol has
+    amid such a stretch leaves it whole. The cost is that of the bars plus that of the missing ones.
+    """
+    names = sorted(one.symbol for one in dataset.symbols)
+    due = _due(grid, dataset, now)
+    sessions = _symbol_sessions(names, dataset, grid, due)
+    present = _present(bars, names, due)
+    counted = _count(sessions, present, attempts, names)
+    missing = _missing(counted, present, due)
+    if len(missing):
+        missing = _with_cause(missing, counted, due, dataset, traits)
+    found = counted.join(_ranges(missing), on=["symbol", "session"], how="left")
+    return (
+        found.sort("symbol", "session")
+        .select(
+            pl.lit(dataset.name).alias("dataset"),
+            pl.col("symbol").cast(pl.String),
+            "session",
+            pl.col("expected").alias("expected_bars"),
+            pl.col("present").alias("present_bars"),
+            (pl.col("expected") - pl.col("present")).alias("missing_bars"),
+            pl.col("cause").cast(pl.String),
+            pl.col("missing_ranges").fill_null([]),
+            "attempts",
+            pl.lit(now).dt.convert_time_zone("UTC").cast(TIME).alias("checked_at"),
+        )
+        .cast(dict(COVERAGE_SCHEMA))
+    )
+
+
+def _due(grid: pl.DataFrame, dataset: Dataset, now: datetime) -> pl.DataFrame:
+    """The grid's bars that should exist by now, oldest first, numbered in `at`; `joined` where one follows the last."""
+    return (
+        grid.filter(pl.col("close_time") + pl.lit(dataset.delay, pl.Duration("us")) <= now)
+        .sort("open_time")
+        .with_columns(
+            pl.int_range(pl.len(), dtype=pl.Int64).alias("at"),
+            (
+                (pl.col("session") == pl.col("session").shift())
+                & (pl.col("open_time") == pl.col("close_time").shift())
+            )
+            .fill_null(False)
+            .alias("joined"),
+        )
+    )
+
+
+def _symbol_sessions(names: list[str], dataset: Dataset, grid: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
+    """symbol (Enum), session, expected: each session of the grid on which the symbol is in the universe."""
+    symbols = pl.DataFrame(
+        [(one.symbol, one.first, one.last) for one in dataset.symbols],
+        schema={"symbol": pl.Enum(names), "first": pl.Date, "last": pl.Date},
+        orient="row",
+    )
+    sessions = (
+        grid.select(pl.col("session").unique())
+        .join(due.group_by("session").agg(pl.len().cast(pl.Int64).alias("expected")), on="session", how="left")
+        .with_columns(pl.col("expected").fill_null(0))
+        .filter(pl.col("session") >= dataset.first_session)
+    )
+    if dataset.last_session is not None:
+        sessions = sessions.filter(pl.col("session") <= dataset.last_session)
+    return (
+        symbols.join(sessions, how="cross")
+        .filter(
+            (pl.col("first").is_null() | (pl.col("session") >= pl.col("first")))
+            & (pl.col("last").is_null() | (pl.col("session") <= pl.col("last")))
+        )
+        .select("symbol", "session", "expected")
+    )
+
+
+def _present(bars: pl.DataFrame, names: list[str], due: pl.DataFrame) -> pl.DataFrame:
+    """symbol, session, at: which due bars are there."""
+    return (
+        bars.select(pl.col("symbol").cast(pl.Enum(names), strict=False), "open_time")
+        .filter(pl.col("symbol").is_not_null())
+        .join(due.select("open_time", "session", "at"), on="open_time", how="inner")
+        .select("symbol", "session", "at")
+    )
+
+
+def _count(sessions: pl.DataFrame, present: pl.DataFrame, attempts: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """`sessions` with present, first_at and last_at (null without any), attempts and answered."""
+    there = present.group_by("symbol", "session").agg(
+        pl.len().cast(pl.Int64).alias("present"),
+        pl.col("at").min().alias("first_at"),
+        pl.col("at").max().alias("last_at"),
+    )
+    asked = (
+        attempts.with_columns(pl.col("symbol").cast(pl.Enum(names), strict=False))
+        .group_by("symbol", "session")
+        .agg(pl.col("attempts", "answered").max())
+    )
+    return (
+        sessions.join(there, on=["symbol", "session"], how="left")
+        .join(asked, on=["symbol", "session"], how="left")
+        .with_columns(pl.col("present", "attempts", "answered").fill_null(0))
+    )
+
+
+def _missing(counted: pl.DataFrame, present: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
+    """symbol, session, at of each bar that is not there; only sessions with a hole are laid out."""
+    holed = counted.filter(pl.col("present") < pl.col("expected")).select("symbol", "session")
+    return (
+        holed.join(due.select("session", "at"), on="session", how="inner")
+        .join(present.select("symbol", "at"), on=["symbol", "at"], how="anti")
+        .sort("symbol", "at")
+    )
+
+
+def _with_cause(
+    missing: pl.DataFrame, counted: pl.DataFrame, due: pl.DataFrame, dataset: Dataset, traits: Traits | None
+) -> pl.DataFrame:
+    """`missing` with the bars' grid columns and their `cause`."""
+    placed = missing.join(due.select("at", "open_time", "close_time", "joined"), on="at", how="left").join(
+        counted.select("symbol", "session", "first_at", "last_at", "answered"), on=["symbol", "session"], how="left"
+    )
+    outages = _outages(placed, counted, due, traits)
+    covered = placed.select("at").unique().sort("at").join_asof(outages, left_on="at", right_on="first", strategy="backward")
+    out = covered.filter(pl.col("at") <= pl.col("last")).select("at", pl.lit(True).alias("out"))
+    inside = (pl.col("at") > pl.col("first_at")) & (pl.col("at") < pl.col("last_at"))
+    rules = [("outage", pl.col("out"))]
+    if traits is not None:
+        rules.append(("no_trade", inside & pl.lit(traits.omits_empty_bars)))
+        rules.append(("vendor_hole", pl.col("answered") >= traits.attempts_before_hole))
+    rules.append(("not_fetched" if dataset.vendors else "unknown", pl.lit(True)))
+    kind = pl.Enum(list(CAUSES))
+    return (
+        placed.join(out, on="at", how="left")
+        .with_columns(pl.coalesce(pl.when(rule).then(pl.lit(cause, kind)) for cause, rule in rules).alias("cause"))
+        .sort("symbol", "at")
+    )
+
+
+def _outages(placed: pl.DataFrame, counted: pl.DataFrame, due: pl.DataFrame, traits: Traits | None) -> pl.DataFrame:
+    """first, last (positions in the grid, both inclusive) of each stretch that was an outage, oldest first."""
+    expected = counted.group_by("session").agg(pl.len().alias("symbols"))
+    follows = (pl.col("symbol") == pl.col("symbol").shift()) & (pl.col("session") == pl.col("session").shift())
+    # One bar amid missing ones: the next missing bar is two further on, with no break of the grid between.
+    lone = (
+        placed.select((pl.col("at") - 1).alias("at"), (follows & (pl.col("at") - pl.col("at").shift() == 2)).alias("is"))
+        .filter("is")
+        .group_by("at")
+        .agg(pl.len().alias("lone"))
+    )
+    minutes = (
+        placed.group_by("session", "at")
+        .agg(pl.len().alias("lacking"))
+        .join(expected, on="session", how="left")
+        .join(lone, on="at", how="left")
+        .join(due.select("at", "joined"), on="at", how="left")
+        .with_columns(
+            (
+                (pl.col("lacking") >= OUTAGE_SYMBOLS) & (pl.col("lacking") >= OUTAGE_SHARE * pl.col("symbols"))
+            ).alias("out"),
+            ((pl.col("lacking") == pl.col("symbols") - 1) & (pl.col("lone") == 1)).fill_null(False).alias("bridge"),
+        )
+        .filter(pl.col("out") | pl.col("bridge"))
+        .sort("at")
+    )
+    goes_on = (pl.col("at") - pl.col("at").shift() == 1) & pl.col("joined")
+    # A bridge counts between minutes of the stretch, not at its ends.
+    stretches = (
+        minutes.with_columns((~goes_on.fill_null(False)).cum_sum().alias("stretch"))
+        .filter("out")
+        .group_by("stretch")
+        .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
+        .sort("first")
+    )
+    if traits is not None and traits.omits_empty_bars:
+        stretches = stretches.filter(pl.col("last") - pl.col("first") + 1 >= OUTAGE_BARS_IF_EMPTY_OMITTED)
+    surrounded = (pl.col("first_at") < pl.col("first")) & (pl.col("last_at") > pl.col("last"))
+    proven = (
+        placed.sort("at")
+        .join_asof(stretches, left_on="at", right_on="first", strategy="backward")
+        .filter(pl.col("at") <= pl.col("last"))
+        .filter((pl.col("answered") >= 1) | surrounded)
+        .group_by("first")
+        .agg(pl.col("symbol").n_unique().alias("witnesses"))
+        .filter(pl.col("witnesses") >= OUTAGE_SYMBOLS)
+    )
+    return stretches.join(proven, on="first", how="semi").select("first", "last").sort("first")
+
+
+def _ranges(missing: pl.DataFrame) -> pl.DataFrame:
+    """symbol, session, missing_ranges, cause (the one that misses most bars) of each session with a hole."""
+    if missing.is_empty():
+        return pl.DataFrame(
+            schema={
+                "symbol": missing.schema["symbol"],
+                "session": pl.Date,
+                "missing_ranges": COVERAGE_SCHEMA["missing_ranges"],
+                "cause": pl.Enum(list(CAUSES)),
+            }
+        )
+    same = (
+        (pl.col("symbol") == pl.col("symbol").shift())
+        & (pl.col("at") - pl.col("at").shift() == 1)
+        & pl.col("joined")
+        & (pl.col("cause") == pl.col("cause").shift())
+    ).fill_null(False)
+    ranges = (
+        missing.with_columns((~same).cum_sum().alias("range"))
+        .group_by("range")
+        .agg(
+            pl.col("symbol", "session", "cause").first(),
+            pl.col("open_time").min().alias("start"),
+            pl.col("close_time").max().alias("end"),
+            pl.len().alias("lacking"),
+        )
+        .sort("symbol", "start")
+    )
+    heaviest = (
+        ranges.group_by("symbol", "session", "cause")
+        .agg(pl.col("lacking").sum())
+        .sort("symbol", "session", "lacking", "cause", descending=[False, False, True, False])
+        .unique(["symbol", "session"], keep="first", maintain_order=True)
+        .select("symbol", "session", "cause")
+    )
+    listed = ranges.group_by("symbol", "session", maintain_order=True).agg(
+        pl.struct("start", "end", pl.col("cause").cast(pl.String)).alias("missing_ranges")
+    )
+    return listed.join(heaviest, on=["symbol", "session"], how="left")

@@ -1,0 +1,87 @@
+"""What to ask vendors for: the expected bars that the archive lacks, gathered into as few ranges as say exactly that.
+
+Pure functions on frames; asking is done in `vendors`, keeping in `storage`.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import polars as pl
+
+from quantlytic_assets.market_data.bars import TIME
+from quantlytic_assets.sessions import calendar_timezone
+from quantlytic_assets.universe import Dataset
+
+PLAN_SCHEMA = pl.Schema({"symbol": pl.String, "start": TIME, "end": TIME, "bars": pl.Int64})
+
+
+def expected_keys(dataset: Dataset, grid: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Each bar that should exist by `now` (UTC) for each symbol of the universe on that session.
+
+    `grid` is `sessions.expected_bars` of the wanted sessions. Columns: symbol, session, open_time, close_time.
+    """
+    symbols = pl.DataFrame(
+        [(one.symbol, one.first, one.last) for one in dataset.symbols],
+        schema={"symbol": pl.String, "first": pl.Date, "last": pl.Date},
+        orient="row",
+    )
+    closed = grid.filter(pl.col("close_time") + dataset.delay <= now)
+    sessions = closed.filter(
+        pl.col("session") >= dataset.first_session,
+        pl.col("session") <= (dataset.last_session or date.max),
+    )
+    member = (pl.col("first").is_null() | (pl.col("session") >= pl.col("first"))) & (
+        pl.col("last").is_null() | (pl.col("session") <= pl.col("last"))
+    )
+    return symbols.join(sessions, how="cross").filter(member).drop("first", "last")
+
+
+def missing_keys(
+    expected: pl.DataFrame, present: pl.DataFrame, attempts: pl.DataFrame, attempts_before_hole: int
+) -> pl.DataFrame:
+    """Expected bars that are not archived, less those of sessions that the vendor has answered often enough without.
+
+    `present` has symbol and open_time; `attempts` is `AttemptLog.read`.
+    """
+    exhausted = attempts.filter(pl.col("answered") >= attempts_before_hole).select("symbol", "session")
+    return expected.join(present, on=["symbol", "open_time"], how="anti").join(
+        exhausted, on=["symbol", "session"], how="anti"
+    )
+
+
+def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.DataFrame:
+    """The ranges to ask for (PLAN_SCHEMA), oldest first: per symbol, one for each unbroken run of missing bars.
+
+    A run goes on over a night, for no bar is expected there. Where a whole session is missing the range is widened
+    to the exchange-local day, so that bars outside the session are seen too: cleaning decides about those.
+    """
+    if missing.is_empty():
+        return pl.DataFrame(schema=PLAN_SCHEMA)
+    keys = expected.sort("symbol", "open_time").with_columns(
+        pl.int_range(pl.len()).over("symbol").alias("_index"), pl.len().over("symbol", "session").alias("_expected")
+    )
+    wanted = missing.select("symbol", "open_time").join(keys, on=["symbol", "open_time"]).sort("symbol", "_index")
+    whole = pl.len().over("symbol", "session") == pl.col("_expected")
+    zone = calendar_timezone(calendar)
+    midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
+    next_midnight = (
+        pl.col("session").dt.offset_by("1d").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
+    )
+    wanted = wanted.with_columns(
+        pl.when(whole)
+        .then(pl.min_horizontal("open_time", midnight.dt.convert_time_zone("UTC")))
+        .otherwise("open_time")
+        .alias("start"),
+        pl.when(whole)
+        .then(pl.max_horizontal("close_time", next_midnight.dt.convert_time_zone("UTC")))
+        .otherwise("close_time")
+        .alias("end"),
+        (pl.col("_index").diff().over("symbol") != 1).fill_null(True).cum_sum().alias("_run"),
+    )
+    return (
+        wanted.group_by("symbol", "_run")
+        .agg(pl.col("start").min(), pl.col("end").max(), pl.len().cast(pl.Int64).alias("bars"))
+        .sort("start", "symbol")
+        .select(PLAN_SCHEMA.names())
+    )

@@ -1,0 +1,89 @@
+"""What was asked of vendors in vain: the memory that keeps a known hole from being asked for again and again.
+
+It can't be recomputed from the archive, so it lives in the state database, not in the lake.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+_metadata = sa.MetaData()
+
+_attempts = sa.Table(
+    "vendor_attempts",
+    _metadata,
+    sa.Column("dataset", sa.String, primary_key=True),
+    sa.Column("symbol", sa.String, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("answered", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.String),
+    sa.Column("last_asked_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+ATTEMPTS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "attempts": pl.Int64, "answered": pl.Int64})
+
+
+def state_engine(url: str) -> sa.Engine:
+    """An engine for the state database; on SQLite with a write-ahead log, so that processes don't block each other."""
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+
+        @sa.event.listens_for(engine, "connect")
+        def _prepare(connection, _record):  # noqa: ANN001
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA busy_timeout=60000")
+
+    return engine
+
+
+class AttemptLog:
+    """Sessions of symbols that a vendor was asked for and that still have holes: how often, and how often answered."""
+
+    def __init__(self, url: str):
+        self.engine = state_engine(url)
+        with self.engine.begin() as connection:
+            connection.execute(sa.schema.CreateTable(_attempts, if_not_exists=True))
+
+    def record(self, dataset: str, holes: pl.DataFrame) -> None:
+        """Count one more attempt for each row of holes: symbol, session, error (null where the vendor answered)."""
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "dataset": dataset,
+                "symbol": symbol,
+                "session": session,
+                "attempts": 1,
+                "answered": 1 if error is None else 0,
+                "last_error": error,
+                "last_asked_at": now,
+            }
+            for symbol, session, error in holes.select("symbol", "session", "error").iter_rows()
+        ]
+        if not rows:
+            return
+        insert = (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(_attempts)
+        statement = insert.on_conflict_do_update(
+            index_elements=["dataset", "symbol", "session"],
+            set_={
+                "attempts": _attempts.c.attempts + 1,
+                "answered": _attempts.c.answered + insert.excluded.answered,
+                "last_error": insert.excluded.last_error,
+                "last_asked_at": insert.excluded.last_asked_at,
+            },
+        )
+        with self.engine.begin() as connection:
+            connection.execute(statement, rows)
+
+    def read(self, dataset: str, first: date, last: date) -> pl.DataFrame:
+        """ATTEMPTS_SCHEMA rows of the sessions from `first` to `last`, both inclusive."""
+        query = sa.select(*(_attempts.c[name] for name in ATTEMPTS_SCHEMA.names())).where(
+            _attempts.c.dataset == dataset, _attempts.c.session.between(first, last)
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).fetchall()
+        return pl.DataFrame([tuple(row) for row in rows], schema=ATTEMPTS_SCHEMA, orient="row")

@@ -1,0 +1,122 @@
+"""The bus: append-only topics with partitions and offsets, read by explicit ranges.
+
+`Bus` is what sensors and landing code see; `LocalBus` keeps it on disk without a server. What a record means is not
+known here (`market_data.wire` does that), nor who lands it (`landing`).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+DEAD_LETTERS = "dead_letters"
+
+
+def bars_topic(dataset: str) -> str:
+    """The topic that carries a dataset's bars."""
+    return f"bars.{dataset}"
+
+
+@dataclass(frozen=True)
+class Records:
+    """A stretch of one topic partition in offset order; the four lists have one entry a record."""
+
+    offsets: list[int]
+    keys: list[str | None]
+    headers: list[str]
+    values: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+class Bus(Protocol):
+    """Topics of records; offsets start at 0 in every partition and never change their record."""
+
+    def publish(self, topic: str, values: Sequence[bytes], keys: Sequence[str], headers: Mapping[str, str]) -> None:
+        """Append records, durable on return. `headers` go on each of them."""
+
+    def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
+        """First kept offset and end offset (one past the last) of each partition; empty for an unknown topic."""
+
+    def read(self, topic: str, partition: int, first: int, last: int) -> Records:
+        """The records of [first, last). Raises `LookupError` where the range is not wholly there."""
+
+
+class LocalBus:
+    """A bus in a directory: one SQLite log a topic, one partition each, safe for many processes at once."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+
+    def _path(self, topic: str) -> Path:
+        return self.root / f"{topic}.sqlite"
+
+    @contextmanager
+    def _open(self, topic: str) -> Iterator[sqlite3.Connection]:
+        # isolation_level None: transactions are begun by hand, so that an append takes its lock before it looks.
+        with closing(sqlite3.connect(self._path(topic), timeout=120, isolation_level=None)) as connection:
+            yield connection
+
+    def publish(self, topic: str, values: Sequence[bytes], keys: Sequence[str], headers: Mapping[str, str]) -> None:
+        """See `Bus.publish`; all the records or, if the process dies, none of them. Raises `ValueError` where values
+
+        and keys differ in number."""
+        if not values:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        head = json.dumps(dict(headers), sort_keys=True)
+        with self._open(topic) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS records ("
+                '"offset" INTEGER PRIMARY KEY, published_at REAL, key TEXT, headers TEXT, value BLOB)'
+            )
+            start = connection.execute('SELECT coalesce(max("offset") + 1, 0) FROM records').fetchone()[0]
+            now = time.time()
+            connection.executemany(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
+                zip(
+                    range(start, start + len(values)),
+                    (now for _ in values),
+                    keys,
+                    (head for _ in values),
+                    values,
+                    strict=True,
+                ),
+            )
+            connection.execute("COMMIT")
+
+    def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
+        """See `Bus.watermarks`."""
+        if not self._path(topic).exists():
+            return {}
+        with self._open(topic) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+                return {}
+            first, last = connection.execute('SELECT min("offset"), max("offset") FROM records').fetchone()
+        return {0: (first, last + 1)} if last is not None else {}
+
+    def read(self, topic: str, partition: int, first: int, last: int) -> Records:
+        """See `Bus.read`."""
+        if partition != 0 or not self._path(topic).exists():
+            raise LookupError(f"the bus has no partition {partition} of topic {topic}")
+        with self._open(topic) as connection:
+            rows = connection.execute(
+                'SELECT "offset", key, headers, value FROM records WHERE "offset" >= ? AND "offset" < ? '
+                'ORDER BY "offset"',
+                (first, last),
+            ).fetchall()
+        if len(rows) != last - first:
+            raise LookupError(f"topic {topic} has {len(rows)} of the {last - first} records of [{first}, {last})")
+        if not rows:
+            return Records([], [], [], [])
+        offsets, keys, headers, values = (list(column) for column in zip(*rows, strict=True))
+        return Records(offsets, keys, headers, values)

@@ -1,0 +1,231 @@
+"""The lake: DuckLake tables (ACID, snapshots, time travel) that any number of processes read and write.
+
+Everything here can be rebuilt from the archive. Tables that dbt makes are dbt's business; the others are declared here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+from filelock import FileLock
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+EXTENSIONS = ("ducklake", "sqlite_scanner")
+
+# Tables written by assets; `partitioned` ones are split by dataset and year of session.
+TABLES: dict[str, str] = {
+    "clean.bars": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, close_time TIMESTAMPTZ, "
+    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE, vwap DOUBLE, trade_count BIGINT, "
+    "vendor VARCHAR, fetched_at TIMESTAMPTZ, adjustment VARCHAR, available_at TIMESTAMPTZ, flags VARCHAR[]",
+    "clean.quarantine": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, reason VARCHAR, "
+    "raw VARCHAR, source_object VARCHAR, source_row BIGINT",
+    "clean.coverage": "dataset VARCHAR, symbol VARCHAR, session DATE, expected_bars BIGINT, present_bars BIGINT, "
+    "missing_bars BIGINT, cause VARCHAR, "
+    'missing_ranges STRUCT("start" TIMESTAMPTZ, "end" TIMESTAMPTZ, cause VARCHAR)[], '
+    "attempts BIGINT, checked_at TIMESTAMPTZ",
+    "clean.sessions": "dataset VARCHAR, session DATE, open_time TIMESTAMPTZ, close_time TIMESTAMPTZ, "
+    "break_start TIMESTAMPTZ, break_end TIMESTAMPTZ",
+    "ml.predictions": "strategy VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, "
+    "available_at TIMESTAMPTZ, score DOUBLE, prediction BIGINT, model_version VARCHAR, trained_through TIMESTAMPTZ",
+    "trading.orders": "strategy VARCHAR, session DATE, symbol VARCHAR, order_ref VARCHAR, side VARCHAR, "
+    "quantity DOUBLE, decision_time TIMESTAMPTZ, reference_price DOUBLE, status VARCHAR, reason VARCHAR, "
+    "model_version VARCHAR, created_at TIMESTAMPTZ",
+    "trading.fills": "strategy VARCHAR, session DATE, symbol VARCHAR, order_ref VARCHAR, side VARCHAR, "
+    "fill_session DATE, fill_time TIMESTAMPTZ, price DOUBLE, quantity DOUBLE, commission DOUBLE, slippage DOUBLE",
+    "trading.positions": "strategy VARCHAR, session DATE, symbol VARCHAR, quantity DOUBLE, average_price DOUBLE, "
+    "close DOUBLE, market_value DOUBLE",
+    "trading.equity": "strategy VARCHAR, session DATE, equity DOUBLE, cash DOUBLE, gross_exposure DOUBLE, "
+    "costs_to_date DOUBLE",
+}
+PARTITIONED = ("clean.bars", "clean.quarantine", "clean.coverage")
+SCHEMAS = ("clean", "features", "ml", "trading")
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether an error is another process's commit, which a new attempt gets past."""
+    text = str(error).lower()
+    return isinstance(error, duckdb.Error) and ("database is locked" in text or "conflict" in text)
+
+
+class Lake:
+    """The lake of one installation, embedded: SQLite catalog and local Parquet files below `root`."""
+
+    def __init__(self, root: Path, memory: str = "1GB", threads: int = 2):
+        self.root = Path(root)
+        self.memory = memory
+        self.threads = threads
+        self._local = threading.local()
+
+    @property
+    def catalog(self) -> str:
+        """What DuckDB attaches."""
+        return f"ducklake:sqlite:{self.root / 'catalog.sqlite'}"
+
+    @property
+    def data_path(self) -> str:
+        """Where the tables' Parquet files are."""
+        return f"{self.root / 'data'}/"
+
+    def extension_directory(self) -> Path:
+        """A directory laid out as DuckDB wants it, with the extensions that the installed packages carry.
+
+        Done once; where a package is missing DuckDB downloads that extension by itself.
+        """
+        directory = self.root / "extensions"
+        with duckdb.connect() as connection:
+            version, platform = connection.execute(
+                "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
+            ).fetchone()
+        target = directory / version / platform
+        target.mkdir(parents=True, exist_ok=True)
+        for name in EXTENSIONS:
+            spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+            wanted = target / f"{name}.duckdb_extension"
+            if spec is None or wanted.exists():
+                continue
+            shipped = Path(spec.submodule_search_locations[0]) / "extensions" / version
+            partial = wanted.with_suffix(f".{threading.get_native_id()}.tmp")
+            shutil.copyfile(next(shipped.rglob(f"{name}.duckdb_extension")), partial)
+            partial.rename(wanted)
+        return directory
+
+    @property
+    def write_lock(self) -> FileLock:
+        """Held by whoever writes. DuckLake sees a conflict only between rows that exist, so two runs that insert the
+
+        same session for the first time would both succeed; with the lock the second one replaces the first's rows.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / "write.lock")
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """This thread's connection, with the lake attached and in use; made on first call, then kept."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._attach()
+            self._local.connection = connection
+            weakref.finalize(self._local, connection.close)
+        return connection
+
+    @retry(
+        retry=retry_if_exception(_is_conflict),
+        stop=stop_after_attempt(10),
+        wait=wait_random_exponential(0.05, 2),
+        reraise=True,
+    )
+    def _attach(self, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+        self.root.mkdir(parents=True, exist_ok=True)
+        connection = duckdb.connect(
+            config={
+                "extension_directory": str(self.extension_directory()),
+                "memory_limit": self.memory,
+                "threads": self.threads,
+            }
+        )
+        for name in EXTENSIONS:
+            connection.execute(f"LOAD {name}")
+        connection.execute("SET TimeZone = 'UTC'")
+        with self.write_lock:
+            fresh = not (self.root / "catalog.sqlite").exists()
+            # With a write-ahead log readers of the catalog never hold up a commit; the time-out is in milliseconds.
+            options = f"DATA_PATH '{self.data_path}', META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 60000"
+            if read_only and not fresh:
+                options += ", READ_ONLY"
+            connection.execute(f"ATTACH '{self.catalog}' AS lake ({options})")
+            connection.execute("USE lake")
+            if not read_only or fresh:
+                self._declare(connection)
+        return connection
+
+    def _declare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        known = {
+            f"{schema}.{table}"
+            for schema, table in connection.execute(
+                "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+            ).fetchall()
+        }
+        missing = [name for name in TABLES if name not in known]
+        if not missing:
+            return
+        connection.execute("BEGIN")
+        for schema in SCHEMAS:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        for name in missing:
+            connection.execute(f"CREATE TABLE {name} ({TABLES[name]})")
+            if name in PARTITIONED:
+                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
+        connection.execute("COMMIT")
+
+    def reader(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own that can change nothing, for other people's SQL; the caller closes it."""
+        return self._attach(read_only=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = self.connect()
+        with self.write_lock:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @retry(
+        retry=retry_if_exception(_is_conflict),
+        stop=stop_after_attempt(10),
+        wait=wait_random_exponential(0.05, 2),
+        reraise=True,
+    )
+    def replace(self, changes: Sequence[tuple[str, str, Sequence[Any], pl.DataFrame]]) -> int:
+        """Replace rows of several tables in one transaction and return the snapshot it made.
+
+        Each change is (table, condition, its parameters, new rows): rows of the table that meet the condition go,
+        the new ones come. Nobody sees anything between, and a process that dies leaves the old rows.
+        """
+        with self._transaction() as connection:
+            for table, condition, parameters, rows in changes:
+                connection.execute(f"DELETE FROM {table} WHERE {condition}", list(parameters))
+                if len(rows):
+                    columns = ", ".join(f'"{name}"' for name in rows.columns)
+                    connection.register("new_rows", rows)
+                    connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM new_rows")
+                    connection.unregister("new_rows")
+        return self.snapshot()
+
+    def snapshot(self) -> int:
+        """The newest snapshot's number."""
+        return self.connect().execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchall()[0][0]
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        """Rows of a SELECT, times in UTC."""
+        return self.connect().execute(sql, list(parameters)).pl()
+
+    def has_table(self, name: str) -> bool:
+        """Whether `schema.table` exists (dbt's tables do only after its first run)."""
+        schema, table = name.split(".")
+        rows = self.connect().execute(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+            [schema, table],
+        )
+        return bool(rows.fetchall())
+
+    def dbt_environment(self) -> dict[str, str]:
+        """The variables that dbt's profile reads to reach this lake."""
+        return {
+            "QUANTLYTIC_LAKE_CATALOG": self.catalog,
+            "QUANTLYTIC_LAKE_DATA": self.data_path,
+            "QUANTLYTIC_DUCKDB_EXTENSIONS": str(self.extension_directory()),
+            "QUANTLYTIC_DUCKDB_MEMORY": self.memory,
+            "QUANTLYTIC_DUCKDB_THREADS": str(self.threads),
+        }

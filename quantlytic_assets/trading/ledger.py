@@ -1,0 +1,287 @@
+"""The durable record of what was decided, ordered and filled. What is in here has happened and is never rewritten.
+
+SQLAlchemy Core; SQLite and Postgres differ only in the URL. Deciding is `paper`'s business, filling a broker's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateTable
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from quantlytic_assets.market_data.bars import TIME
+
+# How long a writer waits for another one, in milliseconds.
+_BUSY_TIMEOUT = 60_000
+
+
+class _UtcTime(sa.types.TypeDecorator):
+    """An aware UTC time; SQLite, which knows no zones, keeps it naive."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_metadata = sa.MetaData()
+
+_orders = sa.Table(
+    "orders",
+    _metadata,
+    sa.Column("order_ref", sa.String, primary_key=True),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("side", sa.String, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("decision_time", _UtcTime, nullable=False),
+    sa.Column("reference_price", sa.Float),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("reason", sa.String),
+    sa.Column("created_at", _UtcTime, nullable=False),
+    sa.Column("model_version", sa.String),
+    sa.UniqueConstraint("strategy", "session", "symbol"),
+)
+
+_fills = sa.Table(
+    "fills",
+    _metadata,
+    sa.Column("order_ref", sa.String, sa.ForeignKey("orders.order_ref"), primary_key=True),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("side", sa.String, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("fill_time", _UtcTime, nullable=False),
+    sa.Column("fill_session", sa.Date, nullable=False),
+    sa.Column("price", sa.Float, nullable=False),
+    sa.Column("commission", sa.Float, nullable=False),
+    sa.Column("slippage", sa.Float, nullable=False),
+    sa.UniqueConstraint("strategy", "session", "symbol"),
+)
+
+_decided = sa.Table(
+    "decided_sessions",
+    _metadata,
+    sa.Column("strategy", sa.String, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("decided_at", _UtcTime, nullable=False),
+)
+
+# status: open (to be filled), filled, refused (a check said no, see reason). side: buy or sell. Times are UTC.
+ORDERS_SCHEMA = pl.Schema(
+    {
+        "order_ref": pl.String,
+        "strategy": pl.String,
+        "session": pl.Date,
+        "symbol": pl.String,
+        "side": pl.String,
+        "quantity": pl.Float64,
+        "decision_time": TIME,
+        "reference_price": pl.Float64,
+        "status": pl.String,
+        "reason": pl.String,
+        "created_at": TIME,
+        "model_version": pl.String,
+    }
+)
+
+# session is the one the order was decided in, fill_session the one it was filled in. commission and slippage are money.
+FILLS_SCHEMA = pl.Schema(
+    {
+        "order_ref": pl.String,
+        "strategy": pl.String,
+        "session": pl.Date,
+        "symbol": pl.String,
+        "side": pl.String,
+        "quantity": pl.Float64,
+        "fill_time": TIME,
+        "fill_session": pl.Date,
+        "price": pl.Float64,
+        "commission": pl.Float64,
+        "slippage": pl.Float64,
+    }
+)
+
+HOLDINGS_SCHEMA = pl.Schema({"symbol": pl.String, "quantity": pl.Float64})
+
+
+def order_ref(strategy: str = "strategy", session: str = "session", symbol: str = "symbol") -> pl.Expr:
+    """The name of an order, made of the columns that identify it: `momentum_1d:2015-03-02:AAPL`."""
+    return pl.concat_str(pl.col(strategy), pl.col(session).dt.to_string("%Y-%m-%d"), pl.col(symbol), separator=":")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """Orders, fills and decided sessions of all strategies in one database.
+
+    url: a SQLAlchemy URL, `sqlite:////data/ledger.sqlite` (its directory must exist) or `postgresql://…`. Safe to use
+    from several processes at once. `clock` gives created_at and is there for tests.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime] = _now) -> None:
+        self._clock = clock
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        self._create_tables()
+
+    # Two processes may open a new database together: the slower one then finds the tables on its second try.
+    @retry(
+        retry=retry_if_exception_type((sa.exc.OperationalError, sa.exc.IntegrityError, sa.exc.ProgrammingError)),
+        wait=wait_random_exponential(multiplier=0.05, max=1),
+        stop=stop_after_delay(30),
+        reraise=True,
+    )
+    def _create_tables(self) -> None:
+        with self._engine.begin() as connection:
+            for table in _metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+
+    def close(self) -> None:
+        """Closes the database connections."""
+        self._engine.dispose()
+
+    def decided_sessions(self, strategy: str) -> pl.Series:
+        """The sessions (Date, ascending) for which the strategy's decisions are on record."""
+        query = sa.select(_decided.c.session).where(_decided.c.strategy == strategy).order_by(_decided.c.session)
+        with self._engine.connect() as connection:
+            return pl.Series("session", connection.execute(query).scalars().all(), pl.Date)
+
+    def record_decisions(self, strategy: str, sessions: Sequence[date], orders: pl.DataFrame) -> bool:
+        """Writes the decisions of whole sessions: all of it or, if any of the sessions was decided before, nothing.
+
+        orders: ORDERS_SCHEMA without created_at, of these sessions; a session without an order counts as decided too.
+        Returns whether it was written. False means that another process was quicker: read the ledger again.
+        """
+        if not sessions:
+            return True
+        at = self._clock()
+        rows = [dict(row, created_at=at) for row in orders.drop("created_at", strict=False).to_dicts()]
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            # The claim comes first: its primary key decides between two processes, and it takes SQLite's write lock
+            # before anything has been read.
+            try:
+                connection.execute(
+                    sa.insert(_decided), [{"strategy": strategy, "session": s, "decided_at": at} for s in sessions]
+                )
+            except sa.exc.IntegrityError:
+                transaction.rollback()
+                return False
+            if rows:
+                connection.execute(self._insert_or_ignore(_orders), rows)
+        return True
+
+    def record_fills(self, fills: pl.DataFrame) -> None:
+        """Writes fills (FILLS_SCHEMA) and marks their orders filled. A fill that is on record stays as it is."""
+        if fills.is_empty():
+            return
+        rows = fills.select(FILLS_SCHEMA.names()).to_dicts()
+        filled = (
+            sa.update(_orders)
+            .where(_orders.c.order_ref == sa.bindparam("ref"), _orders.c.status == "open")
+            .values(status="filled")
+        )
+        with self._engine.begin() as connection:
+            connection.execute(self._insert_or_ignore(_fills), rows)
+            connection.execute(filled, [{"ref": row["order_ref"]} for row in rows])
+
+    def orders(self, strategy: str, first: date | None = None, last: date | None = None) -> pl.DataFrame:
+        """Orders (ORDERS_SCHEMA) by session and symbol, refused ones included; first and last are inclusive
+        sessions.
+        """
+        return self._read(_orders, ORDERS_SCHEMA, strategy, _orders.c.session, first, last)
+
+    def fills(self, strategy: str, first: date | None = None, last: date | None = None) -> pl.DataFrame:
+        """Fills (FILLS_SCHEMA) by session and symbol; first and last are inclusive *fill* sessions."""
+        return self._read(_fills, FILLS_SCHEMA, strategy, _fills.c.fill_session, first, last)
+
+    def open_orders(self, strategy: str) -> pl.DataFrame:
+        """Orders (ORDERS_SCHEMA) that wait for a fill."""
+        return self._read(_orders, ORDERS_SCHEMA, strategy, _orders.c.session, None, None, _orders.c.status == "open")
+
+    def oldest_open_decision(self, strategy: str) -> datetime | None:
+        """The earliest decision_time of an open order: bars for the simulated broker must reach back to it."""
+        query = sa.select(_orders.c.decision_time).where(_orders.c.strategy == strategy, _orders.c.status == "open")
+        with self._engine.connect() as connection:
+            return connection.execute(query.order_by(_orders.c.decision_time).limit(1)).scalar()
+
+    def positions_before(self, strategy: str, session: date) -> pl.DataFrame:
+        """Units held (HOLDINGS_SCHEMA, no zeros) when the session began: fills of earlier fill sessions."""
+        return self._holdings(_fills, strategy, _fills.c.fill_session < session)
+
+    def committed_before(self, strategy: str, session: date) -> pl.DataFrame:
+        """Units held once every open order is filled (HOLDINGS_SCHEMA, no zeros): orders of earlier sessions, bar
+        refused.
+        """
+        return self._holdings(_orders, strategy, sa.and_(_orders.c.session < session, _orders.c.status != "refused"))
+
+    def reset(self, strategy: str) -> None:
+        """Forgets everything about one strategy, for a fresh start of its paper account."""
+        with self._engine.begin() as connection:
+            for table in (_decided, _fills, _orders):
+                connection.execute(sa.delete(table).where(table.c.strategy == strategy))
+
+    def _holdings(self, table: sa.Table, strategy: str, condition: sa.ColumnElement[bool]) -> pl.DataFrame:
+        signed = sa.case((table.c.side == "buy", table.c.quantity), else_=-table.c.quantity)
+        total = sa.func.sum(signed)
+        query = (
+            sa.select(table.c.symbol, total)
+            .where(table.c.strategy == strategy, condition)
+            .group_by(table.c.symbol)
+            .having(total != 0)
+            .order_by(table.c.symbol)
+        )
+        with self._engine.connect() as connection:
+            return pl.DataFrame(connection.execute(query).all(), HOLDINGS_SCHEMA, orient="row")
+
+    def _read(
+        self,
+        table: sa.Table,
+        schema: pl.Schema,
+        strategy: str,
+        ranged: sa.Column,
+        first: date | None,
+        last: date | None,
+        *conditions: sa.ColumnElement[bool],
+    ) -> pl.DataFrame:
+        query = sa.select(*(table.c[name] for name in schema.names())).where(table.c.strategy == strategy, *conditions)
+        if first is not None:
+            query = query.where(ranged >= first)
+        if last is not None:
+            query = query.where(ranged <= last)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(table.c.session, table.c.symbol)).all()
+        return pl.DataFrame(rows, schema, orient="row")
+
+    def _insert_or_ignore(self, table: sa.Table):
+        dialects = {"sqlite": sqlite, "postgresql": postgresql}
+        return dialects[self._engine.dialect.name].insert(table).on_conflict_do_nothing()
+
+
+def _prepare_sqlite(connection, _record) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # An order must be on disk before it is sent, a power cut included.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()

@@ -1,0 +1,150 @@
+"""What fills amount to: holdings per session and symbol, and the account's equity. No statistics; those are
+`performance`.
+
+Money is in the currency of the prices. A session's figures are those after its last bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+POSITIONS_SCHEMA = pl.Schema(
+    {
+        "strategy": pl.String,
+        "session": pl.Date,
+        "symbol": pl.String,
+        "quantity": pl.Float64,
+        "average_price": pl.Float64,
+        "close": pl.Float64,
+        "market_value": pl.Float64,
+    }
+)
+
+EQUITY_SCHEMA = pl.Schema(
+    {
+        "session": pl.Date,
+        "equity": pl.Float64,
+        "cash": pl.Float64,
+        "gross_exposure": pl.Float64,
+        "costs_to_date": pl.Float64,
+    }
+)
+
+
+def session_closes(bars: pl.DataFrame) -> pl.DataFrame:
+    """The last usable close of each session and symbol: session, symbol, close."""
+    return (
+        bars.filter(pl.col("close").is_finite())
+        .group_by("session", "symbol")
+        .agg(pl.col("close").sort_by("open_time").last())
+    )
+
+
+def positions(
+    strategy: str, fills: pl.DataFrame, bars: pl.DataFrame, sessions: Sequence[date] | pl.Series
+) -> pl.DataFrame:
+    """Holdings (POSITIONS_SCHEMA) at the end of each session, one row per symbol held, by session and symbol.
+
+    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session. bars: session, symbol, open_time, close.
+    average_price is the average cost of the units held, slippage included and commission not; a sale leaves it as it
+    is (buys of a session count before its sales). close is the session's last, or the last known one where the session
+    has none.
+    """
+    ordered = _ordered(sessions)
+    fills = fills.filter(pl.col("fill_session") <= ordered.max()) if len(ordered) else fills.clear()
+    if fills.is_empty():
+        return pl.DataFrame(schema=POSITIONS_SCHEMA)
+    symbols = fills["symbol"].unique().sort()
+    quantity, cost = _accumulate(fills, symbols)
+    traded = fills["fill_session"].unique().sort()
+    held = pl.DataFrame(
+        {
+            "session": traded.repeat_by(len(symbols)).explode(),
+            "symbol": pl.concat([symbols] * len(traded)),
+            "quantity": quantity.ravel(),
+            "average_price": np.divide(cost, quantity, out=np.zeros_like(cost), where=quantity != 0).ravel(),
+        }
+    )
+    # What was held after the last traded session, and the last close, go on until there is news.
+    grid = pl.DataFrame({"session": ordered}).join(pl.DataFrame({"symbol": symbols}), how="cross").sort("session")
+    grid = grid.join_asof(held.sort("session"), on="session", by="symbol", check_sortedness=False)
+    grid = grid.join_asof(session_closes(bars).sort("session"), on="session", by="symbol", check_sortedness=False)
+    return (
+        grid.filter(pl.col("quantity") != 0)
+        .with_columns(pl.coalesce("close", "average_price").alias("close"), pl.lit(strategy).alias("strategy"))
+        .with_columns((pl.col("quantity") * pl.col("close")).alias("market_value"))
+        .select(POSITIONS_SCHEMA.names())
+        .sort("session", "symbol")
+    )
+
+
+def equity_curve(
+    held: pl.DataFrame, fills: pl.DataFrame, capital: float, sessions: Sequence[date] | pl.Series
+) -> pl.DataFrame:
+    """The account (EQUITY_SCHEMA), one row per session, oldest first.
+
+    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash; equity
+    = cash + market value, gross_exposure = sum of |market value|, costs_to_date = commissions and slippage paid so far
+    (both are in the equity already). Cash earns nothing and can fall below 0, as sizes follow the fixed capital and
+    not the equity.
+    """
+    ordered = _ordered(sessions)
+    notional = pl.col("price") * pl.col("quantity")
+    flow = pl.when(pl.col("side") == "buy").then(-notional).otherwise(notional) - pl.col("commission")
+    flows = (
+        fills.group_by("fill_session")
+        .agg(flow.sum().alias("flow"), (pl.col("commission") + pl.col("slippage")).sum().alias("costs"))
+        .sort("fill_session")
+        .with_columns(pl.col("flow", "costs").cum_sum())
+    )
+    values = held.group_by("session").agg(
+        pl.col("market_value").sum(), pl.col("market_value").abs().sum().alias("gross_exposure")
+    )
+    return (
+        pl.DataFrame({"session": ordered})
+        .join_asof(flows, left_on="session", right_on="fill_session")
+        .join(values, on="session", how="left", maintain_order="left")
+        .with_columns(pl.col("flow", "costs", "market_value", "gross_exposure").fill_null(0.0))
+        .with_columns((capital + pl.col("flow")).alias("cash"), pl.col("costs").alias("costs_to_date"))
+        .with_columns((pl.col("cash") + pl.col("market_value")).alias("equity"))
+        .select(EQUITY_SCHEMA.names())
+    )
+
+
+def _ordered(sessions: Sequence[date] | pl.Series) -> pl.Series:
+    return pl.Series("session", sessions, pl.Date).unique().sort()
+
+
+def _accumulate(fills: pl.DataFrame, symbols: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Units held and what they cost, after each traded session: two matrices [traded sessions, symbols]."""
+    bought, spent, sold = (
+        _matrix(fills.filter(pl.col("side") == side), value, fills["fill_session"].unique().sort(), symbols)
+        for side, value in (
+            ("buy", pl.col("quantity")),
+            ("buy", pl.col("quantity") * pl.col("price")),
+            ("sell", pl.col("quantity")),
+        )
+    )
+    quantity, cost = np.zeros_like(bought), np.zeros_like(bought)
+    units, basis = np.zeros(len(symbols)), np.zeros(len(symbols))
+    # Average cost is recursive (a sale scales what all buys before it cost), hence session by session.
+    for i in range(len(bought)):
+        gross = units + bought[i]
+        basis += spent[i]
+        units = gross - sold[i]
+        basis *= np.divide(units, gross, out=np.zeros_like(gross), where=gross != 0)
+        quantity[i], cost[i] = units, basis
+    return quantity, cost
+
+
+def _matrix(fills: pl.DataFrame, value: pl.Expr, traded: pl.Series, symbols: pl.Series) -> np.ndarray:
+    matrix = np.zeros((len(traded), len(symbols)))
+    summed = fills.group_by("fill_session", "symbol").agg(value.sum().alias("value"))
+    rows = traded.search_sorted(summed["fill_session"]).to_numpy()
+    columns = symbols.search_sorted(summed["symbol"]).to_numpy()
+    matrix[rows, columns] = summed["value"].to_numpy()
+    return matrix

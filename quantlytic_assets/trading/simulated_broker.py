@@ -1,0 +1,89 @@
+"""Fills orders from bars: the simulated counterpart of a broker, and the protocol that every broker follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from quantlytic_assets.trading.costs import with_costs
+from quantlytic_assets.trading.ledger import FILLS_SCHEMA
+
+if TYPE_CHECKING:
+    from quantlytic_assets.universe import Costs, Strategy
+
+
+class Broker(Protocol):
+    """What `paper.trade` asks of a broker.
+
+    `sessions_at_once`: for how many sessions orders may be decided before they are sent. A broker that lives in real
+    time takes 1; the simulated one can be given history in large pieces.
+    """
+
+    sessions_at_once: int
+
+    def submit(self, orders: pl.DataFrame) -> pl.DataFrame:
+        """Sends open orders (ledger.ORDERS_SCHEMA) and returns the fills known by now (ledger.FILLS_SCHEMA).
+
+        Must be safe to repeat: an order_ref seen before is not sent again, its fill is returned again. An order without
+        a row in the answer stays open and is submitted again later.
+        """
+        ...
+
+
+class BrokerNotAvailable(NotImplementedError):
+    """The strategy names a broker that this version cannot reach."""
+
+
+class SimulatedBroker:
+    """Fills at the open of the first bar after the decision, with slippage and commission.
+
+    bars: symbol, session, open_time (UTC), open, of one interval, reaching back to the decision times of the orders: a
+    frame that begins later would fill them later. Nothing is kept between calls; the same bars give the same fills.
+    """
+
+    sessions_at_once = 250
+
+    def __init__(self, bars: pl.DataFrame, costs: Costs) -> None:
+        self._bars, self._costs = bars, costs
+
+    def submit(self, orders: pl.DataFrame) -> pl.DataFrame:
+        return fill(orders, self._bars, self._costs)
+
+
+def broker_for(strategy: Strategy, bars: pl.DataFrame) -> Broker:
+    """The broker a strategy names. Raises `BrokerNotAvailable` for `ibkr`."""
+    if strategy.broker == "simulated":
+        return SimulatedBroker(bars, strategy.costs)
+    raise BrokerNotAvailable(
+        f"strategies.{strategy.name}.broker: {strategy.broker!r} cannot be traded with yet, set `broker: simulated`"
+    )
+
+
+def next_bars(orders: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """`orders` that have a next bar, with `fill_time`, `fill_session` and `open` of it.
+
+    The next bar is the first of the order's symbol with open_time >= decision_time and a usable open. Orders without
+    one are left out.
+    """
+    usable = bars.filter(pl.col("open").is_finite() & (pl.col("open") > 0)).select(
+        "symbol", pl.col("open_time").alias("fill_time"), pl.col("session").alias("fill_session"), "open"
+    )
+    return (
+        orders.sort("decision_time")
+        .join_asof(
+            usable.sort("fill_time"),
+            left_on="decision_time",
+            right_on="fill_time",
+            by="symbol",
+            strategy="forward",
+            check_sortedness=False,
+        )
+        .filter(pl.col("fill_time").is_not_null())
+        .sort("session", "symbol")
+    )
+
+
+def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs) -> pl.DataFrame:
+    """Fills (ledger.FILLS_SCHEMA) of the orders (ledger.ORDERS_SCHEMA) that the bars can fill, each in full."""
+    return with_costs(next_bars(orders, bars), costs).select(FILLS_SCHEMA.names())

@@ -1,0 +1,64 @@
+"""What a vendor is to the rest of the program: one request for bars, one answer or one error.
+
+No vendor's own wire format, retry or rate limit is known here; those are in the vendor's module and in `policy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class BarRequest:
+    """Bars of one symbol whose open_time lies in `[start, end)`, both UTC."""
+
+    dataset: str
+    symbol: str
+    interval: str
+    calendar: str
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() is None or self.end.utcoffset() is None:
+            raise ValueError("start and end need a time zone")
+        if self.end <= self.start:
+            raise ValueError(f"the range is empty: {self.start} to {self.end}")
+
+
+@dataclass(frozen=True)
+class VendorTraits:
+    """What a vendor's silence means.
+
+    omits_empty_bars: it serves no bar for an interval without a trade, so a lone missing bar says nothing is wrong.
+    attempts_before_hole: after how many answers without a bar it counts as a hole of the vendor's.
+    """
+
+    omits_empty_bars: bool
+    attempts_before_hole: int
+
+
+class VendorError(Exception):
+    """A vendor did not answer a request. `retryable` says whether the same request may do better a little later."""
+
+    def __init__(self, message: str, retryable: bool):
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Vendor(Protocol):
+    """A source of bars that can be asked. An answer without rows means: asked, and there are none."""
+
+    name: str
+
+    def traits(self, dataset: str) -> VendorTraits:
+        """What missing bars mean for this dataset. Never raises; an unknown dataset has the vendor's general traits."""
+        ...
+
+    def fetch(self, request: BarRequest) -> pl.DataFrame:
+        """The bars of `request` as a RAW_SCHEMA frame, oldest first. Raises `VendorError` and nothing else."""
+        ...

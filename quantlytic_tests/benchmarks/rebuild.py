@@ -1,0 +1,227 @@
+"""Rebuild: 250 sessions of 5 symbols of 1-minute bars from the archive through clean, coverage and dbt.
+
+Printed as a ratio to two baselines of the same run: (a) the same graph with empty bodies, which is Dagster's own cost,
+and (b) one DuckDB statement that reads the same objects and writes the same rows once. Run with `make bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+SESSIONS = 250
+SYMBOLS = ["BTC-USD", "ETH-USD", "SOL-USD", "ADA-USD", "XRP-USD"]
+FIRST = date(2024, 1, 1)
+UNIVERSE = f"""
+datasets:
+  rebuild_1m:
+    calendar: "24/7"
+    interval: 1m
+    first_session: {FIRST}
+    last_session: {FIRST + timedelta(days=SESSIONS - 1)}
+    vendors: []
+    feature_intervals: [5m, 1h]
+    symbols: [{", ".join(SYMBOLS)}]
+"""
+
+
+def _installation():
+    from quantlytic_assets.commands.installation import Installation
+
+    return Installation()
+
+
+def fill_archive() -> None:
+    """Land a seeded random walk for each symbol through the bus, as any bars land."""
+    import numpy as np
+    import polars as pl
+
+    from quantlytic_assets.market_data.bars import RAW_SCHEMA, TIME
+
+    installation = _installation()
+    lander = installation.resources.lander(installation.universe.datasets["rebuild_1m"])
+    random = np.random.default_rng(7)
+    days = 25
+    for begin in range(0, SESSIONS, days):
+        start = datetime.combine(FIRST, datetime.min.time()) + timedelta(days=begin)
+        opens = pl.datetime_range(
+            start, start + timedelta(days=min(days, SESSIONS - begin)), "1m", closed="left", eager=True, time_zone="UTC"
+        ).cast(TIME)
+        frames = []
+        for symbol in SYMBOLS:
+            close = 100 * np.exp(np.cumsum(random.normal(0, 5e-4, len(opens))))
+            first = np.concatenate([[close[0]], close[:-1]])
+            spread = np.abs(random.normal(0, 2e-4, len(opens)))
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "symbol": symbol,
+                        "open_time": opens,
+                        "close_time": opens + timedelta(minutes=1),
+                        "open": first,
+                        "high": np.maximum(first, close) * (1 + spread),
+                        "low": np.minimum(first, close) * (1 - spread),
+                        "close": close,
+                        "volume": random.uniform(1, 100, len(opens)),
+                        "vwap": pl.Series([None] * len(opens), dtype=pl.Float64),
+                        "trade_count": pl.Series([None] * len(opens), dtype=pl.Int64),
+                        "vendor": "benchmark",
+                        "fetched_at": pl.Series([datetime(2025, 6, 1)] * len(opens)).cast(pl.Datetime("us")),
+                        "adjustment": "none",
+                    }
+                ).with_columns(pl.col("fetched_at").dt.replace_time_zone("UTC"))
+            )
+        lander.publish(pl.concat(frames).select(RAW_SCHEMA.names()))
+    landed = lander.land()
+    print(json.dumps({"rows": landed.rows, "partitions": len(landed.partitions)}))
+
+
+def rebuild() -> None:
+    """The measured part: clean, coverage and dbt for all sessions in one run."""
+    import dagster as dg
+    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+    from quantlytic_assets import partitions
+
+    installation = _installation()
+    dataset = installation.universe.datasets["rebuild_1m"]
+    keys = partitions.known_keys(dataset)
+    job = installation.definitions.resolve_job_def("rebuild_1m_pipeline")
+    selection = [key for key in job.asset_layer.selected_asset_keys if key.path[-1] != "raw_bars"]
+    instance = installation.instance
+    started = time.monotonic()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=selection,
+        tags={ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=True,
+    )
+    seconds = time.monotonic() - started
+    assert result.success
+    steps: dict[str, float] = {}
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            steps[event.step_key] = round(event.step_success_data.duration_ms / 1000, 1)
+    rows = installation.resources.lake.query(
+        "SELECT (SELECT count(*) FROM clean.bars) AS bars, (SELECT count(*) FROM features.bars) AS feature_bars, "
+        "(SELECT count(*) FROM features.indicators) AS indicators, (SELECT count(*) FROM features.labels) AS labels, "
+        "(SELECT count(*) FROM clean.coverage) AS coverage"
+    ).to_dicts()[0]
+    _print(seconds, {"rows": rows, "steps": steps})
+
+
+def empty_graph() -> None:
+    """Baseline (a): assets and checks with the same keys, partitions and policy that do nothing."""
+    import dagster as dg
+    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+    from quantlytic_assets import partitions
+
+    installation = _installation()
+    dataset = installation.universe.datasets["rebuild_1m"]
+    real = installation.definitions.resolve_job_def("rebuild_1m_pipeline").asset_layer
+    keys = partitions.known_keys(dataset)
+    definition = partitions.definition(dataset)
+
+    def body(key: dg.AssetKey) -> dg.AssetsDefinition:
+        deps = [dep for dep in real.asset_graph.get(key).parent_keys if dep.path[-1] != "raw_bars"]
+
+        @dg.asset(
+            key=key, deps=deps, partitions_def=definition, backfill_policy=dg.BackfillPolicy.multi_run(len(keys))
+        )
+        def empty() -> dg.MaterializeResult:
+            return dg.MaterializeResult()
+
+        return empty
+
+    assets = [body(key) for key in real.selected_asset_keys if key.path[-1] != "raw_bars"]
+    job = dg.define_asset_job("empty", executor_def=dg.in_process_executor, partitions_def=definition)
+    definitions = dg.Definitions(assets=assets, jobs=[job])
+    instance = installation.instance
+    started = time.monotonic()
+    definitions.resolve_job_def("empty").execute_in_process(
+        instance=instance,
+        tags={ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=True,
+    )
+    _print(time.monotonic() - started, {"assets": len(assets)})
+
+
+def one_statement() -> None:
+    """Baseline (b): one INSERT … SELECT from the archive's objects into a lake table of the same shape."""
+    installation = _installation()
+    resources = installation.resources
+    paths = [f"{resources.archive.root}/{stored.path}" for stored in resources.archive.objects("rebuild_1m")]
+    connection = resources.lake.connect()
+    started = time.monotonic()
+    connection.execute(
+        "INSERT INTO clean.bars SELECT 'rebuild_1m', symbol, open_time::DATE, open_time, close_time, open, high, low, "
+        "close, volume, vwap, trade_count, vendor, fetched_at, adjustment, close_time, []::VARCHAR[] "
+        "FROM read_parquet(?, hive_partitioning = false)",
+        [paths],
+    )
+    seconds = time.monotonic() - started
+    _print(seconds, {"rows": connection.execute("SELECT count(*) FROM clean.bars").fetchall()[0][0]})
+
+
+def _print(seconds: float, more: dict) -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(json.dumps({"seconds": round(seconds, 2), "own_mib": own // 1024, "child_mib": child // 1024, **more}))
+
+
+def _in_process_of_its_own(part: str, home: Path, archive: Path) -> dict:
+    """Run one part in a fresh process and a fresh home that shares the archive; its last line is its result."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "universe.yaml").write_text(UNIVERSE)
+    if not (home / "archive").exists() and archive.parent != home:
+        (home / "archive").symlink_to(archive)
+    environment = {
+        **os.environ,
+        "QUANTLYTIC_HOME": str(home),
+        "QUANTLYTIC_UNIVERSE": str(home / "universe.yaml"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "quantlytic_tests.benchmarks.rebuild", part],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{part} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Run all parts and print the ratio."""
+    with tempfile.TemporaryDirectory(prefix="quantlytic-rebuild-") as scratch:
+        root = Path(scratch)
+        archive = root / "rebuild" / "archive"
+        print("archive:", _in_process_of_its_own("fill_archive", root / "rebuild", archive))
+        statement = _in_process_of_its_own("one_statement", root / "statement", archive)
+        empty = _in_process_of_its_own("empty_graph", root / "empty", archive)
+        full = _in_process_of_its_own("rebuild", root / "rebuild", archive)
+    print("(a) empty graph:  ", empty)
+    print("(b) one statement:", statement)
+    print("rebuild:          ", full)
+    ratio = full["seconds"] / (empty["seconds"] + statement["seconds"])
+    print(f"rebuild / (a + b) = {ratio:.2f}; peak memory {full['own_mib'] + full['child_mib']} MiB at most")
+
+
+if __name__ == "__main__":
+    {
+        "fill_archive": fill_archive,
+        "rebuild": rebuild,
+        "empty_graph": empty_graph,
+        "one_statement": one_statement,
+    }[sys.argv[1]]() if len(sys.argv) > 1 else main()

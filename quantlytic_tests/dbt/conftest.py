@@ -1,0 +1,75 @@
+"""A lake in a temporary directory and dbt run on it as the feature assets run it: the command, told by the environment."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from quantlytic_assets.storage.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "quantlytic_assets" / "vendors" / "sample_data"
+
+
+class Warehouse:
+    """A lake that tests fill with clean bars, and dbt over it."""
+
+    def __init__(self, root: Path):
+        self.lake = Lake(root / "lake")
+        self.target = root / "target"
+
+    def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame) -> None:
+        """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
+        clean = bars.select(
+            pl.lit(dataset).alias("dataset"), *bars.columns, pl.col("close_time").alias("available_at")
+        )
+        hours = sessions.select(pl.lit(dataset).alias("dataset"), *sessions.columns)
+        self.lake.replace([("clean.bars", "false", [], clean), ("clean.sessions", "false", [], hours)])
+
+    def command(
+        self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], horizons: Sequence[int]
+    ) -> tuple[list[str], dict[str, str]]:
+        """The command line and environment of a build of one range."""
+        environment = os.environ | self.lake.dbt_environment()
+        environment |= {
+            "QUANTLYTIC_RUN_DATASET": dataset,
+            "QUANTLYTIC_RUN_START": start,
+            "QUANTLYTIC_RUN_END": end,
+            "QUANTLYTIC_RUN_INTERVAL": interval,
+            "QUANTLYTIC_RUN_INTERVALS": ",".join(intervals),
+            "QUANTLYTIC_RUN_HORIZONS": ",".join(str(horizon) for horizon in horizons),
+            "DBT_TARGET_PATH": str(self.target),
+            "DBT_LOG_PATH": str(self.target),
+        }
+        project = str(ROOT / "dbt_project")
+        dbt = str(Path(sys.executable).parent / "dbt")
+        return [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project], environment
+
+    def build(self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], horizons=(1,)) -> str:
+        """Run models and tests for the sessions [start, end) and return what dbt said; a failing run fails the test."""
+        command, environment = self.command(dataset, start, end, interval, intervals, horizons)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def table(self, name: str, dataset: str) -> pl.DataFrame:
+        """A dataset's rows of a table, in the order of its key, without the dataset's name."""
+        order = [name for name in ("symbol", "interval", "horizon", "open_time")]
+        rows = self.lake.query(f"SELECT * EXCLUDE (dataset) FROM {name} WHERE dataset = ?", [dataset])
+        return rows.sort([column for column in order if column in rows.columns])
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory) -> Warehouse:
+    """One lake for a module's tests; each uses a dataset of its own."""
+    return Warehouse(tmp_path_factory.mktemp("warehouse"))
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], pl.DataFrame]:
+    """Reads a dataset of the shipped sample data."""
+    return lambda dataset: pl.read_parquet(SAMPLE / f"{dataset}.parquet")

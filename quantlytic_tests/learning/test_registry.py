@@ -1,0 +1,121 @@
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from quantlytic_assets.learning.features import design_matrix, with_labels
+from quantlytic_assets.learning.models import MODEL_NAMES
+from quantlytic_assets.learning.registry import ModelNotFound, ModelStore, alias_of
+from quantlytic_assets.learning.training import train
+from quantlytic_tests.learning.frames import indicators, labels, strategy, weekdays
+
+CUT = datetime(2015, 1, 1, tzinfo=UTC)
+
+LOG_ONE = """
+import sys
+from quantlytic_tests.learning.test_registry import store_in, trained_model
+from quantlytic_tests.learning.frames import strategy
+print(store_in(sys.argv[1]).log(strategy(), sys.argv[2], trained_model()))
+"""
+
+
+def store_in(directory) -> ModelStore:
+    return ModelStore(f"sqlite:///{directory}/mlflow.db", f"{directory}/artifacts")
+
+
+def frame():
+    rows = indicators(300)
+    return with_labels(design_matrix(rows, strategy().features), labels(rows))
+
+
+def trained_model(name: str = "logistic_regression"):
+    return train(strategy(model=name), frame(), CUT, weekdays(300))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return store_in(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_a_model_comes_back_as_it_went_in(shared, name, caplog, capfd):
+    trained = trained_model(name)
+    named = strategy(name=name, model=name)
+    with caplog.at_level(logging.INFO):
+        version = shared.log(named, "2015-01-01", trained, {"dagster.run_id": "abc"})
+        pipeline, names, found, trained_through = shared.load(named, "2015-01-01")
+    matrix = frame().select(names).to_numpy()
+    assert np.array_equal(pipeline.predict_proba(matrix), trained.pipeline.predict_proba(matrix))
+    assert (names, found, trained_through) == (trained.feature_names, version, trained.trained_through)
+    assert [record for record in caplog.records if record.name.split(".")[0] in ("mlflow", "alembic")] == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_the_run_shows_settings_and_the_model_beside_its_baselines(shared):
+    import mlflow
+
+    named = strategy(name="shown")
+    trained = trained_model()
+    version = shared.log(named, "2015-01-01", trained, {"dagster.run_id": "abc"})
+    client = mlflow.MlflowClient(shared.tracking_uri, shared.tracking_uri)
+    run = client.get_run(client.get_model_version("shown", version).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dagster.run_id"] == "abc"
+    assert run.data.params["features"] == "ret_1,sma_20,rsi_14"
+    assert run.data.params["costs.slippage_bps"] == "2.0"
+    assert run.data.metrics["accuracy"] == trained.metrics["accuracy"]
+    assert run.data.metrics["persistence_accuracy"] == trained.baseline_metrics["persistence"]["accuracy"]
+    assert "majority_ic" not in run.data.metrics
+
+
+def test_a_rerun_makes_a_new_version_and_moves_the_alias(shared):
+    named, trained = strategy(name="again"), trained_model()
+    first = shared.log(named, "2015-01-01", trained)
+    other = shared.log(named, "2016-01-01", trained)
+    second = shared.log(named, "2015-01-01", trained)
+    assert len({first, other, second}) == 3
+    assert shared.load(named, "2015-01-01")[2] == second
+    assert shared.load(named, "2016-01-01")[2] == other
+
+
+def test_a_missing_model_says_which_partition_to_materialize(shared):
+    with pytest.raises(ModelNotFound, match="momentum_1d has no model for 2013-01-01: materialize"):
+        shared.load(strategy(), "2013-01-01")
+
+
+@pytest.mark.parametrize("step", ["_log_figures", "_log_files", "_registered_model"])
+def test_a_death_half_way_leaves_the_alias_on_the_finished_model(shared, monkeypatch, step):
+    named, trained = strategy(name=f"dies_{step.strip('_')}"), trained_model()
+    first = shared.log(named, "2015-01-01", trained)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shared, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            shared.log(named, "2015-01-01", trained)
+    assert shared.load(named, "2015-01-01")[2] == first
+    assert int(shared.log(named, "2015-01-01", trained)) > int(first)
+
+
+def test_processes_that_create_everything_at_once_do_not_disturb_each_other(tmp_path):
+    def run(partition):
+        command = [sys.executable, "-W", "ignore", "-c", LOG_ONE, str(tmp_path), partition]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    with ThreadPoolExecutor() as pool:
+        versions = list(pool.map(run, ["2015-01-01", "2016-01-01"]))
+    assert sorted(versions) == ["1", "2"]
+    store = store_in(tmp_path)
+    assert [store.load(strategy(), p)[2] for p in ("2015-01-01", "2016-01-01")] == versions
+
+
+def test_aliases_are_legal_and_keep_partitions_apart():
+    assert alias_of("2015-01-01") == "cut-2015-01-01"
+    assert alias_of("v1") == "cut-v1"
+    assert alias_of("a/b c") == "cut-a-b-c"
