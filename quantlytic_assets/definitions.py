@@ -13,7 +13,7 @@ import dagster as dg
 from quantlytic_assets import partitions
 from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
 from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
-from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key
+from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key, source_columns
 from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.performance import performance_asset
@@ -84,13 +84,16 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
         executor_def=dg.in_process_executor,
         partitions_def=partitions_def,
     )
-    return dg.Definitions(
-        assets=[
+    assets = dg.with_source_code_references(
+        [
             raw_bars_asset(dataset, source),
-            clean_bars_asset(dataset, common),
-            coverage_asset(dataset, common),
+            clean_bars_asset(dataset, common, source_columns("clean.bars")),
+            coverage_asset(dataset, common, source_columns("clean.coverage")),
             feature_assets(dataset, horizons, common),
-        ],
+        ]
+    )
+    return dg.Definitions(
+        assets=assets,
         asset_checks=[clean_bars_check(dataset, partitions_def)],
         jobs=[landing, pipeline],
         sensors=[
@@ -131,13 +134,16 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
             (performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
         )
     ]
-    return dg.Definitions(
-        assets=[
+    assets = dg.with_source_code_references(
+        [
             model_asset(dataset, strategy, common),
             predictions_asset(dataset, strategy, common),
             paper_trades_asset(dataset, strategy, common),
             performance_asset(dataset, strategy, unpartitioned),
-        ],
+        ]
+    )
+    return dg.Definitions(
+        assets=assets,
         jobs=jobs,
         sensors=[
             dg.AutomationConditionSensorDefinition(

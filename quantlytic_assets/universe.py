@@ -188,7 +188,8 @@ def _dataset(name: str, part: Mapping[str, Any], mistakes: list[str]) -> Dataset
     interval = fields.choice("interval", tuple(INTERVALS))
     first = fields.day("first_session")
     last = fields.day("last_session")
-    if first and last and last < first:
+    backwards = bool(first and last and last < first)
+    if backwards:
         fields.wrong("last_session", f"{last} is before first_session {first}, swap or correct them")
     return Dataset(
         name=name,
@@ -202,7 +203,7 @@ def _dataset(name: str, part: Mapping[str, Any], mistakes: list[str]) -> Dataset
         out_of_session=fields.choice("out_of_session", OUT_OF_SESSION, "drop") or "drop",
         delay=fields.duration("delay", timedelta(0)),
         feature_intervals=_feature_intervals(fields, interval),
-        symbols=_instruments(fields, path, first, last, mistakes),
+        symbols=_instruments(fields, path, None if backwards else first, None if backwards else last, mistakes),
     )
 
 

@@ -19,6 +19,7 @@ import yaml
 
 # The file needs five levels; more is a mistake, or an anchor that holds itself.
 _DEEPEST = 12
+_FIRST_YEAR, _LAST_YEAR = 1900, 2100
 _DURATION = re.compile(r"(\d{1,6})(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -191,7 +192,7 @@ class Fields:
             self.wrong(name, f"unknown field, {hint}")
         for name in required:
             if name not in tree and name not in misspelt:
-                self.wrong(name, "missing, it has no default")
+                self.wrong(name, "missing, add it: it has no default")
 
     def wrong(self, name: str, message: str) -> None:
         """Note a mistake in field `name`."""
@@ -258,18 +259,20 @@ class Fields:
         if found is None:
             return None
         value = found.value if isinstance(found, Leaf) else None
-        if isinstance(value, datetime):
-            self.wrong(name, f"'{found.text}' has a time of day, write the date alone: {value.date().isoformat()}")
-            return None
-        if isinstance(value, date):
-            return value
         if isinstance(value, str) and _ISO_DATE.fullmatch(value):
             try:
-                return date.fromisoformat(value)
+                value = date.fromisoformat(value)
             except ValueError as error:
                 self.wrong(name, f"'{value}' is not a date ({error}), write one as YYYY-MM-DD")
                 return None
-        self.wrong(name, f"{describe(found)} is not a date, write one as YYYY-MM-DD")
+        if isinstance(value, datetime):
+            self.wrong(name, f"'{found.text}' has a time of day, write the date alone: {value.date().isoformat()}")
+        elif not isinstance(value, date):
+            self.wrong(name, f"{describe(found)} is not a date, write one as YYYY-MM-DD")
+        elif not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+            self.wrong(name, f"{value} is no year of market data, take one from {_FIRST_YEAR} to {_LAST_YEAR}")
+        else:
+            return value
         return None
 
     def duration(self, name: str, default: timedelta) -> timedelta:
@@ -280,7 +283,7 @@ class Fields:
             return default
         matched = _DURATION.fullmatch(found.value) if isinstance(found, Leaf) and isinstance(found.value, str) else None
         if matched is None:
-            self.wrong(name, f"{describe(found)} is not a length of time, it should be {wanted[2:]}")
+            self.wrong(name, f"{describe(found)} is not a time span, it should be {wanted}")
             return default
         return timedelta(seconds=int(matched[1]) * _SECONDS[matched[2]])
 

@@ -40,7 +40,8 @@
 {% macro interval_seconds(interval) %}
     {%- set seconds = {'1m': 60, '5m': 300, '15m': 900, '1h': 3600, '1d': 86400} -%}
     {%- if interval not in seconds -%}
-        {%- do exceptions.raise_compiler_error(interval ~ ' is no interval: take one of ' ~ seconds.keys() | join(' ')) -%}
+        {%- set known = seconds.keys() | join(' ') -%}
+        {%- do exceptions.raise_compiler_error(interval ~ ' is no interval: take one of ' ~ known) -%}
     {%- endif -%}
     {{- return(seconds[interval]) -}}
 {% endmacro %}

@@ -1,21 +1,21 @@
 {#
   The bars around a run's range, per symbol and interval: so many before it and so many after it, wherever they are.
 
-  A model that needs them makes these two temporary tables in its pre-hooks and then reads
+  A model that needs them makes two temporary tables in its pre-hooks and then reads
   `run_groups` (symbol, interval) and `surroundings` (columns of features.bars, and side: 'before' or 'after').
-  Reading starts with the few days that will hold the bars; only symbols that have too few there are looked for in the
+  The few days that should hold the bars are read first; only a symbol that has too few there is looked for in the
   rest of the history. So the cost does not grow with the history, and a symbol with a gap of years is still right.
 #}
 
 {# Which symbols and intervals the run touches: those with bars in the range, and those with rows to be replaced. #}
 {% macro make_run_groups(span) %}
-    {%- set run = run_range() -%}
+    {%- set intervals = quoted_list(run_range().intervals) -%}
     create or replace temporary table run_groups as
     select distinct symbol, "interval" from {{ ref('bars') }}
-    where {{ in_run_range() }} and "interval" in ({{ quoted_list(run.intervals) }})
+    where {{ in_run_range() }} and "interval" in ({{ intervals }})
     union
     select distinct symbol, "interval" from {{ this }}
-    where {{ in_run_range(span[0], span[1]) }} and "interval" in ({{ quoted_list(run.intervals) }})
+    where {{ in_run_range(span[0], span[1]) }} and "interval" in ({{ intervals }})
 {% endmacro %}
 
 {#
@@ -23,77 +23,117 @@
   row before the range says that there are fewer, no more are looked for.
 #}
 {% macro make_surroundings(before, after, enough=none) %}
-    {%- set run = run_range() -%}
-    create or replace temporary table surroundings as
-    select *, '' as side from {{ ref('bars') }} where false
-    {% for interval in run.intervals %}
-        union all
-        select *, 'before' as side from ({{ bars_beside('before', interval, before, enough) }})
-        union all
-        select *, 'after' as side from ({{ bars_beside('after', interval, after) }})
-    {% endfor %}
+    {%- set bars = ref('bars') -%}
+    {%- if execute -%}
+        {%- set wanted = {'before': before, 'after': after} -%}
+        {%- set seconds = session_seconds() -%}
+        {%- do run_query(
+            "create or replace temporary table surroundings as select *, '' as side from " ~ bars ~ " limit 0"
+        ) -%}
+        {%- do run_query(
+            'create or replace temporary table short_groups '
+            ~ '(side varchar, "interval" varchar, symbol varchar, missing bigint)'
+        ) -%}
+        {%- for interval in run_range().intervals -%}
+            {%- for side in wanted -%}
+                {%- set edge = near_edge(side, interval, wanted[side], seconds) -%}
+                {%- do run_query(near_bars(side, interval, wanted[side], edge)) -%}
+                {%- do run_query(note_short_groups(side, interval, wanted[side], edge, enough if side == 'before')) -%}
+                {%- set short = run_query('select count(*) from ' ~ short_groups(side, interval)) -%}
+                {%- if short.columns[0].values()[0] -%}
+                    {%- do run_query(far_bars(side, interval, edge)) -%}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endfor -%}
+    {%- endif -%}
 {% endmacro %}
+
+{% macro short_groups(side, interval) -%}
+    (select symbol, missing from short_groups where side = '{{ side }}' and "interval" = '{{ interval }}')
+{%- endmacro %}
 
 {# Never an empty list, which SQL does not have. #}
 {% macro quoted_list(values) -%}
     ''{%- for value in values -%}, '{{ value }}'{%- endfor -%}
 {%- endmacro %}
 
-{#
-  Calendar days that hold `bars` bars of a market that is open six and a half hours on five days a week, half as many
-  again for missing bars, and a week for holidays. A wrong guess costs time, never a row.
-#}
-{% macro days_holding(bars, interval) -%}
-    {%- set per_session = [23400 / interval_seconds(interval), 1] | max -%}
-    {{- return((bars / per_session * 1.5 * 7 / 5) | round(0, 'ceil') | int + 7) -}}
-{%- endmacro %}
-
-{% macro bars_beside(side, interval, bars, enough=none) -%}
-    {%- set run = run_range() -%}
-    {%- set ordering = 'open_time desc' if side == 'before' else 'open_time' -%}
-    {%- set days = days_holding(bars, interval) -%}
-    {%- if side == 'before' -%}
-        {%- set edge = modules.datetime.date.fromisoformat(run.start) - modules.datetime.timedelta(days=days) -%}
-        {%- set close_by = "session >= date '" ~ edge ~ "' and session < date '" ~ run.start ~ "'" -%}
-        {%- set far_off = "session < date '" ~ edge ~ "'" -%}
-    {%- else -%}
-        {%- set edge = modules.datetime.date.fromisoformat(run.end) + modules.datetime.timedelta(days=days) -%}
-        {%- set close_by = "session >= date '" ~ run.end ~ "' and session < date '" ~ edge ~ "'" -%}
-        {%- set far_off = "session >= date '" ~ edge ~ "'" -%}
-    {%- endif -%}
-    {%- set of_interval = "dataset = '" ~ run.dataset ~ "' and \"interval\" = '" ~ interval ~ "'" -%}
-    with wanted as (
-        select symbol from run_groups where "interval" = '{{ interval }}'
-    ),
-    near as materialized (
-        select bars.* from {{ ref('bars') }} as bars semi join wanted using (symbol)
-        where {{ of_interval }} and {{ close_by }}
-        qualify row_number() over (partition by symbol order by {{ ordering }}) <= {{ bars }}
-    ),
-    {% if enough -%}
-    known as (
-        select symbol, arg_max({{ enough }}, open_time) as bars from {{ this }}
-        where {{ of_interval }} and {{ close_by }}
-        group by symbol
-    ),
-    {%- endif %}
-    short as materialized (
-        select wanted.symbol
-        from wanted
-        left join near on near.symbol = wanted.symbol
-        {% if enough -%} left join known on known.symbol = wanted.symbol {%- endif %}
-        group by wanted.symbol
-        having count(near.symbol) < {{ 'coalesce(any_value(known.bars), ' ~ bars ~ ')' if enough else bars }}
-    ),
-    far as (
-        select bars.* from {{ ref('bars') }} as bars semi join short using (symbol)
-        where {{ of_interval }} and {{ far_off }}
-        qualify row_number() over (partition by symbol order by {{ ordering }}) <= {{ bars }}
-    )
-    select * from (select * from near union all select * from far)
-    qualify row_number() over (partition by symbol order by {{ ordering }}) <= {{ bars }}
-{%- endmacro %}
-
 {% macro longest_horizon() -%}
     {{- return(([0] + run_range().horizons) | max) -}}
 {%- endmacro %}
+
+{# How long the range's shortest session is; six and a half hours where there is none. #}
+{% macro session_seconds() %}
+    {{- return(run_query(
+        "select coalesce(min(epoch(close_time) - epoch(open_time)), 23400) from " ~ source('clean', 'sessions')
+        ~ " where " ~ in_run_range()
+    ).columns[0].values()[0] | float) -}}
+{% endmacro %}
+
+{#
+  The first or last session of the days that should hold `bars` bars: a week has five sessions, a fifth of the bars may
+  be missing, and markets close for four days on end. A wrong guess costs time, never a row.
+#}
+{% macro near_edge(side, interval, bars, seconds) %}
+    {%- set per_session = [seconds / interval_seconds(interval), 1] | max -%}
+    {%- set days = modules.datetime.timedelta(days=(bars / per_session * 1.2 * 7 / 5) | round(0, 'ceil') | int + 4) -%}
+    {%- if side == 'before' -%}
+        {{- return(modules.datetime.date.fromisoformat(run_range().start) - days) -}}
+    {%- else -%}
+        {{- return(modules.datetime.date.fromisoformat(run_range().end) + days) -}}
+    {%- endif -%}
+{% endmacro %}
+
+{% macro near_sessions(side, edge) -%}
+    {%- if side == 'before' -%} session >= date '{{ edge }}' and session < date '{{ run_range().start }}'
+    {%- else -%} session >= date '{{ run_range().end }}' and session < date '{{ edge }}' {%- endif -%}
+{%- endmacro %}
+
+{% macro of_interval(interval) -%}
+    dataset = '{{ run_range().dataset }}' and "interval" = '{{ interval }}'
+{%- endmacro %}
+
+{% macro outwards(side) -%}
+    over (partition by symbol order by open_time {{ 'desc' if side == 'before' }})
+{%- endmacro %}
+
+{% macro near_bars(side, interval, bars, edge) %}
+    insert into surroundings
+    select bars.*, '{{ side }}'
+    from {{ ref('bars') }} as bars
+    semi join (select symbol from run_groups where "interval" = '{{ interval }}') as wanted using (symbol)
+    where {{ of_interval(interval) }} and {{ near_sessions(side, edge) }}
+    qualify row_number() {{ outwards(side) }} <= {{ bars }}
+{% endmacro %}
+
+{% macro note_short_groups(side, interval, bars, edge, enough) %}
+    insert into short_groups
+    select '{{ side }}', '{{ interval }}', symbol, wanted - found
+    from (
+        select
+            run_groups.symbol,
+            {{ 'coalesce(any_value(known.bars), ' ~ bars ~ ')' if enough else bars }} as wanted,
+            count(near.open_time) as found
+        from run_groups
+        left join surroundings as near
+            on near.symbol = run_groups.symbol and near."interval" = '{{ interval }}' and near.side = '{{ side }}'
+        {% if enough -%}
+        left join (
+            select symbol, arg_max({{ enough }}, open_time) as bars from {{ this }}
+            where {{ of_interval(interval) }} and {{ near_sessions(side, edge) }}
+            group by symbol
+        ) as known on known.symbol = run_groups.symbol
+        {%- endif %}
+        where run_groups."interval" = '{{ interval }}'
+        group by run_groups.symbol
+    )
+    where found < wanted
+{% endmacro %}
+
+{% macro far_bars(side, interval, edge) %}
+    insert into surroundings
+    select bars.*, '{{ side }}'
+    from {{ ref('bars') }} as bars
+    join {{ short_groups(side, interval) }} as short using (symbol)
+    where {{ of_interval(interval) }} and session {{ '<' if side == 'before' else '>=' }} date '{{ edge }}'
+    qualify row_number() {{ outwards(side) }} <= short.missing
+{% endmacro %}

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture
+from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture, table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.cleaning import Cleaned, clean
@@ -36,8 +36,10 @@ def partitions_at_once(dataset: Dataset) -> int:
     return max(1, _ROWS_AT_ONCE // (per_session * (22 if dataset.partition == "month" else 1)))
 
 
-def clean_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
-    """The asset that writes clean.bars, clean.quarantine and clean.sessions."""
+def clean_bars_asset(
+    dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]
+) -> dg.AssetsDefinition:
+    """The asset that writes clean.bars, clean.quarantine and clean.sessions. `columns` describes clean.bars' columns."""
 
     @dg.asset(
         key=clean_bars_key(dataset),
@@ -45,7 +47,7 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.Asset
         description=f"Bars of {dataset.name} that passed every rule (clean.bars); the others are in clean.quarantine, "
         "each with its reason and where in the archive it stands.",
         kinds={"ducklake", "polars"},
-        metadata={"dagster/table_name": "clean.bars", "dagster/column_schema": _column_schema()},
+        metadata=table_metadata("clean.bars", CLEAN_SCHEMA, columns),
         required_resource_keys={"quantlytic"},
         **common,
     )
@@ -61,19 +63,15 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.Asset
             cleaned = _clean_window(resources, dataset, window, [o for key in window.keys for o in filed.get(key, [])])
             metadata = _metadata(dataset, window, cleaned)
             if newest in window.keys and len(cleaned.bars):
-                symbol = dataset.symbols[0].symbol
-                if symbol in cleaned.bars["symbol"]:
-                    metadata[newest]["candles"] = picture(candles(cleaned.bars, symbol))
+                shown = with_partition(cleaned.bars, dataset).filter(pl.col("partition") == newest)
+                if len(shown):
+                    metadata[newest]["candles"] = picture(candles(shown, shown["symbol"][0]))
             return metadata
 
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
         adopt_refused(resources, dataset)
 
     return clean_bars
-
-
-def _column_schema() -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(name, str(kind)) for name, kind in CLEAN_SCHEMA.items()])
 
 
 def _clean_window(resources: Resources, dataset: Dataset, window: Window, objects: list[StoredObject]) -> Cleaned:

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
-from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture
+from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture, table_metadata
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.coverage import coverage
 from quantlytic_assets.market_data.pictures import heat_map
@@ -24,8 +24,8 @@ def coverage_key(dataset: Dataset) -> dg.AssetKey:
     return dg.AssetKey([dataset.name, "coverage"])
 
 
-def coverage_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
-    """The asset that writes clean.coverage."""
+def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]) -> dg.AssetsDefinition:
+    """The asset that writes clean.coverage. `columns` describes its columns."""
 
     @dg.asset(
         key=coverage_key(dataset),
@@ -33,12 +33,7 @@ def coverage_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
         description=f"Expected and present bars of {dataset.name} for each symbol and session (clean.coverage), with "
         "the exact missing ranges and the cause of each.",
         kinds={"ducklake", "polars"},
-        metadata={
-            "dagster/table_name": "clean.coverage",
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(name, str(kind)) for name, kind in COVERAGE_SCHEMA.items()]
-            ),
-        },
+        metadata=table_metadata("clean.coverage", COVERAGE_SCHEMA, columns),
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -91,6 +91,20 @@ def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+@lru_cache
+def dbt_manifest() -> Mapping[str, Any]:
+    """What dbt knows of its models, sources and columns."""
+    return json.loads(dbt_project().manifest_path.read_text())
+
+
+def source_columns(table: str) -> dict[str, str]:
+    """Column to description of one of dbt's sources, `schema.table`: written down once, shown by dbt and Dagster."""
+    for source in dbt_manifest()["sources"].values():
+        if f"{source['schema']}.{source['name']}" == table:
+            return {name: column["description"] for name, column in source["columns"].items()}
+    raise LookupError(f"dbt has no source {table}")
+
+
 def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Window) -> dict[str, str]:
     """What tells the generic models which rows to make (read by dbt_project/macros/run_range.sql)."""
     return {
@@ -106,7 +120,7 @@ def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Windo
 def feature_assets(dataset: Dataset, horizons: Sequence[int], common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The dbt models for one dataset. `horizons` (bars) are those of the dataset's strategies."""
     project = dbt_project()
-    manifest = json.loads(project.manifest_path.read_text())
+    manifest = dbt_manifest()
     models = feature_models(manifest)
 
     @dbt_assets(

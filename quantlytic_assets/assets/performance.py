@@ -9,10 +9,10 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.models import read_labels, strategy_key, strategy_metadata
+from quantlytic_assets.assets.models import read_indicators, read_labels, strategy_key, strategy_metadata
 from quantlytic_assets.assets.paper_trades import read_prices
 from quantlytic_assets.assets.per_partition import picture
-from quantlytic_assets.learning.evaluation import evaluate
+from quantlytic_assets.learning.evaluation import evaluate_predictions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.trading.performance import (
     benchmark_curve,
@@ -77,19 +77,13 @@ def forecast_quality(resources: Resources, strategy: Strategy) -> dict[str, floa
 
     The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
     """
-    predicted = resources.lake.query(
-        "SELECT p.symbol, p.session, p.open_time, p.score, p.prediction, i.ret_1 FROM ml.predictions p "
-        'JOIN features.indicators i ON i.dataset = ? AND i."interval" = ? AND i.symbol = p.symbol '
-        "AND i.open_time = p.open_time WHERE p.strategy = ?",
-        [strategy.dataset, strategy.interval, strategy.name],
-    )
-    labels = read_labels(resources, strategy, date.max).select("symbol", "open_time", "forward_return", "label")
+    predicted = resources.lake.query("SELECT * FROM ml.predictions WHERE strategy = ?", [strategy.name])
+    labels = read_labels(resources, strategy, date.max)
+    last_returns = read_indicators(resources, strategy, None, date.max).select("symbol", "open_time", "ret_1")
+    mine, naive, outcomes = evaluate_predictions(predicted, labels, last_returns)
+    figures: dict[str, float | None] = {**mine, "outcomes": outcomes}
+    for baseline, metrics in naive.items():
+        figures |= {f"{baseline}_{name}": value for name, value in metrics.items()}
     known = predicted.join(labels, on=["symbol", "open_time"])
-    if known.is_empty():
-        return {}
-    figures = {name: value for name, value in evaluate(known).items() if value is not None}
-    naive = known.select(
-        ((pl.col("ret_1") > 0) == (pl.col("label") == 1)).mean().alias("persistence_accuracy"),
-        (pl.col("label") == 1).mean().alias("always_up_accuracy"),
-    )
-    return {**figures, **naive.to_dicts()[0], "outcomes": len(known)}
+    figures["always_up_accuracy"] = known.select((pl.col("label") == 1).mean()).item()
+    return {name: value for name, value in figures.items() if value is not None}

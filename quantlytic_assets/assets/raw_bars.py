@@ -36,7 +36,7 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
     @dg.asset(
         key=raw_bars_key(dataset),
         description=f"Bars of {dataset.name} in the archive, as vendors, feeds and files gave them; never changed.",
-        kinds={"parquet", "kafka"},
+        kinds={"parquet"},
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -11,4 +11,5 @@ def follow_upstream() -> dg.AutomationCondition:
     Plain `eager()` looks at the newest partition only, and late data for an old session would stay unseen
     downstream; without that clause each partition follows its own upstream.
     """
-    return dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
+    condition = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
+    return condition.with_label("follow_upstream")

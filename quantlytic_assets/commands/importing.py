@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.commands.installation import CommandError, UsageError
-from quantlytic_assets.market_data.tabular import ColumnsError, StructuralFault, parse_columns, read_bars
+from quantlytic_assets.market_data.tabular import OptionError, StructuralFault, parse_columns, read_bars
 from quantlytic_assets.partitions import known_keys
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run_import(
             adjustment=adjustment,
             fetched_at=datetime.now(UTC),
         )
-    except ColumnsError as error:
+    except OptionError as error:
         raise UsageError(str(error)) from error
     except StructuralFault as error:
         raise CommandError(f"{path} was refused: {error}") from error

@@ -58,7 +58,9 @@ def coverage(
     Causes are those of CAUSES. A stretch that most of the venue misses is an `outage` only on evidence from two of
     its symbols: an answer of the vendor for that session, or bars before and after the stretch in it. Files that all
     end at the same minute, with nobody having asked for the rest, were not fetched. A single bar that one symbol has
-    amid such a stretch leaves it whole. The cost is that of the bars plus that of the missing ones.
+    amid such a stretch, or at its very edge, leaves it whole for the others.
+
+    The cost is that of the bars plus that of the missing ones.
     """
     names = sorted(one.symbol for one in dataset.symbols)
     due = _due(grid, dataset, now)
@@ -176,8 +178,12 @@ def _with_cause(
         counted.select("symbol", "session", "first_at", "last_at", "answered"), on=["symbol", "session"], how="left"
     )
     outages = _outages(placed, counted, due, traits)
-    covered = placed.select("at").unique().sort("at").join_asof(outages, left_on="at", right_on="first", strategy="backward")
-    out = covered.filter(pl.col("at") <= pl.col("last")).select("at", pl.lit(True).alias("out"))
+    out = (
+        placed.select(pl.col("at").unique().sort())
+        .join_asof(outages, left_on="at", right_on="first", strategy="backward")
+        .filter(pl.col("at") <= pl.col("last"))
+        .select("at", pl.lit(True).alias("out"))
+    )
     inside = (pl.col("at") > pl.col("first_at")) & (pl.col("at") < pl.col("last_at"))
     rules = [("outage", pl.col("out"))]
     if traits is not None:
@@ -194,37 +200,43 @@ def _with_cause(
 
 def _outages(placed: pl.DataFrame, counted: pl.DataFrame, due: pl.DataFrame, traits: Traits | None) -> pl.DataFrame:
     """first, last (positions in the grid, both inclusive) of each stretch that was an outage, oldest first."""
-    expected = counted.group_by("session").agg(pl.len().alias("symbols"))
-    follows = (pl.col("symbol") == pl.col("symbol").shift()) & (pl.col("session") == pl.col("session").shift())
-    # One bar amid missing ones: the next missing bar is two further on, with no break of the grid between.
-    lone = (
-        placed.select((pl.col("at") - 1).alias("at"), (follows & (pl.col("at") - pl.col("at").shift() == 2)).alias("is"))
-        .filter("is")
-        .group_by("at")
-        .agg(pl.len().alias("lone"))
-    )
+    code = pl.col("symbol").to_physical().cast(pl.Int64)
+    expected = counted.group_by("session").agg(pl.len().alias("symbols"), code.sum().alias("all_codes"))
     minutes = (
         placed.group_by("session", "at")
-        .agg(pl.len().alias("lacking"))
+        .agg(pl.len().alias("lacking"), code.sum().alias("codes"))
         .join(expected, on="session", how="left")
-        .join(lone, on="at", how="left")
         .join(due.select("at", "joined"), on="at", how="left")
         .with_columns(
-            (
-                (pl.col("lacking") >= OUTAGE_SYMBOLS) & (pl.col("lacking") >= OUTAGE_SHARE * pl.col("symbols"))
-            ).alias("out"),
-            ((pl.col("lacking") == pl.col("symbols") - 1) & (pl.col("lone") == 1)).fill_null(False).alias("bridge"),
+            # That two symbols miss it is seen to where the witnesses are counted.
+            (pl.col("lacking") >= OUTAGE_SHARE * pl.col("symbols")).alias("out"),
+            # Where one symbol alone has a bar, its code is what the others' leave of the sum.
+            pl.when(pl.col("lacking") == pl.col("symbols") - 1)
+            .then(pl.col("all_codes") - pl.col("codes"))
+            .alias("holder"),
         )
-        .filter(pl.col("out") | pl.col("bridge"))
+        .filter(pl.col("out") | pl.col("holder").is_not_null())
         .sort("at")
     )
-    goes_on = (pl.col("at") - pl.col("at").shift() == 1) & pl.col("joined")
-    # A bridge counts between minutes of the stretch, not at its ends.
+    goes_on = ((pl.col("at") - pl.col("at").shift() == 1) & pl.col("joined")).fill_null(False)
+    quiet = ~pl.col("out")
+    again = quiet & quiet.shift() & goes_on & (pl.col("holder") == pl.col("holder").shift())
+    # A symbol with two bars in a row traded on; a single one of its bars doesn't break what the others went through.
+    lone = minutes.with_columns(again.fill_null(False).alias("again")).filter(
+        pl.col("out") | ~(pl.col("again") | pl.col("again").shift(-1, fill_value=False))
+    )
+    at_out = pl.col("at").filter("out")
     stretches = (
-        minutes.with_columns((~goes_on.fill_null(False)).cum_sum().alias("stretch"))
-        .filter("out")
+        lone.with_columns((~goes_on).cum_sum().alias("stretch"))
         .group_by("stretch")
-        .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
+        .agg(
+            # At its ends a stretch takes in one such bar, when one symbol stopped (or started) a bar later than all.
+            pl.max_horizontal(pl.col("at").min(), at_out.min() - 1).alias("first"),
+            pl.min_horizontal(pl.col("at").max(), at_out.max() + 1).alias("last"),
+            pl.col("out").any(),
+        )
+        .filter("out")
+        .select("first", "last")
         .sort("first")
     )
     if traits is not None and traits.omits_empty_bars:

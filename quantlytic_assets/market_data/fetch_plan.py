@@ -5,12 +5,12 @@ Pure functions on frames; asking is done in `vendors`, keeping in `storage`.
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from quantlytic_assets.market_data.bars import TIME
-from quantlytic_assets.sessions import calendar_timezone
+from quantlytic_assets.sessions import calendar_timezone, session_table
 from quantlytic_assets.universe import Dataset
 
 PLAN_SCHEMA = pl.Schema({"symbol": pl.String, "start": TIME, "end": TIME, "bars": pl.Int64})
@@ -54,14 +54,20 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
     """The ranges to ask for (PLAN_SCHEMA), oldest first: per symbol, one for each unbroken run of missing bars.
 
     A run goes on over a night, for no bar is expected there. Where a whole session is missing the range is widened
-    to the exchange-local day, so that bars outside the session are seen too: cleaning decides about those.
+    to the exchange-local day, so that bars outside the session are seen too (cleaning decides about those), but never
+    into the session before or after.
     """
     if missing.is_empty():
         return pl.DataFrame(schema=PLAN_SCHEMA)
     keys = expected.sort("symbol", "open_time").with_columns(
         pl.int_range(pl.len()).over("symbol").alias("_index"), pl.len().over("symbol", "session").alias("_expected")
     )
-    wanted = missing.select("symbol", "open_time").join(keys, on=["symbol", "open_time"]).sort("symbol", "_index")
+    wanted = (
+        missing.select("symbol", "open_time")
+        .join(keys, on=["symbol", "open_time"])
+        .join(_neighbours(keys["session"], calendar), on="session", how="left")
+        .sort("symbol", "_index")
+    )
     whole = pl.len().over("symbol", "session") == pl.col("_expected")
     zone = calendar_timezone(calendar)
     midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
@@ -70,11 +76,11 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
     )
     wanted = wanted.with_columns(
         pl.when(whole)
-        .then(pl.min_horizontal("open_time", midnight.dt.convert_time_zone("UTC")))
+        .then(pl.max_horizontal(pl.min_horizontal("open_time", midnight.dt.convert_time_zone("UTC")), "_closed_before"))
         .otherwise("open_time")
         .alias("start"),
         pl.when(whole)
-        .then(pl.max_horizontal("close_time", next_midnight.dt.convert_time_zone("UTC")))
+        .then(pl.min_horizontal(pl.max_horizontal("close_time", next_midnight.dt.convert_time_zone("UTC")), "_opens_next"))
         .otherwise("close_time")
         .alias("end"),
         (pl.col("_index").diff().over("symbol") != 1).fill_null(True).cum_sum().alias("_run"),
@@ -84,4 +90,15 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
         .agg(pl.col("start").min(), pl.col("end").max(), pl.len().cast(pl.Int64).alias("bars"))
         .sort("start", "symbol")
         .select(PLAN_SCHEMA.names())
+    )
+
+
+def _neighbours(sessions: pl.Series, calendar: str) -> pl.DataFrame:
+    """For each session when the one before it closed and the one after it opens: session, _closed_before, _opens_next."""
+    around = timedelta(days=60)
+    table = session_table(calendar, sessions.min() - around, sessions.max() + around)
+    return table.select(
+        "session",
+        pl.col("close_time").shift(1).alias("_closed_before"),
+        pl.col("open_time").shift(-1).alias("_opens_next"),
     )

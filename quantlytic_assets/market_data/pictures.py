@@ -74,7 +74,9 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     axes.set_xticks(marks, [firsts[mark].isoformat() for mark in marks])
     axes.tick_params(length=2, labelsize=8)
     expected, present = coverage["expected_bars"].sum(), coverage["present_bars"].sum()
-    part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})" if expected else "nothing expected yet"
+    part = "nothing expected yet"
+    if expected:
+        part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
     dataset = coverage["dataset"][0] if len(coverage) else ""
     axes.set_title(f"{dataset}: {part}, {len(sessions):,} sessions", fontsize=10, loc="left")
     seen = set(coverage["cause"].drop_nulls())
@@ -100,9 +102,9 @@ def candles(bars: pl.DataFrame, symbol: str) -> bytes:
             pl.col("close").last(),
             pl.col("volume").sum(),
         )
-        .with_columns(pl.when(pl.col("close") >= pl.col("open")).then(pl.lit(_UP)).otherwise(pl.lit(_DOWN)).alias("hue"))
     )
-    at, hues = drawn["at"].to_numpy(), drawn["hue"].to_list()
+    at = drawn["at"].to_numpy()
+    hues = [_UP if rises else _DOWN for rises in drawn["close"] >= drawn["open"]]
     figure = _figure(10, 5)
     price, volume = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     price.vlines(at, drawn["low"].to_numpy(), drawn["high"].to_numpy(), colors=hues, linewidth=0.8)

@@ -259,8 +259,9 @@ def _raw_text(table: _Table, rows: pl.Series) -> pl.Series:
     """The text of the chosen rows: their line of the file, or for typed files the row as JSON."""
     if table.raw is not None:
         return table.raw.filter(rows)
-    plain = [in_words(one.filter(rows)) for one in table.columns if not one.dtype.is_nested() and one.dtype != pl.Binary]
-    return pl.DataFrame(plain).select(pl.struct(pl.all()).struct.json_encode().alias("raw"))["raw"]
+    plain = [one.filter(rows) for one in table.columns if not one.dtype.is_nested() and one.dtype != pl.Binary]
+    words = pl.DataFrame([in_words(one) for one in plain])
+    return words.select(pl.struct(pl.all()).struct.json_encode().alias("raw"))["raw"]
 
 
 def _read_table(content: bytes) -> _Table:

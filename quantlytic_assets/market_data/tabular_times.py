@@ -224,7 +224,7 @@ def check_whole(column: pl.Series, times: pl.DataFrame, spans: pl.DataFrame, int
             )
         if spans["fault"][0] == BAD_TIME:
             raise StructuralFault(
-                f"no value of column {column.name} can be read as a time, the first is {column[0]!r}",
+                f"no value of column {column.name} can be read as a time, the first is {in_words(column.head(1))[0]!r}",
                 "write times as YYYY-MM-DD HH:MM or as epochs, or name another column with --columns time=…",
             )
     moments = times.filter(spans["fault"].is_null())["moment"].drop_nulls().unique().sort()

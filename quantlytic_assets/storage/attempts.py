@@ -11,6 +11,8 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from quantlytic_assets.storage.sqlite import use_write_ahead_log
+
 _metadata = sa.MetaData()
 
 _attempts = sa.Table(
@@ -35,8 +37,7 @@ def state_engine(url: str) -> sa.Engine:
 
         @sa.event.listens_for(engine, "connect")
         def _prepare(connection, _record):  # noqa: ANN001
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA busy_timeout=60000")
+            use_write_ahead_log(connection)
 
     return engine
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from quantlytic_assets.storage.sqlite import PATIENCE, use_write_ahead_log
+
 DEAD_LETTERS = "dead_letters"
 
 
@@ -61,7 +63,7 @@ class LocalBus:
     @contextmanager
     def _open(self, topic: str) -> Iterator[sqlite3.Connection]:
         # isolation_level None: transactions are begun by hand, so that an append takes its lock before it looks.
-        with closing(sqlite3.connect(self._path(topic), timeout=120, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(self._path(topic), timeout=PATIENCE, isolation_level=None)) as connection:
             yield connection
 
     def publish(self, topic: str, values: Sequence[bytes], keys: Sequence[str], headers: Mapping[str, str]) -> None:
@@ -73,7 +75,7 @@ class LocalBus:
         self.root.mkdir(parents=True, exist_ok=True)
         head = json.dumps(dict(headers), sort_keys=True)
         with self._open(topic) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+            use_write_ahead_log(connection)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS records ("

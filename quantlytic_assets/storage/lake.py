@@ -134,26 +134,30 @@ class Lake:
         for name in EXTENSIONS:
             connection.execute(f"LOAD {name}")
         connection.execute("SET TimeZone = 'UTC'")
+        # With a write-ahead log readers of the catalog never hold up a commit; the time-out is in milliseconds.
+        options = f"DATA_PATH '{self.data_path}', META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 60000"
+        if read_only:
+            connection.execute(f"ATTACH '{self.catalog}' AS lake ({options}, READ_ONLY)")
+            connection.execute("USE lake")
+            return connection
         with self.write_lock:
-            fresh = not (self.root / "catalog.sqlite").exists()
-            # With a write-ahead log readers of the catalog never hold up a commit; the time-out is in milliseconds.
-            options = f"DATA_PATH '{self.data_path}', META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 60000"
-            if read_only and not fresh:
-                options += ", READ_ONLY"
             connection.execute(f"ATTACH '{self.catalog}' AS lake ({options})")
             connection.execute("USE lake")
-            if not read_only or fresh:
-                self._declare(connection)
+            self._declare(connection)
         return connection
 
-    def _declare(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _undeclared(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
+        """Tables of TABLES that the lake does not have yet."""
         known = {
             f"{schema}.{table}"
             for schema, table in connection.execute(
                 "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
             ).fetchall()
         }
-        missing = [name for name in TABLES if name not in known]
+        return [name for name in TABLES if name not in known]
+
+    def _declare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        missing = self._undeclared(connection)
         if not missing:
             return
         connection.execute("BEGIN")
@@ -166,8 +170,20 @@ class Lake:
         connection.execute("COMMIT")
 
     def reader(self) -> duckdb.DuckDBPyConnection:
-        """A connection of its own that can change nothing, for other people's SQL; the caller closes it."""
-        return self._attach(read_only=True)
+        """A connection of its own that can change nothing, for other people's SQL; the caller closes it.
+
+        It waits for no writer, except where the lake does not exist yet: then its tables are made first.
+        """
+        try:
+            connection = self._attach(read_only=True)
+        except duckdb.Error:
+            self.connect()
+            return self._attach(read_only=True)
+        if self._undeclared(connection):
+            connection.close()
+            self.connect()
+            connection = self._attach(read_only=True)
+        return connection
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:

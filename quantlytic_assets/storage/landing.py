@@ -44,6 +44,15 @@ class Landed:
             total["bytes"] += entry["bytes"]
             total["objects"] += 1
 
+    def merge(self, later: Landed) -> None:
+        """Count another landing's outcome in."""
+        self.claims += later.claims
+        self.refused += later.refused
+        for key, entry in later.partitions.items():
+            total = self.partitions.setdefault(key, {"rows": 0, "bytes": 0, "objects": 0})
+            for name, count in entry.items():
+                total[name] += count
+
 
 class Lander:
     """Lands one dataset's topic. `claim_records` bounds a claim, and with it memory."""

@@ -137,7 +137,7 @@ def empty_graph() -> None:
         @dg.asset(
             key=key, deps=deps, partitions_def=definition, backfill_policy=dg.BackfillPolicy.multi_run(len(keys))
         )
-        def empty() -> dg.MaterializeResult:
+        def empty():
             return dg.MaterializeResult()
 
         return empty

@@ -1,4 +1,4 @@
-"""A lake in a temporary directory and dbt run on it as the feature assets run it: the command, told by the environment."""
+"""A lake in a temporary directory, and dbt run on it as the feature assets run it: as a command."""
 
 import os
 import subprocess
@@ -58,9 +58,8 @@ class Warehouse:
 
     def table(self, name: str, dataset: str) -> pl.DataFrame:
         """A dataset's rows of a table, in the order of its key, without the dataset's name."""
-        order = [name for name in ("symbol", "interval", "horizon", "open_time")]
         rows = self.lake.query(f"SELECT * EXCLUDE (dataset) FROM {name} WHERE dataset = ?", [dataset])
-        return rows.sort([column for column in order if column in rows.columns])
+        return rows.sort([name for name in ("symbol", "interval", "horizon", "open_time") if name in rows.columns])
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_resampled_bars_are_those_of_an_independent_computation(warehouse, equit
     inside = equities.filter(
         pl.col("open_time") >= pl.col("opens"), pl.col("open_time") < pl.col("closes"), pl.col("session") != LUNCH
     )
-    counted = pl.lit(0) if interval == "1d" else (pl.col("open_time") - pl.col("opens")) // step
+    counted = pl.lit(0) if interval == "1d" else ((pl.col("open_time") - pl.col("opens")) / step).floor().cast(pl.Int64)
     wanted = (
         inside.sort("open_time")
         .with_columns(bucket=counted)

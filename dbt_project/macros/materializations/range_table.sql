@@ -59,7 +59,9 @@
     {%- if existing is none -%}
         {%- call statement('declare') -%}
             create table {{ target }} (
-                {%- for name, type in columns %} {{ adapter.quote(name) }} {{ type }}{{ ',' if not loop.last }} {%- endfor %}
+                {%- for name, type in columns %}
+                {{ adapter.quote(name) }} {{ type }}{{ ',' if not loop.last }}
+                {%- endfor %}
             );
             alter table {{ target }} set partitioned by ({{ config.require('partitioned_by') }});
         {%- endcall -%}

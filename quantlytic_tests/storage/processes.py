@@ -1,0 +1,179 @@
+"""Work that storage tests let other processes do, and kill.
+
+A fork server that has the heavy imports behind it starts a process in milliseconds, so that many can be killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from datetime import date
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import obstore
+import polars as pl
+
+from quantlytic_assets.storage.archive import Archive, local_archive
+from quantlytic_assets.storage.attempts import AttemptLog
+from quantlytic_assets.storage.bus import LocalBus
+from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.landing import Landed, Lander
+
+HEADERS = {"schema": "bar", "version": "1", "encoding": "json"}
+
+
+def context() -> BaseContext:
+    """Where processes come from."""
+    chosen = multiprocessing.get_context("forkserver")
+    chosen.set_forkserver_preload([__name__])
+    return chosen
+
+
+def start(work: Callable, *arguments: object) -> BaseProcess:
+    """A started process."""
+    process = context().Process(target=work, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def together(work: Callable, each: list[tuple]) -> None:
+    """Let one process per tuple of arguments do `work(barrier, *arguments)` at once; all must end well."""
+    barrier = context().Barrier(len(each))
+    running = [start(work, barrier, *arguments) for arguments in each]
+    for process in running:
+        process.join(120)
+    assert [process.exitcode for process in running] == [0] * len(each)
+
+
+# Bus -----------------------------------------------------------------------------------------------------------
+
+
+def publish_many(barrier: Barrier, root: Path, topic: str, name: str, batches: int, size: int) -> None:
+    """Publish `batches` batches of `size` numbered records."""
+    bus = LocalBus(root)
+    barrier.wait(60)
+    for batch in range(batches):
+        values = [f"{name}:{batch}:{i}".encode() for i in range(size)]
+        bus.publish(topic, values, [name] * size, HEADERS)
+
+
+def publish_forever(root: Path, topic: str, size: int) -> None:
+    """Publish batches whose records say their batch, until killed."""
+    bus = LocalBus(root)
+    batch = 0
+    while True:
+        bus.publish(topic, [f"{os.getpid()}:{batch}:{i}".encode() for i in range(size)], ["k"] * size, HEADERS)
+        batch += 1
+
+
+# Landing -------------------------------------------------------------------------------------------------------
+
+
+def by_day(frame: pl.DataFrame) -> pl.DataFrame:
+    """Archive keys by UTC day."""
+    return frame.with_columns(pl.col("open_time").dt.strftime("%Y-%m-%d").alias("partition"))
+
+
+def make_lander(bus: Path, archive: Path, dataset: str = "sample_set", claim_records: int = 250) -> Lander:
+    """A lander on a bus and an archive in directories."""
+    return Lander(LocalBus(bus), open_archive(archive), dataset, by_day, claim_records)
+
+
+def open_archive(root: Path) -> Archive:
+    """An archive in a directory."""
+    return local_archive(str(root))
+
+
+def land(bus: Path, archive: Path) -> Landed:
+    """Land everything."""
+    return make_lander(bus, archive).land()
+
+
+def land_at_once(barrier: Barrier, bus: Path, archive: Path, ranges: dict[int, tuple[int, int]] | None) -> None:
+    """Land when the others do."""
+    lander = make_lander(bus, archive)
+    barrier.wait(60)
+    lander.land(ranges)
+
+
+def land_and_die(bus: Path, archive: Path, puts: int, before: bool) -> None:
+    """Land until the given number of objects is put, and die before or after the last of them is there."""
+    put, count = obstore.put, 0
+
+    def counting(*arguments: object, **options: object) -> object:
+        nonlocal count
+        count += 1
+        if before and count == puts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = put(*arguments, **options)
+        if count == puts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    obstore.put = counting
+    land(bus, archive)
+
+
+# Lake ----------------------------------------------------------------------------------------------------------
+
+
+def lake_rows(version: int, symbol: str, session: date, count: int) -> pl.DataFrame:
+    """Rows of clean.bars that carry their version in every price."""
+    start_time = pl.datetime(session.year, session.month, session.day, time_zone="UTC")
+    return pl.select(
+        pl.lit("sample_set").alias("dataset"),
+        pl.lit(symbol).alias("symbol"),
+        pl.lit(session).alias("session"),
+        pl.datetime_ranges(start_time, start_time + pl.duration(minutes=count), "1m", closed="left").alias("open_time"),
+    ).explode("open_time").with_columns(pl.lit(float(version)).alias("close"))
+
+
+def replace_session(lake: Lake, version: int, symbol: str, session: date, count: int) -> int:
+    """Replace a symbol's session."""
+    condition = "dataset = 'sample_set' AND symbol = ? AND session = ?"
+    rows = lake_rows(version, symbol, session, count)
+    return lake.replace([("clean.bars", condition, [symbol, session], rows)])
+
+
+def replace_at_once(barrier: Barrier, root: Path, version: int, symbols: list[str], session: date, count: int) -> None:
+    """Replace sessions when the others do."""
+    lake = Lake(root)
+    barrier.wait(60)
+    for symbol in symbols:
+        replace_session(lake, version, symbol, session, count)
+
+
+def replace_forever(root: Path, session: date, count: int) -> None:
+    """Replace one session with ever new versions, bars and coverage in one transaction, until killed."""
+    lake = Lake(root)
+    version = 0
+    while True:
+        version += 1
+        rows = lake_rows(version, "A", session, count)
+        told = pl.DataFrame({"dataset": ["sample_set"], "symbol": ["A"], "session": [session], "present_bars": [version]})
+        lake.replace(
+            [
+                ("clean.bars", "dataset = ? AND session = ?", ["sample_set", session], rows),
+                ("clean.coverage", "dataset = ? AND session = ?", ["sample_set", session], told),
+            ]
+        )
+
+
+# Attempts ------------------------------------------------------------------------------------------------------
+
+
+def count_attempts(barrier: Barrier, url: str, times: int, session: date) -> None:
+    """Record the same hole again and again."""
+    barrier.wait(60)
+    log = AttemptLog(url)
+    holes = pl.DataFrame(
+        {"symbol": ["A"], "session": [session], "error": [None]},
+        schema={"symbol": pl.String, "session": pl.Date, "error": pl.String},
+    )
+    for _ in range(times):
+        log.record("sample_set", holes)

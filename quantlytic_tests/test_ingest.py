@@ -1,0 +1,315 @@
+"""Fetching and landing with small vendors that do what real ones do: answer, answer short, fail, come back."""
+
+import os
+import signal
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import obstore
+import polars as pl
+import pytest
+
+from quantlytic_assets.ingest import Ingest
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.partitions import archive_keys
+from quantlytic_assets.sessions import expected_bars
+from quantlytic_assets.storage.archive import local_archive
+from quantlytic_assets.storage.attempts import AttemptLog
+from quantlytic_assets.storage.bus import LocalBus, bars_topic
+from quantlytic_assets.storage.landing import Lander
+from quantlytic_assets.universe import Instrument
+from quantlytic_assets.vendors.protocol import VendorError, VendorTraits
+from quantlytic_tests.frames import make_bars, make_dataset, utc
+from quantlytic_tests.storage.processes import start
+
+FIRST, LAST = date(2025, 3, 3), date(2025, 3, 14)
+DAY = date(2025, 3, 6)
+
+
+class SmallVendor:
+    """Has every bar of a dataset's grid, less `holes`; fails for `broken` symbols; remembers what it was asked."""
+
+    def __init__(self, dataset, name="small", broken=(), holes=(), tries=1, hiccups=0, shift=timedelta(0)):
+        self.name = name
+        self.dataset = dataset
+        self.broken = set(broken)
+        self.holes = set(holes)
+        self.tries = tries
+        self.hiccups = hiccups
+        self.shift = shift
+        self.asked = []
+
+    def traits(self, dataset):
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries)
+
+    def fetch(self, request):
+        self.asked.append((request.symbol, request.start, request.end))
+        if self.hiccups:
+            self.hiccups -= 1
+            raise VendorError("one moment", retryable=True)
+        if request.symbol in self.broken:
+            raise VendorError(f"no {request.symbol} today", retryable=False)
+        grid = expected_bars(request.calendar, request.interval, request.start.date(), request.end.date())
+        grid = grid.filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end)
+        opens = [time for time in grid["open_time"] if (request.symbol, time) not in self.holes]
+        bars = make_bars(request.symbol, opens, request.interval, datetime.now(UTC) - self.shift, vendor=self.name)
+        if request.interval != "1d":
+            return bars
+        return bars.drop("close_time").join(grid, on="open_time").select(RAW_SCHEMA.names())
+
+
+class FaultyVendor(SmallVendor):
+    """Breaks as only a programming mistake does."""
+
+    def fetch(self, request):
+        if request.symbol in self.broken:
+            raise ZeroDivisionError
+        return super().fetch(request)
+
+
+def make_ingest(home, dataset, *vendors):
+    """Everything real, in directories below `home`."""
+    home = Path(home)
+    archive = local_archive(str(home / "archive"))
+    lander = Lander(LocalBus(home / "bus"), archive, dataset.name, partial(archive_keys, dataset=dataset), 10_000)
+    return Ingest(dataset, vendors, archive, AttemptLog(f"sqlite:///{home / 'state.sqlite'}"), lander)
+
+
+def materialize(ingest, first=FIRST, last=LAST, **options):
+    return ingest.fill(ingest.need(first, last, **options))
+
+
+def archived(ingest):
+    return ingest.archive.read(ingest.archive.objects(ingest.dataset.name))
+
+
+def files(*directories):
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for directory in directories
+        for path in Path(directory).rglob("*")
+        if path.is_file()
+    }
+
+
+def attempts(ingest):
+    return sorted(ingest.attempts.read(ingest.dataset.name, date(2000, 1, 1), date(2100, 1, 1)).rows())
+
+
+def test_an_empty_archive_is_filled_with_one_request_a_symbol(tmp_path):
+    dataset = make_dataset()
+    vendor = SmallVendor(dataset)
+    ingest = make_ingest(tmp_path, dataset, vendor)
+    outcome = materialize(ingest)
+    assert (outcome.requests, outcome.bars, outcome.errors) == (2, 2 * 780, [])
+    assert [symbol for symbol, _, _ in vendor.asked] == ["AAPL", "MSFT"]
+    assert outcome.landed.rows == 2 * 780
+    assert len(outcome.landed.partitions) == 10
+    assert attempts(ingest) == []
+
+
+def test_with_nothing_missing_nobody_is_asked_and_no_file_changes(tmp_path):
+    dataset = make_dataset()
+    materialize(make_ingest(tmp_path, dataset, SmallVendor(dataset)))
+    before = files(tmp_path / "archive", tmp_path / "bus")
+    vendor = SmallVendor(dataset)
+    outcome = materialize(make_ingest(tmp_path, dataset, vendor))
+    assert vendor.asked == []
+    assert (outcome.requests, outcome.bars, outcome.landed.rows) == (0, 0, 0)
+    assert files(tmp_path / "archive", tmp_path / "bus") == before
+
+
+def test_only_the_missing_ranges_are_asked_for(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    grid = expected_bars("XNYS", "5m", FIRST, LAST)
+    lost = set(grid["open_time"][100:110]) | set(grid["open_time"][300:301])
+    for symbol, without in (("A", lost), ("B", set())):
+        ingest.lander.publish(make_bars(symbol, [time for time in grid["open_time"] if time not in without], "5m"))
+    ingest.lander.land()
+    outcome = materialize(ingest)
+    assert ingest.vendors[0].asked == [
+        ("A", grid["open_time"][100], grid["close_time"][109]),
+        ("A", grid["open_time"][300], grid["close_time"][300]),
+    ]
+    assert outcome.bars == 11
+    assert len(archived(ingest)) == 2 * 780
+
+
+def test_an_archived_row_without_prices_is_asked_for_again(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    grid = expected_bars("XNYS", "5m", FIRST, LAST)["open_time"]
+    bars = make_bars("A", grid, "5m").with_columns(pl.when(pl.col("open_time") != grid[5]).then("close").alias("close"))
+    ingest.lander.publish(bars)
+    ingest.lander.land()
+    assert materialize(ingest).bars == 1
+    assert ingest.vendors[0].asked == [("A", grid[5], grid[6])]
+
+
+def test_a_symbol_is_asked_for_only_within_its_dates(tmp_path):
+    dataset = make_dataset(symbols=["ALL", Instrument("SOME", date(2025, 3, 5), date(2025, 3, 7))])
+    vendor = SmallVendor(dataset)
+    materialize(make_ingest(tmp_path, dataset, vendor))
+    assert ("SOME", utc("2025-03-05T05:00"), utc("2025-03-08T05:00")) in vendor.asked
+
+
+def test_wanted_symbols_are_the_only_ones_asked_for(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    materialize(ingest, symbols=["B"])
+    assert {symbol for symbol, _, _ in ingest.vendors[0].asked} == {"B"}
+    materialize(ingest)
+    assert [symbol for symbol, _, _ in ingest.vendors[0].asked] == ["B", "A", "C"]
+
+
+def test_force_asks_for_everything_again(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    materialize(ingest)
+    outcome = materialize(ingest, force=True)
+    assert (outcome.requests, outcome.bars) == (1, 780)
+    assert len(archived(ingest)) == 2 * 780
+
+
+def test_daily_bars_are_filled_by_month_and_then_complete(tmp_path):
+    dataset = make_dataset(interval="1d", first=date(2025, 1, 2), last=date(2025, 3, 31), symbols=["A"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    outcome = materialize(ingest, date(2025, 1, 2), date(2025, 3, 31))
+    assert sorted(outcome.landed.partitions) == ["2025-01-01", "2025-02-01", "2025-03-01"]
+    assert materialize(ingest, date(2025, 2, 10), date(2025, 3, 20)).requests == 0
+
+
+def test_without_vendors_nothing_is_asked_and_what_is_on_the_bus_lands(tmp_path):
+    dataset = make_dataset(symbols=["A"], vendors=())
+    ingest = make_ingest(tmp_path, dataset)
+    ingest.lander.publish(make_bars("A", [utc("2025-03-06T14:30")], "5m"))
+    outcome = materialize(ingest)
+    assert (outcome.requests, outcome.landed.rows) == (0, 1)
+
+
+def test_a_vendor_s_error_leaves_the_others_going_and_is_reported(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, broken={"B"}))
+    outcome = materialize(ingest)
+    assert outcome.requests == 3
+    assert outcome.errors == ["B 2025-03-03 to 2025-03-15: small: no B today"]
+    assert set(archived(ingest)["symbol"]) == {"A", "C"}
+    # Asked and failed: never the vendor's last word, however often.
+    assert attempts(ingest) == [("B", day, 1, 0) for day in expected_bars("XNYS", "1d", FIRST, LAST)["session"]]
+    ingest.vendors[0].broken.clear()
+    assert materialize(ingest).bars == 780
+    assert materialize(ingest).requests == 0
+
+
+def test_a_second_vendor_takes_over_where_the_first_fails(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    first, second = SmallVendor(dataset, "first", broken={"B"}), SmallVendor(dataset, "second")
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    outcome = materialize(ingest)
+    assert (outcome.requests, outcome.errors) == (3, [])
+    assert second.asked == first.asked[1:]
+    assert archived(ingest).select("symbol", "vendor").unique().sort("symbol").rows() == [("A", "first"), ("B", "second")]
+
+
+def test_when_all_vendors_fail_the_last_error_is_reported(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    ingest = make_ingest(tmp_path, dataset, *(SmallVendor(dataset, name, broken={"A"}) for name in ("first", "second")))
+    outcome = materialize(ingest)
+    assert outcome.requests == 2
+    assert len(outcome.errors) == 1 and "second: no A today" in outcome.errors[0]
+
+
+def test_every_request_is_counted_repeated_ones_too(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    vendor = SmallVendor(dataset, hiccups=1)
+    outcome = materialize(make_ingest(tmp_path, dataset, vendor))
+    assert outcome.requests == len(vendor.asked) == 2
+    assert outcome.errors == []
+
+
+def test_an_attempt_is_remembered_only_where_something_stayed_missing(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    hole = utc("2025-03-06T15:00")
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes={("A", hole)}, tries=2))
+    materialize(ingest)
+    assert attempts(ingest) == [("A", DAY, 1, 1)]
+    asked = ingest.vendors[0].asked
+    materialize(ingest)
+    assert asked[2:] == [("A", hole, hole + timedelta(minutes=5))]
+    assert attempts(ingest) == [("A", DAY, 2, 2)]
+    # Answered without it as often as the vendor's traits say: a hole, not asked for again until forced.
+    before = files(tmp_path)
+    assert materialize(ingest).requests == 0
+    assert files(tmp_path / "archive", tmp_path / "bus") == {
+        path: content for path, content in before.items() if "state" not in path
+    }
+    assert materialize(ingest, force=True).requests == 2
+
+
+def test_while_a_session_runs_no_answer_makes_a_hole_of_it(tmp_path):
+    # Round the clock the running UTC day is such a session; the day before is over, and its answer counts.
+    today = datetime.now(UTC).date()
+    dataset = make_dataset("24/7", "1m", first=today - timedelta(days=1), last=None, symbols=["A"])
+    grid = expected_bars("24/7", "1m", today - timedelta(days=1), today)["open_time"]
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes={("A", time) for time in grid}, tries=1))
+    for _ in range(2):
+        materialize(ingest, today - timedelta(days=1), datetime.now(UTC).date())
+    remembered = {session: answered for _, session, _, answered in attempts(ingest)}
+    assert remembered[today - timedelta(days=1)] == 1
+    assert remembered.get(datetime.now(UTC).date(), 0) == 0
+
+
+def test_an_unfinished_bar_never_reaches_the_bus(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    # This vendor's clock says that half of the bars have not ended when it serves them.
+    behind = datetime.now(UTC) - utc("2025-03-07T17:00")
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, shift=behind))
+    outcome = materialize(ingest)
+    assert outcome.landed.refused == 0
+    assert 0 < outcome.bars < 780
+    assert archived(ingest)["close_time"].max() <= utc("2025-03-07T17:00")
+    assert ingest.lander.bus.watermarks(bars_topic(dataset.name)) == {0: (0, outcome.bars)}
+
+
+def test_a_fault_loses_no_answer_that_was_already_there(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    ingest = make_ingest(tmp_path, dataset, FaultyVendor(dataset, broken={"B"}))
+    with pytest.raises(ZeroDivisionError):
+        materialize(ingest)
+    again = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    materialize(again)
+    assert {symbol for symbol, _, _ in again.vendors[0].asked} == {"B"}
+    assert len(archived(again)) == 2 * 780
+
+
+def fetch_and_die(home):
+    """Fetch and publish, and die when the landing puts its first object, which is its claim."""
+    dataset = make_dataset(symbols=["A", "B"])
+    obstore.put = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+    materialize(make_ingest(home, dataset, SmallVendor(dataset, broken={"B"})))
+
+
+def test_what_a_killed_run_had_published_is_landed_without_asking_again(tmp_path):
+    process = start(fetch_and_die, tmp_path)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert files(tmp_path / "archive") == {}
+    dataset = make_dataset(symbols=["A", "B"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    outcome = materialize(ingest)
+    assert {symbol for symbol, _, _ in ingest.vendors[0].asked} == {"B"}
+    assert (outcome.requests, outcome.bars, outcome.landed.rows) == (1, 780, 2 * 780)
+    assert len(archived(ingest)) == 2 * 780
+    assert {key: entry["rows"] for key, entry in outcome.landed.partitions.items()} == {
+        day.isoformat(): 156 for day in expected_bars("XNYS", "1d", FIRST, LAST)["session"]
+    }
+
+
+def test_progress_is_told_range_by_range(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, broken={"B"}))
+    told = []
+    ingest.fill(ingest.need(FIRST, LAST), told.append)
+    assert told == [1, 2, 3]

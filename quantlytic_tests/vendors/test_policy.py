@@ -1,0 +1,82 @@
+"""The retry policy: patient with errors that may pass, silent about nothing."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy
+from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+
+REQUEST = BarRequest("d", "A", "1m", "24/7", datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+ANSWER = pl.DataFrame(schema=RAW_SCHEMA)
+
+
+class Scripted:
+    """A vendor that raises the given errors one after the other and then answers."""
+
+    name = "scripted"
+
+    def __init__(self, *errors: Exception):
+        self.errors = list(errors)
+
+    def traits(self, dataset: str) -> VendorTraits:
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3)
+
+    def fetch(self, request: BarRequest) -> pl.DataFrame:
+        if self.errors:
+            raise self.errors.pop(0)
+        return ANSWER
+
+
+class Watched:
+    """Runs `fetch_with_policy` and keeps count: requests made, and the waits between them in seconds."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.waits: list[float] = []
+
+    def __call__(self, vendor: Scripted, policy: RetryPolicy = DEFAULT_POLICY) -> pl.DataFrame:
+        return fetch_with_policy(vendor, REQUEST, policy, on_request=self._count, sleep=self.waits.append)
+
+    def _count(self) -> None:
+        self.requests += 1
+
+
+@pytest.fixture
+def fetch() -> Watched:
+    return Watched()
+
+
+def busy(times: int) -> list[VendorError]:
+    return [VendorError(f"busy {i}", retryable=True) for i in range(times)]
+
+
+def test_an_error_that_may_pass_is_tried_again_with_growing_waits(fetch):
+    assert fetch(Scripted(*busy(3))).equals(ANSWER)
+    assert fetch.requests == 4
+    assert [1 <= fetch.waits[0] <= 2, 2 <= fetch.waits[1] <= 3, 4 <= fetch.waits[2] <= 5] == [True] * 3
+
+
+def test_waits_do_not_grow_without_bound(fetch):
+    fetch(Scripted(*busy(9)), RetryPolicy(attempts=10, first_wait=1, longest_wait=8))
+    assert len(fetch.waits) == 9 and max(fetch.waits) <= 8
+
+
+def test_an_error_that_will_not_pass_is_raised_at_once(fetch):
+    with pytest.raises(VendorError, match="no such symbol"):
+        fetch(Scripted(VendorError("no such symbol", retryable=False)))
+    assert (fetch.requests, fetch.waits) == (1, [])
+
+
+def test_attempts_are_bounded_and_the_last_error_is_the_one_raised(fetch):
+    with pytest.raises(VendorError, match="busy 2"):
+        fetch(Scripted(*busy(9)), RetryPolicy(attempts=3))
+    assert fetch.requests == 3
+
+
+def test_a_fault_of_the_program_is_not_taken_for_a_vendor_s(fetch):
+    with pytest.raises(KeyError):
+        fetch(Scripted(KeyError("bug")))
+    assert fetch.requests == 1
