@@ -107,13 +107,21 @@ def backfill(
     last: _LastDay = None,
     symbols: Annotated[str, typer.Option(help="Comma-separated; default all of the dataset.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nobody.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Trade a simulated strategy anew, from scratch.")] = False,
 ) -> None:
     """Materialize sessions from raw bars to features, and the strategies on them."""
     from quantlytic_assets.commands.backfill import run_backfill
 
     wanted = [part.strip() for part in symbols.split(",") if part.strip()]
     run_backfill(
-        _installation, out, name, first.date() if first else None, last.date() if last else None, wanted, dry_run
+        _installation,
+        out,
+        name,
+        first.date() if first else None,
+        last.date() if last else None,
+        wanted,
+        dry_run,
+        restart,
     )
 
 

@@ -19,11 +19,11 @@ from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
 from quantlytic_assets.automation.bus_sensor import bus_sensor
-from quantlytic_assets.automation.conditions import follow_upstream
+from quantlytic_assets.automation.conditions import follow_any_upstream, follow_upstream
 from quantlytic_assets.checks.clean_bars_check import clean_bars_check
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import Settings, load_settings
-from quantlytic_assets.universe import Dataset, Strategy, load_universe
+from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
 
 OWNERS = ["team:quantlytic"]
 
@@ -116,6 +116,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
         "automation_condition": follow_upstream(),
     }
     unpartitioned = {name: value for name, value in common.items() if name != "backfill_policy"}
+    unpartitioned["automation_condition"] = follow_any_upstream()
     keys = strategy_keys(strategy)
     jobs = [
         dg.define_asset_job(
@@ -156,12 +157,25 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     )
 
 
+def _check_history(universe: Universe) -> None:
+    """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from."""
+    mistakes = []
+    for strategy in universe.strategies.values():
+        try:
+            partitions.first_trading_day(universe.datasets[strategy.dataset], strategy)
+        except ValueError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UniverseError(universe.path, mistakes)
+
+
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything that the universe declares, wired to the parts of the settings' profile.
 
     Raises `UniverseError` listing every mistake of the universe file.
     """
     universe = load_universe(settings.universe)
+    _check_history(universe)
     resources = Resources(settings)
     # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.
     warnings.simplefilter("ignore", dg.BetaWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class Backfill:
             raise CommandError(
                 f"{strategy.name} has no features to learn from yet; run: quantlytic backfill {dataset.name}"
             )
-        steps = self._steps(partitions.model_definition(dataset, strategy), first, last, step=True)
+        steps = self._steps(partitions.model_definition(dataset, strategy), first, last)
         if only_pending:
             models = newest_by_partition(instance, keys["model"])
             steps = [
@@ -89,12 +90,20 @@ class Backfill:
                 for step in steps
                 if step not in models or any(step > key and features[key] > models[step] for key in features)
             ]
-        # A step can only be learned from features that stand before it.
-        oldest = min(features)
-        runnable = [step for step in steps if oldest < step]
+        runnable, waiting = self._with_history(dataset, strategy, steps)
+        if waiting:
+            self.console.print(
+                f"{strategy.name}: no model for {', '.join(waiting)}, for want of {strategy.min_train_sessions} sessions "
+                f"of features before; `quantlytic backfill {dataset.name}` makes them",
+                highlight=False,
+            )
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
-        trading = self._steps(partitions.trading_definition(dataset, strategy), first, last, step=False)
-        days = [key for key in trading if key in features]
+        trading = self._steps(partitions.trading_definition(dataset, strategy), first, last)
+        every_step = list(partitions.model_definition(dataset, strategy).get_partition_keys())
+        trained = newest_by_partition(instance, keys["model"])
+        days = [
+            key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained
+        ]
         if only_pending:
             chain = [dataset_chain(dataset)[-1], keys["predictions"], keys["paper_trades"]]
             days = pending_in_chain(instance, chain, days)
@@ -105,8 +114,21 @@ class Backfill:
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
 
+    def _with_history(
+        self, dataset: Dataset, strategy: Strategy, steps: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """Steps with enough complete rows before them to learn from, and the others."""
+        sessions = self.installation.resources.lake.query(
+            'SELECT DISTINCT session FROM features.indicators WHERE dataset = ? AND "interval" = ? '
+            "AND sma_200 IS NOT NULL ORDER BY session",
+            [dataset.name, strategy.interval],
+        )["session"]
+        needed = strategy.min_train_sessions + strategy.embargo_sessions + strategy.horizon + 1
+        enough = [step for step in steps if (sessions < date.fromisoformat(step)).sum() >= needed]
+        return enough, [step for step in steps if step not in enough]
+
     def _steps(
-        self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None, step: bool
+        self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None
     ) -> list[str]:
         keys = list(definition.get_partition_keys())
         if last is not None:
@@ -212,13 +234,16 @@ def run_backfill(
     last: date | None,
     symbols: Sequence[str],
     only_plan: bool,
+    restart: bool,
 ) -> None:
     """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
 
-    Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does not exist.
+    `restart` forgets the named strategy's simulated trades first. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does not exist.
     """
     dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
     check_symbols(dataset, symbols)
+    if restart and not (strategy_only and strategies[0].broker == "simulated"):
+        raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
     if first and last and first > last:
         raise UsageError(f"--from {first} is after --to {last}")
     keys = partitions.keys_between(dataset, first, last)
@@ -230,6 +255,8 @@ def run_backfill(
         return
     backfill = Backfill(installation, out)
     backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only)
+    if restart:
+        _forget_trades(installation, strategies[0])
     for strategy in strategies:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)
@@ -242,6 +269,12 @@ def run_backfill(
     _show_holes(installation, out, dataset, first, last)
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))
+
+
+def _forget_trades(installation: Installation, strategy: Strategy) -> None:
+    installation.resources.ledger.reset(strategy.name)
+    tables = ("trading.orders", "trading.fills", "trading.positions", "trading.equity")
+    installation.resources.lake.replace([(table, "strategy = ?", [strategy.name], pl.DataFrame()) for table in tables])
 
 
 def _show_plan(out: Console, dataset: Dataset, plan: pl.DataFrame, keys: int) -> None:

@@ -122,7 +122,7 @@ def _undecided(
     if last is not None and last > todo[0]:
         raise OutOfOrder(
             f"strategy {strategy}: {todo[0]} cannot be traded any more, the ledger has decisions up to {last}; "
-            "to trade the past anew, reset the strategy's ledger and run from its first session"
+            f"to trade the past anew: quantlytic backfill {strategy} --restart"
         )
     return todo
 

@@ -260,7 +260,7 @@ def assert_close(found: pl.DataFrame, wanted: pl.DataFrame, keys: Sequence[str])
             continue
         # A price of 0.0 does not occur; what is near zero (a MACD) is small against the price it is made of.
         assert one.is_null().equals(other.is_null()), name
-        scale = pl.max_horizontal(other.abs(), beside[1]["close"].abs() * 1e-3, eager=True)
+        scale = beside[1].select(pl.max_horizontal(pl.col(name).abs(), pl.col("close").abs() * 1e-3)).to_series()
         worst = ((one - other).abs() / scale).max()
         assert worst is None or worst <= 1e-9, f"{name} differs by {worst}"
 

@@ -22,7 +22,7 @@ EQUITIES_1D = {
     "calendar": "XNYS",
     "interval": "1d",
     "first_session": "2017-01-03",
-    "last_session": "2018-04-30",
+    "last_session": "2018-02-28",
     "vendors": ["sample"],
     "venue": "yahoo",
     "symbols": ["AAPL", "MSFT"],

@@ -141,10 +141,11 @@ def replace_session(lake: Lake, version: int, symbol: str, session: date, count:
 
 
 def replace_at_once(barrier: Barrier, root: Path, version: int, symbols: list[str], session: date, count: int) -> None:
-    """Replace sessions when the others do."""
+    """Replace session after session, each when the others do theirs."""
     lake = Lake(root)
-    barrier.wait(60)
+    lake.connect()
     for symbol in symbols:
+        barrier.wait(60)
         replace_session(lake, version, symbol, session, count)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import time
 
 import obstore
@@ -123,6 +124,16 @@ def test_claims_go_on_where_the_last_one_ended(places):
     assert landed_offsets(places[1]) == list(range(201))
 
 
+def test_a_range_is_landed_by_exactly_the_claims_that_hold_a_part_of_it(places):
+    lander = make_lander(*places, claim_records=10)
+    lander.publish(make_bars("A", minutes(utc("2025-05-10T00:00"), 30)))
+    lander.land()
+    for first, last, claims in [(0, 1, [0]), (9, 10, [0]), (10, 11, [10]), (9, 11, [0, 10]), (15, 30, [10, 20])]:
+        landed = lander.land({0: (first, last)})
+        assert [claim.first for claim in landed.claims] == claims, (first, last)
+        assert landed.rows == 10 * len(claims)
+
+
 def test_a_range_that_skips_unclaimed_records_lands_those_too(places):
     end = fill_bus(places[0])
     lander = make_lander(*places)
@@ -211,16 +222,16 @@ def test_a_landing_that_dies_before_or_after_any_object_is_finished_by_the_next(
     undisturbed = summary(land(bus, tmp_path / "undisturbed"))
     wanted = contents(tmp_path / "undisturbed")
     assert len(wanted) > 10
-    for puts in range(1, len(wanted) + 1):
-        for before in (True, False):
-            archive = tmp_path / f"{puts}{before}"
-            process = start(land_and_die, bus, archive, puts, before)
-            process.join(60)
-            assert process.exitcode == -9
-            lander = make_lander(bus, archive)
-            lander.land()
-            assert contents(archive) == wanted, (puts, before)
-            assert summary(lander.land({0: (0, end)})) == undisturbed
+    moments = [(puts, True) for puts in range(1, len(wanted) + 1)] + [(len(wanted), False)]
+    for puts, before in moments:
+        archive = tmp_path / f"{puts}{before}"
+        process = start(land_and_die, bus, archive, puts, before)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        lander = make_lander(bus, archive)
+        lander.land()
+        assert contents(archive) == wanted, (puts, before)
+        assert summary(lander.land({0: (0, end)})) == undisturbed
 
 
 def test_a_landing_killed_at_random_moments_again_and_again_ends_as_an_undisturbed_one(tmp_path):

@@ -1,0 +1,168 @@
+"""`quantlytic serve` as a person uses it: a backfill launched in the UI, and sensors that bring live bars to the tables.
+
+The real webserver, daemon and code location run; what the browser would send goes over the same GraphQL interface.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quantlytic_tests.end_to_end.installations import COMMAND, Installed
+from quantlytic_tests.end_to_end.universes import CRYPTO_1M, universe
+
+_PATIENCE = 240
+_LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "quantlytic"}
+_ASSETS = ("raw_bars", "clean_bars", "coverage", "bars", "indicators", "labels")
+
+
+class Browser:
+    """What a browser asks of the webserver."""
+
+    def __init__(self, port: int):
+        self.url = f"http://127.0.0.1:{port}/graphql"
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of one GraphQL request; an error in the answer fails the test."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(self.url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def location_loaded(self) -> bool:
+        """Whether the code location is there; its error fails the test."""
+        try:
+            found = self.ask(
+                "{workspaceOrError{... on Workspace{locationEntries{loadStatus locationOrLoadError{__typename "
+                "... on PythonError{message}}}}}}"
+            )["workspaceOrError"]["locationEntries"]
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        loaded = [entry for entry in found if entry["loadStatus"] == "LOADED"]
+        assert all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in loaded), loaded
+        return bool(loaded)
+
+    def partitions_of(self, asset: str) -> int:
+        """How many partitions of an asset are materialized."""
+        node = self.ask(
+            "query($key: AssetKeyInput!){assetNodeOrError(assetKey: $key){... on AssetNode{"
+            "partitionStats{numMaterialized}}}}",
+            key={"path": ["crypto_1m", asset]},
+        )
+        return node["assetNodeOrError"]["partitionStats"]["numMaterialized"]
+
+
+def _wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + _PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Two sessions of a symbol, nothing materialized yet."""
+    return Installed(tmp_path_factory.mktemp("served"), universe(crypto_1m=CRYPTO_1M))
+
+
+@pytest.fixture(scope="module")
+def browser(installed: Installed) -> Iterator[Browser]:
+    """`quantlytic serve` on a free port, ended as Ctrl-C ends it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serving = installed.start("serve", QUANTLYTIC_PORT=str(port))
+    try:
+        page = Browser(port)
+        _wait_for(lambda: serving.poll() is not None or page.location_loaded())
+        assert serving.poll() is None, serving.communicate()
+        yield page
+    finally:
+        os.kill(serving.pid, signal.SIGINT)
+        try:
+            serving.communicate(timeout=60)
+        finally:
+            if serving.poll() is None:
+                os.killpg(serving.pid, signal.SIGKILL)
+                serving.communicate()
+
+
+def test_a_backfill_launched_in_the_ui_materializes_every_partition(installed: Installed, browser: Browser) -> None:
+    keys = ["2025-05-10", "2025-05-11"]
+    launched = browser.ask(
+        "mutation($params: LaunchBackfillParams!){launchPartitionBackfill(backfillParams: $params){__typename "
+        "... on LaunchBackfillSuccess{backfillId} ... on PythonError{message}}}",
+        params={
+            "partitionNames": keys,
+            "assetSelection": [{"path": ["crypto_1m", asset]} for asset in _ASSETS],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def ended() -> str | None:
+        status = browser.ask(
+            "query($id: String!){partitionBackfillOrError(backfillId: $id){... on PartitionBackfill{status}}}",
+            id=launched["backfillId"],
+        )["partitionBackfillOrError"]["status"]
+        return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
+
+    assert _wait_for(ended) == "COMPLETED_SUCCESS"
+    assert {asset: browser.partitions_of(asset) for asset in _ASSETS} == dict.fromkeys(_ASSETS, 2)
+    bars = installed.rows("SELECT session, count(*) AS bars FROM clean.bars GROUP BY ALL ORDER BY session")
+    assert bars["bars"].to_list() == [1440, 1440]
+
+
+def test_with_sensors_on_live_bars_become_rows_of_their_session(installed: Installed, browser: Browser) -> None:
+    for sensor in ("crypto_1m_bus_sensor", "crypto_1m_automation"):
+        started = browser.ask(
+            "mutation($s: SensorSelector!){startSensor(sensorSelector: $s){__typename}}",
+            s={**_LOCATION, "sensorName": sensor},
+        )
+        assert started["startSensor"]["__typename"] == "Sensor"
+    installed.run("replay", "crypto_1m", "--speed", "20000", "--from", "2025-05-11", "--to", "2025-05-11").expect(0)
+
+    def replayed() -> bool:
+        rows = installed.rows("SELECT session, vendor, count(*) AS bars FROM clean.bars GROUP BY ALL ORDER BY session")
+        return [(str(s), v, n) for s, v, n in rows.rows()] == [
+            ("2025-05-10", "sample", 1440),
+            ("2025-05-11", "replay", 1440),
+        ]
+
+    _wait_for(replayed)
+    runs = browser.ask(
+        "{runsOrError(limit: 20){... on Runs{results{jobName status tags{key value}}}}}"
+    )["runsOrError"]["results"]
+    offsets = [tag["value"] for run in runs for tag in run["tags"] if tag["key"] == "quantlytic/offsets"]
+    assert offsets, "no landing run was asked for"
+    assert len(set(offsets)) == len(offsets), "a range of offsets was asked for twice"
+    assert not [run for run in runs if run["status"] == "FAILURE"]
+
+
+def test_serve_says_that_its_port_is_taken(installed: Installed) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [str(COMMAND), "serve"],
+            env=installed.environment(QUANTLYTIC_PORT=port),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"port {port}" in done.stderr and "QUANTLYTIC_PORT" in done.stderr
