@@ -90,7 +90,8 @@ class Ingest:
     def fill(self, need: Need, progress: Callable[[int], None] | None = None) -> Fetched:
         """Ask for the ranges of `need`, publish what comes and land it; remember what stayed missing.
 
-        What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again. A range that no vendor answers is left as it is, with its error in the result: the others go on. `progress`
+        What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again. A range that
+        no vendor answers is left as it is, with its error in the result: the others go on. `progress`
         is called with the number of ranges done.
         """
         outcome = Fetched(landed=self.lander.land())

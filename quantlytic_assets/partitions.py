@@ -197,8 +197,8 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
         step = date(step.year + 1, 1, 1) if strategy.retrain == "yearly" else _next_month(step)
     if dataset.last_session is not None and step > dataset.last_session:
         raise ValueError(
-            f"strategies.{strategy.name}.min_train_sessions: with {strategy.min_train_sessions} sessions to train on the "
-            f"first {strategy.retrain} step would begin on {step}, after {dataset.name}'s last session; lower it"
+            f"strategies.{strategy.name}.min_train_sessions: with {strategy.min_train_sessions} sessions to train on "
+            f"the first {strategy.retrain} step would begin on {step}, after {dataset.name}'s last session; lower it"
         )
     return step
 

@@ -210,7 +210,8 @@ def test_a_second_vendor_takes_over_where_the_first_fails(tmp_path):
     outcome = materialize(ingest)
     assert (outcome.requests, outcome.errors) == (3, [])
     assert second.asked == first.asked[1:]
-    assert archived(ingest).select("symbol", "vendor").unique().sort("symbol").rows() == [("A", "first"), ("B", "second")]
+    sources = archived(ingest).select("symbol", "vendor").unique().sort("symbol").rows()
+    assert sources == [("A", "first"), ("B", "second")]
 
 
 def test_when_all_vendors_fail_the_last_error_is_reported(tmp_path):

@@ -1,6 +1,6 @@
 """Partition keys against the calendar, at moments around weekends, holidays and the open."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import polars as pl
 import pytest
@@ -94,9 +94,8 @@ def test_dagster_s_window_of_a_session_is_one_day():
 
 def test_a_month_key_holds_all_its_sessions():
     dataset = make_dataset(interval="1d", first=date(2025, 1, 2), last=date(2025, 3, 31))
-    assert {partition_key(dataset, day) for day in session_table("XNYS", date(2025, 3, 1), date(2025, 3, 31))["session"]} == {
-        "2025-03-01"
-    }
+    march = session_table("XNYS", date(2025, 3, 1), date(2025, 3, 31))["session"]
+    assert {partition_key(dataset, day) for day in march} == {"2025-03-01"}
     frame = pl.DataFrame({"session": [date(2025, 2, 28), date(2025, 3, 3), None]}, schema={"session": pl.Date})
     assert with_partition(frame, dataset)["partition"].to_list() == ["2025-02-01", "2025-03-01", None]
 
@@ -196,7 +195,8 @@ def test_a_time_in_years_that_the_calendar_does_not_know_has_a_key_too():
 
 
 def brute_force_first_step(sessions, needed, retrain):
-    starts = [date(year, month, 1) for year in range(2008, 2021) for month in (range(1, 13) if retrain == "monthly" else [1])]
+    months = range(1, 13) if retrain == "monthly" else [1]
+    starts = [date(year, month, 1) for year in range(2008, 2021) for month in months]
     return next(start for start in starts if sum(session < start for session in sessions) >= needed)
 
 
@@ -215,14 +215,15 @@ def test_the_first_step_is_the_first_with_enough_sessions_before_it(retrain):
 
 def test_a_strategy_steps_by_year_or_month_to_the_end_of_its_dataset():
     dataset = make_dataset(interval="1d", first=date(2015, 1, 2), last=date(2018, 2, 15))
-    assert model_definition(dataset, make_strategy("yearly")).get_partition_keys() == ["2016-01-01", "2017-01-01", "2018-01-01"]
+    yearly = model_definition(dataset, make_strategy("yearly")).get_partition_keys()
+    assert yearly == ["2016-01-01", "2017-01-01", "2018-01-01"]
     monthly = model_definition(dataset, make_strategy("monthly")).get_partition_keys()
     assert (monthly[0], monthly[-1], len(monthly)) == ("2015-12-01", "2018-02-01", 27)
 
 
 def test_an_open_ended_strategy_steps_into_the_running_year():
     dataset = make_dataset(interval="1d", first=date(2015, 1, 2), last=None)
-    steps = model_definition(dataset, make_strategy("yearly")).get_partition_keys(current_time=datetime(2025, 6, 1, tzinfo=UTC))
+    steps = model_definition(dataset, make_strategy("yearly")).get_partition_keys(current_time=utc("2025-06-01T00:00"))
     assert steps[-1] == "2025-01-01"
 
 

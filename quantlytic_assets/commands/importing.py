@@ -10,7 +10,7 @@ import polars as pl
 
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.market_data.tabular import OptionError, StructuralFault, parse_columns, read_bars
-from quantlytic_assets.partitions import known_keys
+from quantlytic_assets.partitions import deciding_key, known_keys
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,11 +87,12 @@ def run_import(
             highlight=False,
             soft_wrap=True,
         )
-    if landed.partitions:
-        first, last = min(landed.partitions), _last_session(imported.bars)
-        known = known_keys(dataset)
-        begin = max(first, known[0]) if known else first
-        out.print(f"next: quantlytic backfill {dataset.name} --from {begin} --to {max(last, begin)}", highlight=False)
+    known = known_keys(dataset)
+    keys = [key for archived in landed.partitions if (key := deciding_key(dataset, archived, known))]
+    if keys:
+        begin = min(keys)
+        end = max(_last_session(imported.bars), begin)
+        out.print(f"next: quantlytic backfill {dataset.name} --from {begin} --to {end}", highlight=False)
 
 
 def _last_session(bars: pl.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -146,7 +147,7 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
         statements = connection.extract_statements(query)
         if len(statements) != 1:
             raise UsageError(f"one SELECT is wanted, {len(statements)} statements were given")
-        if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        if not _only_reads(connection, statements[0]):
             raise UsageError("only reading is allowed here: give a SELECT")
         cursor = connection.execute(statements[0])
         names = [column[0] for column in cursor.description]
@@ -168,6 +169,15 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
         for row in rows:
             table.add_row(*("" if value is None else str(_plain(value)) for value in row))
         out.print(table)
+
+
+def _only_reads(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> bool:
+    """Whether it is a SELECT, or explains one: EXPLAIN ANALYZE carries out what it explains, a COPY to a file too."""
+    if statement.type != duckdb.StatementType.EXPLAIN:
+        return statement.type == duckdb.StatementType.SELECT
+    explained = re.sub(r"^\s*EXPLAIN(\s+ANALYZE)?(\s*\([^)]*\))?\s+", "", statement.query, flags=re.IGNORECASE)
+    inner = connection.extract_statements(explained)
+    return [one.type for one in inner] == [duckdb.StatementType.SELECT]
 
 
 def _csv_cell(value: Any) -> Any:

@@ -55,9 +55,12 @@ class Installation:
     def instance(self) -> DagsterInstance:
         """The Dagster instance that also the web UI shows."""
         from dagster import DagsterInstance
+        from filelock import FileLock
 
         self.prepare_dagster_home()
-        return DagsterInstance.get()
+        # Dagster makes its databases when they are first opened, and two processes that make them at once both fail.
+        with FileLock(self.settings.directory("dagster") / "opening.lock"):
+            return DagsterInstance.get()
 
     def prepare_dagster_home(self) -> None:
         """Point this process and its children at the installation's own Dagster home and universe."""

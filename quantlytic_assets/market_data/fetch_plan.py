@@ -74,13 +74,14 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
     next_midnight = (
         pl.col("session").dt.offset_by("1d").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
     )
+    day_start, day_end = midnight.dt.convert_time_zone("UTC"), next_midnight.dt.convert_time_zone("UTC")
     wanted = wanted.with_columns(
         pl.when(whole)
-        .then(pl.max_horizontal(pl.min_horizontal("open_time", midnight.dt.convert_time_zone("UTC")), "_closed_before"))
+        .then(pl.max_horizontal(pl.min_horizontal("open_time", day_start), "_closed_before"))
         .otherwise("open_time")
         .alias("start"),
         pl.when(whole)
-        .then(pl.min_horizontal(pl.max_horizontal("close_time", next_midnight.dt.convert_time_zone("UTC")), "_opens_next"))
+        .then(pl.min_horizontal(pl.max_horizontal("close_time", day_end), "_opens_next"))
         .otherwise("close_time")
         .alias("end"),
         (pl.col("_index").diff().over("symbol") != 1).fill_null(True).cum_sum().alias("_run"),
@@ -94,7 +95,7 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
 
 
 def _neighbours(sessions: pl.Series, calendar: str) -> pl.DataFrame:
-    """For each session when the one before it closed and the one after it opens: session, _closed_before, _opens_next."""
+    """When the session before each closed and the one after it opens: session, _closed_before, _opens_next."""
     around = timedelta(days=60)
     table = session_table(calendar, sessions.min() - around, sessions.max() + around)
     return table.select(

@@ -105,7 +105,12 @@ class Lander:
     def _claims_over(self, partition: int, first: int, last: int) -> list[Claim]:
         """Claims that cover [first, last): those that stand, and new ones after the last of them."""
         standing = self.archive.claims(self.dataset, self.topic, partition)
-        covering = [claim for claim in standing if claim.last > first and claim.first < last]
+        # Claims from before that somebody left half done are finished too: nobody else may come back for them.
+        covering = [
+            claim
+            for claim in standing
+            if (claim.last > first and claim.first < last) or (claim.landed is None and claim.last <= first)
+        ]
         begin = max([claim.last for claim in standing], default=self.bus.watermarks(self.topic)[partition][0])
         while begin < last:
             claim = self.archive.claim(

@@ -13,7 +13,12 @@ def _is_locked(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
-@retry(retry=retry_if_exception(_is_locked), wait=wait_random(0.005, 0.05), stop=stop_after_delay(PATIENCE), reraise=True)
+@retry(
+    retry=retry_if_exception(_is_locked),
+    wait=wait_random(0.005, 0.05),
+    stop=stop_after_delay(PATIENCE),
+    reraise=True,
+)
 def use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Let readers and a writer work side by side, and writers wait for each other (up to PATIENCE seconds).
 

@@ -177,11 +177,12 @@ def late(root: Path, base: Installed) -> Outcome:
     file.write_text(
         "time,open,high,low,close,volume\n" + f"{LATE_SESSION}T14:00:00Z,211.0,213.0,210.5,{LATE_CLOSE},4321\n"
     )
-    outcome.noted["untouched"] = base.tables("dataset = 'equities_5m'")
+    mine = "dataset = 'equities_5m'"
+    outcome.noted["untouched"] = base.tables(mine)
     outcome.done["import"] = installed.run("import", str(file), "--dataset", "equities_5m", "--symbol", "AAPL")
     outcome.done["backfill"] = installed.run("backfill", "equities_5m", "--from", LATE_SESSION, "--to", LATE_SESSION)
-    outcome.noted["mended"] = installed.tables()
+    outcome.noted["mended"] = installed.tables(mine)
     shutil.rmtree(installed.home / "lake")
     outcome.done["rebuild"] = installed.run("backfill", "equities_5m")
-    outcome.noted["rebuilt"] = installed.tables()
+    outcome.noted["rebuilt"] = installed.tables(mine)
     return outcome

@@ -23,7 +23,8 @@ def expect(dataset, first, last, now=LATER):
 
 def without(expected, *taken):
     """`expected` less the rows whose (symbol, open_time) are taken."""
-    present = pl.DataFrame(list(taken), schema={name: expected.schema[name] for name in ("symbol", "open_time")}, orient="row")
+    schema = {name: expected.schema[name] for name in ("symbol", "open_time")}
+    present = pl.DataFrame(list(taken), schema=schema, orient="row")
     return missing_keys(expected, present, NO_ATTEMPTS, 3)
 
 
@@ -129,7 +130,8 @@ def test_widening_an_overnight_session_does_not_reach_into_the_next_one():
 def test_a_symbol_is_expected_only_within_its_dates_both_included():
     symbols = [Instrument("IN", date(2025, 3, 5), date(2025, 3, 6)), Instrument("ALL")]
     expected = expect(make_dataset(symbols=symbols), date(2025, 3, 3), date(2025, 3, 14))
-    sessions = expected.group_by("symbol").agg(pl.col("session").min().alias("first"), pl.col("session").max().alias("last"))
+    session = pl.col("session")
+    sessions = expected.group_by("symbol").agg(session.min().alias("first"), session.max().alias("last"))
     assert sorted(sessions.rows()) == [
         ("ALL", date(2025, 3, 3), date(2025, 3, 14)),
         ("IN", date(2025, 3, 5), date(2025, 3, 6)),
@@ -169,6 +171,7 @@ def test_what_the_vendor_has_answered_often_enough_without_is_not_asked_for_agai
 
 def test_a_present_bar_of_another_symbol_or_off_the_grid_does_not_count():
     expected = expect(make_dataset(symbols=["A", "B"]), date(2025, 3, 6), date(2025, 3, 6))
-    missing = without(expected, ("A", utc("2025-03-06T14:30")), ("A", utc("2025-03-06T14:36")), ("X", utc("2025-03-06T14:40")))
+    there = [("A", "2025-03-06T14:30"), ("A", "2025-03-06T14:36"), ("X", "2025-03-06T14:40")]
+    missing = without(expected, *((symbol, utc(time)) for symbol, time in there))
     assert len(missing) == len(expected) - 1
     assert ("A", utc("2025-03-06T14:30")) not in missing.select("symbol", "open_time").rows()

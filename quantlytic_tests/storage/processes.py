@@ -156,7 +156,7 @@ def replace_forever(root: Path, session: date, count: int) -> None:
     while True:
         version += 1
         rows = lake_rows(version, "A", session, count)
-        told = pl.DataFrame({"dataset": ["sample_set"], "symbol": ["A"], "session": [session], "present_bars": [version]})
+        told = pl.DataFrame({"dataset": "sample_set", "symbol": "A", "session": [session], "present_bars": version})
         lake.replace(
             [
                 ("clean.bars", "dataset = ? AND session = ?", ["sample_set", session], rows),

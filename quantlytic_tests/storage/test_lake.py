@@ -73,7 +73,9 @@ def test_a_frame_of_the_project_s_schema_comes_back_as_it_went_in(lake, table, s
         pl.Int64: 1 << 40,
         TIME: utc("2025-03-03T14:30:00.123456"),
         schema.get("flags"): ["zero_volume", "jump"],
-        schema.get("missing_ranges"): [{"start": utc("2025-03-03T14:30"), "end": utc("2025-03-03T15:00"), "cause": "outage"}],
+        schema.get("missing_ranges"): [
+            {"start": utc("2025-03-03T14:30"), "end": utc("2025-03-03T15:00"), "cause": "outage"}
+        ],
     }
     rows = pl.DataFrame([[values[kind] for kind in schema.values()], [None] * len(schema)], schema=schema, orient="row")
     lake.replace([(table, "true", [], rows)])

@@ -124,7 +124,7 @@ def test_the_past_cannot_be_traded_once_later_sessions_are(tmp_path):
     ledger = ledger_in(tmp_path)
     later = predictions.filter(pl.col("session") >= sessions[10])
     trade(strategy, later, bars, ledger, sessions[10:20])
-    with pytest.raises(OutOfOrder, match=f"{sessions[0]} cannot be traded any more.*up to {sessions[19]}.*reset"):
+    with pytest.raises(OutOfOrder, match=f"{sessions[0]} cannot be traded any more.*up to {sessions[19]}.*--restart"):
         trade(strategy, predictions, bars, ledger, sessions[:10])
     ledger.reset(strategy.name)
     trade(strategy, predictions, bars, ledger, sessions[:20])

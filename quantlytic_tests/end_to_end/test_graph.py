@@ -1,0 +1,299 @@
+"""The asset graph as Dagster sees it: what is declared, what runs report, what sensors and conditions ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from quantlytic_assets.definitions import build_definitions
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.settings import Settings
+from quantlytic_tests.end_to_end.installations import Installed
+from quantlytic_tests.end_to_end.scenarios import bar, publish
+from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
+
+SESSIONS = ["2025-06-30", "2025-07-01", "2025-07-02", "2025-07-03", "2025-07-07", "2025-07-08"]
+MONTHS = [f"{year}-{month:02d}-01" for year, months in ((2017, 12), (2018, 2)) for month in range(1, months + 1)]
+CHAIN = ["clean_bars", "coverage", "bars", "indicators", "labels"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """Runs in this process leave what they tell dbt in the environment; other tests shall not see it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def definitions(base: Installed) -> dg.Definitions:
+    """The graph of the universe that `base` works on."""
+    return build_definitions(base.settings())
+
+
+@pytest.fixture(scope="module")
+def history(base: Installed) -> Iterator[dg.DagsterInstance]:
+    """What Dagster knows of how `base` was built: two range runs and a strategy's."""
+    with dg.DagsterInstance.from_config(str(base.home / "dagster")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def touched(base: Installed, tmp_path: Path) -> Installed:
+    """A copy of `base` that a test may change."""
+    return base.copied_to(tmp_path, with_lake=True, universe=universe(equities_5m=EQUITIES_5M))
+
+
+def graph(definitions: dg.Definitions):
+    """The asset graph of the definitions."""
+    return definitions.get_repository_def().asset_graph
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """What makes a run one over a range of partitions."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def materialized(instance: dg.DagsterInstance, *key: str) -> dict[str, dg.AssetMaterialization]:
+    """Partition to its newest materialization."""
+    records = instance.fetch_materializations(dg.AssetKey(key), limit=1000, ascending=True).records
+    return {record.partition_key: record.asset_materialization for record in records}
+
+
+def test_the_universe_makes_one_set_of_assets_a_dataset_and_a_strategy(definitions: dg.Definitions):
+    found = {key.to_user_string() for key in graph(definitions).materializable_asset_keys}
+    datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in ("raw_bars", *CHAIN)}
+    strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "paper_trades", "performance")}
+    assert found == datasets | strategy
+    for key in graph(definitions).materializable_asset_keys:
+        assert graph(definitions).get(key).group_name == key.path[0]
+
+
+def test_every_asset_is_described_owned_and_of_a_kind(definitions: dg.Definitions):
+    for key in graph(definitions).materializable_asset_keys:
+        node = graph(definitions).get(key)
+        assert len(node.description) > 30, key
+        assert node.owners == ["team:quantlytic"], key
+        assert node.kinds, key
+        if key.path[-1] not in ("model", "performance"):
+            assert "dagster/table_name" in node.metadata or key.path[-1] == "raw_bars", key
+
+
+def test_partitions_are_sessions_for_intraday_data_and_months_for_daily_data(definitions: dg.Definitions):
+    for asset in ("raw_bars", *CHAIN):
+        intraday = graph(definitions).get(dg.AssetKey(["equities_5m", asset])).partitions_def
+        daily = graph(definitions).get(dg.AssetKey(["equities_1d", asset])).partitions_def
+        assert list(intraday.get_partition_keys()) == SESSIONS
+        assert list(daily.get_partition_keys()) == MONTHS
+    for asset in ("model", "predictions", "paper_trades"):
+        steps = graph(definitions).get(dg.AssetKey(["momentum_1d", asset])).partitions_def
+        assert list(steps.get_partition_keys()) == ["2018-01-01", "2018-02-01"]
+    assert graph(definitions).get(dg.AssetKey(["momentum_1d", "performance"])).partitions_def is None
+
+
+def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
+    parents = {
+        key.to_user_string(): {parent.path[-1] for parent in graph(definitions).get(key).parent_keys}
+        for key in graph(definitions).materializable_asset_keys
+    }
+    assert parents["equities_5m/raw_bars"] == set()
+    assert parents["equities_5m/clean_bars"] == {"raw_bars"}
+    assert parents["equities_5m/coverage"] == {"clean_bars"}
+    assert "clean_bars" in parents["equities_5m/bars"]
+    assert parents["equities_5m/indicators"] == parents["equities_5m/labels"] == {"bars"}
+    assert parents["momentum_1d/model"] == {"indicators", "labels"}
+    assert parents["momentum_1d/predictions"] == {"model", "indicators"}
+    assert parents["momentum_1d/paper_trades"] == {"predictions"}
+    assert parents["momentum_1d/performance"] == {"paper_trades"}
+
+
+def test_sensors_are_there_and_switched_off_until_somebody_wants_them(definitions: dg.Definitions):
+    sensors = {sensor.name: sensor for sensor in definitions.get_repository_def().sensor_defs}
+    assert {"equities_5m_bus_sensor", "equities_5m_automation", "momentum_1d_automation"} <= set(sensors)
+    assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
+
+
+@pytest.mark.parametrize("asset", ["raw_bars", *CHAIN])
+def test_a_range_run_reports_one_materialization_a_partition(history: dg.DagsterInstance, asset: str):
+    key = dg.AssetKey(["equities_5m", asset])
+    records = history.fetch_materializations(key, limit=100).records
+    assert sorted(record.partition_key for record in records) == SESSIONS
+
+
+def test_each_partition_of_a_range_run_has_its_own_figures(base: Installed, history: dg.DagsterInstance):
+    tables = {"clean_bars": "clean.bars", "coverage": "clean.coverage"}
+    for asset, table in {**tables, "bars": "features.bars", "indicators": "features.indicators"}.items():
+        rows = base.rows(f"SELECT session, count(*) FROM {table} WHERE dataset = 'equities_5m' GROUP BY ALL").rows()
+        wanted = {session.isoformat(): count for session, count in rows}
+        events = materialized(history, "equities_5m", asset)
+        assert {k: e.metadata["dagster/partition_row_count"].value for k, e in events.items()} == wanted, asset
+    # Two bars of one symbol are missing on the half day, and nothing else.
+    missing = {k: e.metadata["missing_bars"].value for k, e in materialized(history, "equities_5m", "coverage").items()}
+    assert missing == {session: 2 if session == "2025-07-03" else 0 for session in SESSIONS}
+    stored = materialized(history, "equities_5m", "raw_bars")
+    assert all(event.metadata["bytes"].value > 0 and event.metadata["objects"].value == 1 for event in stored.values())
+
+
+def test_the_newest_partition_shows_pictures(history: dg.DagsterInstance):
+    for asset, name in (("clean_bars", "candles"), ("coverage", "heat_map")):
+        newest = materialized(history, "equities_5m", asset)[SESSIONS[-1]]
+        assert "data:image/png" in newest.metadata[name].value
+
+
+def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg.DagsterInstance):
+    key = dg.AssetCheckKey(dg.AssetKey(["equities_5m", "clean_bars"]), "clean_bars_schema")
+    records = history.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    judged = {record.partition: record.event.dagster_event.event_specific_data for record in records}
+    assert sorted(filter(None, judged)) == SESSIONS
+    newest = history.get_latest_storage_id_by_partition(key.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for session in SESSIONS:
+        assert judged[session].passed
+        assert judged[session].target_materialization_data.storage_id == newest[session]
+
+
+def test_the_same_range_can_be_run_and_checked_again(touched: Installed):
+    definitions = build_definitions(touched.settings())
+    job = definitions.resolve_job_def("equities_5m_pipeline")
+    selection = [dg.AssetKey(["equities_5m", "clean_bars"])]
+    with dg.DagsterInstance.from_config(str(touched.home / "dagster")) as instance:
+        for _ in range(2):
+            done = job.execute_in_process(
+                instance=instance, tags=range_tags(SESSIONS[0], SESSIONS[-1]), asset_selection=selection
+            )
+            assert done.success
+        key = dg.AssetCheckKey(selection[0], "clean_bars_schema")
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    assert sorted(filter(None, (record.partition for record in records))) == sorted(3 * SESSIONS)
+
+
+def test_one_bad_partition_costs_only_itself_and_is_named(touched: Installed):
+    bad = "2025-07-02"
+    (stored,) = (touched.home / "archive" / "equities_5m" / f"partition={bad}").glob("*.parquet")
+    stored.chmod(0o644)
+    stored.write_bytes(b"PAR1 this is no Parquet file PAR1")
+    job = build_definitions(touched.settings()).resolve_job_def("equities_5m_pipeline")
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = job.execute_in_process(
+            instance=instance,
+            tags=range_tags(SESSIONS[0], SESSIONS[-1]),
+            asset_selection=[dg.AssetKey(["equities_5m", "clean_bars"])],
+            raise_on_error=False,
+        )
+        good = materialized(instance, "equities_5m", "clean_bars")
+    assert not done.success
+    (failure,) = [event for event in done.all_events if event.event_type_value == "STEP_FAILURE"]
+    said = failure.step_failure_data.user_failure_data
+    assert bad in said.description and said.metadata["failed_partitions"].value == [bad]
+    assert sorted(good) == [session for session in SESSIONS if session != bad]
+    assert all(event.metadata["dagster/partition_row_count"].value > 0 for event in good.values())
+    # The bad session's rows stand as they were.
+    assert touched.rows(f"SELECT * FROM clean.bars WHERE session = DATE '{bad}'").height == 156
+
+
+def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult:
+    """One tick of the bus sensor."""
+    repository = build_definitions(settings).get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        repository_def=repository,
+        resources={"quantlytic": Resources(settings)},
+    ) as context:
+        return repository.get_sensor_def("equities_5m_bus_sensor").evaluate_tick(context)
+
+
+def test_a_sensor_tick_asks_for_one_run_a_range_of_offsets_which_lands_the_sessions_touched(touched: Installed):
+    settings = touched.settings()
+    tuesday, monday = datetime(2025, 7, 1, 14, 0, tzinfo=UTC), datetime(2025, 7, 7, 14, 0, tzinfo=UTC)
+    job = build_definitions(settings).resolve_job_def("equities_5m_landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        quiet = tick(settings, instance, None)
+        assert not quiet.run_requests and quiet.skip_message
+
+        publish(touched, [bar("AAPL", tuesday, 208.0), bar("AAPL", monday, 210.0), bar("SPY", monday, 620.0)])
+        busy = tick(settings, instance, quiet.cursor)
+        (request,) = busy.run_requests
+        assert job.execute_in_process(run_config=request.run_config, instance=instance).success
+        landed = materialized(instance, "equities_5m", "raw_bars")
+        assert {key: event.metadata["rows_landed"].value for key, event in landed.items()} == {
+            "2025-07-01": 1,
+            "2025-07-07": 2,
+        }
+        assert not tick(settings, instance, busy.cursor).run_requests
+        # A sensor that was switched off and has forgotten everything finds it landed all the same.
+        assert not tick(settings, instance, None).run_requests
+
+
+def test_a_repeated_landing_run_writes_nothing_and_reports_the_same(touched: Installed):
+    settings = touched.settings()
+    job = build_definitions(settings).resolve_job_def("equities_5m_landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        publish(touched, [bar("AAPL", datetime(2025, 7, 1, 14, 0, tzinfo=UTC), 208.0)])
+        (request,) = tick(settings, instance, None).run_requests
+        reported = []
+        stored = []
+        for _ in range(2):
+            done = job.execute_in_process(run_config=request.run_config, instance=instance)
+            events = [event.materialization for event in done.get_asset_materialization_events()]
+            reported.append([(event.partition, event.metadata["rows_landed"].value) for event in events])
+            stored.append(touched.fingerprint("archive"))
+    assert reported[0] == reported[1] == [("2025-07-01", 1)]
+    assert stored[0] == stored[1]
+
+
+def test_a_long_backlog_is_cut_into_ranges_without_gap_or_overlap(touched: Installed):
+    settings = Settings(universe=touched.universe_path, home=touched.home, claim_records=3)
+    opens = datetime(2025, 7, 7, 14, 0, tzinfo=UTC)
+    before = Resources(settings).bus.watermarks("bars.equities_5m")[0][1]
+    publish(touched, [bar("AAPL", opens.replace(minute=5 * i), 210.0 + i) for i in range(8)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        requests = tick(settings, instance, None).run_requests
+    ranges = [request.run_config["ops"]["equities_5m_land"]["config"]["ranges"]["0"] for request in requests]
+    assert ranges == [[before, before + 3], [before + 3, before + 6], [before + 6, before + 8]]
+    assert len({request.run_key for request in requests}) == 3
+
+
+def report_all(instance: dg.DagsterInstance, assets: list[str], partitions: list[str]) -> None:
+    """Say of these assets' partitions that they have been materialized now."""
+    for asset in assets:
+        for partition in partitions:
+            event = dg.AssetMaterialization(dg.AssetKey(["equities_5m", asset]), partition=partition)
+            instance.report_runless_asset_event(event)
+
+
+def test_late_data_of_an_old_session_is_followed_downstream_in_that_session_alone(definitions: dg.Definitions):
+    selection = dg.AssetSelection.groups("equities_5m")
+    with dg.DagsterInstance.ephemeral() as instance:
+        report_all(instance, ["raw_bars", *CHAIN], SESSIONS)
+        first = dg.evaluate_automation_conditions(definitions, instance, selection)
+        assert first.total_requested == 0
+        report_all(instance, ["raw_bars"], ["2025-07-01"])
+        second = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=first.cursor)
+        asked = {asset: second.get_requested_partitions(dg.AssetKey(["equities_5m", asset])) for asset in CHAIN}
+        assert asked == {asset: {"2025-07-01"} for asset in CHAIN}
+        assert second.get_requested_partitions(dg.AssetKey(["equities_5m", "raw_bars"])) == set()
+        report_all(instance, CHAIN, ["2025-07-01"])
+        third = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=second.cursor)
+        assert third.total_requested == 0
+
+
+def test_a_dataset_that_goes_on_has_the_running_session_among_its_partitions(tmp_path: Path):
+    today = datetime.now(UTC).date()
+    live = {
+        "calendar": "24/7",
+        "interval": "1h",
+        "first_session": (today - timedelta(days=2)).isoformat(),
+        "vendors": [],
+        "symbols": ["BTC-USD"],
+    }
+    installed = Installed(tmp_path, universe(live_1h=live))
+    keys = graph(build_definitions(installed.settings())).get(dg.AssetKey(["live_1h", "clean_bars"])).partitions_def
+    # Midnight may pass between the two looks at the clock.
+    assert list(keys.get_partition_keys())[-1] in {today.isoformat(), (today + timedelta(days=1)).isoformat()}
