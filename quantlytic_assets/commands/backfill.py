@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from quantlytic_assets import partitions
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
 from quantlytic_assets.definitions import (
     dataset_chain,
@@ -171,9 +172,10 @@ class Backfill:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
         # dbt and others write to standard output; here that belongs to the progress bar and the result.
         log_path = self.installation.settings.directory("logs") / "backfill.log"
-        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log):
+        instance, locks = self.installation.instance, self.installation.run_locks
+        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log), own_run(locks) as lock:
             result = job.with_hooks({advance_progress}).execute_in_process(
-                instance=self.installation.instance, tags=tags, run_config={**config, **_QUIET}, raise_on_error=False
+                instance=instance, tags=tags | lock, run_config={**config, **_QUIET}, raise_on_error=False
             )
         asked = [
             int(event.materialization.metadata["requests"].value)

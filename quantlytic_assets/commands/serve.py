@@ -28,7 +28,8 @@ def run_servers(installation: Installation, out: Console) -> None:
             raise CommandError(f"port {port} on 127.0.0.1 is taken; set QUANTLYTIC_PORT to another one")
     # A wrong universe is reported here, not as a code location that does not load.
     _ = installation.universe
-    installation.prepare_dagster_home()
+    # Opened here first: the two servers would make Dagster's databases at the same time, and one of them would fail.
+    installation.instance.dispose()
     programs = Path(sys.executable).parent
     workspace = str(CHECKOUT / "workspace.yaml")
     logs = installation.settings.directory("logs")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from quantlytic_assets.market_data.indicators import INDICATORS
+
 # Price levels: shown as distance from the close.
 _LEVELS = ("sma_20", "sma_50", "sma_200", "ema_12", "ema_20", "ema_26", "bb_middle", "bb_upper", "bb_lower")
 # Price differences: shown as a share of the close.
@@ -19,25 +21,7 @@ _DIFFERENCES = ("macd", "macd_signal", "macd_hist", "atr_14")
 _RATIOS = ("ret_1", "log_ret_1", "rsi_14", "vol_20")
 
 # What a strategy may list under `features`, in the order the matrix has them.
-FEATURE_COLUMNS: tuple[str, ...] = (
-    "ret_1",
-    "log_ret_1",
-    "sma_20",
-    "sma_50",
-    "sma_200",
-    "ema_12",
-    "ema_20",
-    "ema_26",
-    "rsi_14",
-    "macd",
-    "macd_signal",
-    "macd_hist",
-    "bb_middle",
-    "bb_upper",
-    "bb_lower",
-    "atr_14",
-    "vol_20",
-)
+FEATURE_COLUMNS: tuple[str, ...] = INDICATORS
 
 KEY_COLUMNS: tuple[str, ...] = ("dataset", "symbol", "session", "interval", "open_time", "available_at")
 LABEL_COLUMNS: tuple[str, ...] = ("forward_return", "label", "label_available_at")

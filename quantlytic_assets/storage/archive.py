@@ -137,27 +137,26 @@ class Archive:
         listing = obstore.list(self.store, prefix=f"{dataset}/refused/")
         return sorted(item["path"] for batch in listing for item in batch)
 
-    def _scan(self, paths: Sequence[str]) -> tuple[str, list]:
-        uris = [f"{self.root}/{path}" for path in paths]
-        source = "read_parquet(?, filename = true, file_row_number = true, hive_partitioning = false)"
-        return source, [uris]
+    def _query(self, select: str, paths: Sequence[str], where: str = "true") -> pl.DataFrame:
+        """Columns of the objects' rows; `filename` and `file_row_number` are among what can be selected."""
+        with duckdb.connect(config={"threads": 2}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.execute(
+                f"SELECT {select} FROM read_parquet(?, filename = true, file_row_number = true, "
+                f"hive_partitioning = false) WHERE {where}",
+                [[f"{self.root}/{path}" for path in paths]],
+            ).pl()
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(config={"threads": 2})
-        connection.execute("SET TimeZone = 'UTC'")
-        return connection
+    def _sourced(self, paths: Sequence[str]) -> pl.DataFrame:
+        """All rows, with the object and row that each came from."""
+        source = f"substr(filename, {len(self.root) + 2}) AS source_object, file_row_number AS source_row"
+        return self._query(f"* EXCLUDE (filename, file_row_number), {source}", paths)
 
     def read(self, objects: Sequence[StoredObject]) -> pl.DataFrame:
         """All rows of the objects, as SOURCED_SCHEMA: where each stands in the archive beside it."""
         if not objects:
             return pl.DataFrame(schema=SOURCED_SCHEMA)
-        source, parameters = self._scan([stored.path for stored in objects])
-        with self._connect() as connection:
-            frame = connection.execute(
-                f"SELECT * EXCLUDE (filename, file_row_number), substr(filename, {len(self.root) + 2}) AS source_object,"
-                f" file_row_number AS source_row FROM {source}",
-                parameters,
-            ).pl()
+        frame = self._sourced([stored.path for stored in objects])
         return frame.cast(dict(SOURCED_SCHEMA)).select(SOURCED_SCHEMA.names())
 
     def usable_keys(self, objects: Sequence[StoredObject]) -> pl.DataFrame:
@@ -168,14 +167,13 @@ class Archive:
         schema = {"symbol": pl.String, "open_time": SOURCED_SCHEMA["open_time"]}
         if not objects:
             return pl.DataFrame(schema=schema)
-        source, parameters = self._scan([stored.path for stored in objects])
-        with self._connect() as connection:
-            frame = connection.execute(
-                f"SELECT DISTINCT symbol, open_time FROM {source} WHERE least(open, high, low, close) > 0 AND volume >= 0"
-                " AND open IS NOT NULL AND high IS NOT NULL AND low IS NOT NULL AND close IS NOT NULL"
-                " AND high >= greatest(open, close) * (1 - 1e-9) AND low <= least(open, close) * (1 + 1e-9)",
-                parameters,
-            ).pl()
+        frame = self._query(
+            "DISTINCT symbol, open_time",
+            [stored.path for stored in objects],
+            "least(open, high, low, close) > 0 AND volume >= 0 "
+            "AND open IS NOT NULL AND high IS NOT NULL AND low IS NOT NULL AND close IS NOT NULL "
+            "AND high >= greatest(open, close) * (1 - 1e-9) AND low <= least(open, close) * (1 + 1e-9)",
+        )
         return frame.cast(schema)
 
     def read_refused(self, dataset: str, paths: Sequence[str]) -> pl.DataFrame:
@@ -184,14 +182,7 @@ class Archive:
             return pl.DataFrame(
                 schema={**REFUSED_SCHEMA, "dataset": pl.String, "source_object": pl.String, "source_row": pl.Int64}
             )
-        source, parameters = self._scan(paths)
-        with self._connect() as connection:
-            frame = connection.execute(
-                f"SELECT * EXCLUDE (filename, file_row_number), substr(filename, {len(self.root) + 2}) AS source_object,"
-                f" file_row_number AS source_row FROM {source}",
-                parameters,
-            ).pl()
-        return frame.with_columns(pl.lit(dataset).alias("dataset"))
+        return self._sourced(paths).with_columns(pl.lit(dataset).alias("dataset"))
 
 
 def local_archive(root: str) -> Archive:

@@ -249,25 +249,20 @@ def test_sql_refuses_everything_that_writes(base: Installed, tmp_path: Path):
     target = tmp_path / "out.csv"
     writes = [
         "DELETE FROM clean.bars",
-        "UPDATE clean.bars SET close = 1",
         "INSERT INTO clean.sessions SELECT * FROM clean.sessions",
-        "DROP TABLE clean.bars",
         "CREATE TABLE clean.mine AS SELECT 1",
-        "CREATE TEMP TABLE mine AS SELECT 1",
         f"COPY (SELECT 1) TO '{target}'",
+        # Explaining this way carries it out.
         f"EXPLAIN ANALYZE COPY (SELECT 1) TO '{target}'",
-        "EXPLAIN ANALYZE DELETE FROM clean.bars",
+        f"/* no more */ EXPLAIN (ANALYZE, FORMAT json) COPY (SELECT 1) TO '{target}'",
         f"ATTACH '{target}' AS other",
-        "SELECT 1; SELECT 2",
         "SELECT 1; DELETE FROM clean.bars",
-        "PRAGMA database_list; SELECT 1",
         "SET memory_limit = '9GB'",
         "",
     ]
     before = base.fingerprint("lake")
     found = base.run_all([["sql", query] for query in writes])
-    assert {query: done.code for query, done in zip(writes, found, strict=True) if done.code not in (1, 2)} == {}
-    assert [done.code for query, done in zip(writes, found, strict=True) if not query.startswith("EXPLAIN")] == [2] * 13
+    assert {query: done.code for query, done in zip(writes, found, strict=True) if done.code != 2} == {}
     assert all("Traceback" not in done.err and done.err.strip() for done in found)
     assert not target.exists()
     assert base.fingerprint("lake") == before

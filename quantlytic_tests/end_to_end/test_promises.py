@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import polars as pl
 import pytest
 
@@ -109,6 +110,22 @@ def test_each_bus_record_is_archived_once_after_kills(killed: Outcome):
     paths = list((killed.installed.home / "archive").rglob("partition=*/*.parquet"))
     offsets = pl.concat(pl.read_parquet(path, columns=["bus_offset"]) for path in paths)["bus_offset"].sort()
     assert offsets.to_list() == list(range(len(offsets)))
+
+
+def statuses(installed: Installed) -> list[dg.DagsterRunStatus]:
+    """How Dagster says that each run ended, oldest first."""
+    with dg.DagsterInstance.from_config(str(installed.home / "dagster")) as instance:
+        return [run.status for run in reversed(instance.get_runs())]
+
+
+def test_a_killed_run_does_not_count_as_running_for_good(killed: Outcome):
+    found = statuses(killed.installed)
+    assert found.count(dg.DagsterRunStatus.FAILURE) == len(killed.noted["killed in"])
+    assert set(found) == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
+
+
+def test_a_command_takes_no_living_run_of_another_one_for_killed(twice_at_once: Outcome):
+    assert statuses(twice_at_once.installed) == [dg.DagsterRunStatus.SUCCESS] * 2
 
 
 def test_two_backfills_of_the_same_sessions_at_once_corrupt_nothing(base: Installed, twice_at_once: Outcome):
