@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/quantlytic demo $(if $(filter 0,$(SERVE)),--no-serve,)
 
 test: install
-	$(BIN)/python -m pytest quantlytic_tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Prints times as ratios to a named baseline of the same run.
 bench: install
