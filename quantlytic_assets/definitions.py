@@ -20,7 +20,7 @@ from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
 from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_upstream
-from quantlytic_assets.checks.clean_bars_check import clean_bars_check
+from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
@@ -94,7 +94,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     )
     return dg.Definitions(
         assets=assets,
-        asset_checks=[clean_bars_check(dataset, partitions_def)],
+        asset_checks=schema_checks(dataset, partitions_def),
         jobs=[landing, pipeline],
         sensors=[
             bus_sensor(dataset, landing, settings.claim_records),

@@ -1,6 +1,6 @@
-"""The asset check on `<dataset>/clean_bars`: the rows that stand in the lake, against the pandera schema.
+"""The asset checks on what cleaning and coverage wrote: the rows that stand in the lake, against pandera schemas.
 
-The schema is in `schemas`. Each partition gets an evaluation of its own, which a run over a range would not give.
+The schemas are in `schemas`. Each partition gets an evaluation of its own, which a run over a range would not give.
 """
 
 import dagster as dg
@@ -8,22 +8,32 @@ import polars as pl
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
-from quantlytic_assets.checks.schemas import CLEAN_BARS, failures
+from quantlytic_assets.assets.coverage import coverage_key
+from quantlytic_assets.checks.schemas import CLEAN_BARS, COVERAGE, QUARANTINE, TableSchema, failures
 from quantlytic_assets.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe import Dataset
 
-_NAME = "clean_bars_schema"
+
+def schema_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+    """The checks of a dataset, one a table: `clean_bars_schema`, `quarantine_schema` and `coverage_schema`."""
+    return [
+        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "clean_bars_schema", CLEAN_BARS),
+        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "quarantine_schema", QUARANTINE),
+        _schema_check(dataset, partitions_def, coverage_key(dataset), "coverage_schema", COVERAGE),
+    ]
 
 
-def clean_bars_check(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
-    """The check factory; severity is an error, for cleaning promises that no such row gets through."""
+def _schema_check(
+    dataset: Dataset, partitions_def: dg.PartitionsDefinition, key: dg.AssetKey, name: str, table: TableSchema
+) -> dg.AssetChecksDefinition:
+    """Severity is an error, for the asset promises that no such row gets into its table."""
 
     @dg.asset_check(
-        asset=clean_bars_key(dataset),
-        name=_NAME,
+        asset=key,
+        name=name,
         partitions_def=partitions_def,
-        description="Types, positive and consistent prices, one bar a symbol and open time, as clean.bars promises.",
+        description=f"Types, values and keys of the rows of {table.name}, as its schema promises them.",
         required_resource_keys={"quantlytic"},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -32,13 +42,13 @@ def clean_bars_check(dataset: Dataset, partitions_def: dg.PartitionsDefinition) 
         failed: dict[str, int] = {}
         cases: list[pl.DataFrame] = []
         for window in windows(dataset, run.partition_keys, partitions_at_once(dataset)):
-            found = _failures(resources, dataset, window)
+            found = _failures(resources, dataset, window, table)
             if len(found):
                 cases.append(found)
-                for key, count in found.group_by("partition").agg(pl.col("failures").sum()).iter_rows():
-                    failed[key] = failed.get(key, 0) + count
+                for partition, count in found.group_by("partition").agg(pl.col("failures").sum()).iter_rows():
+                    failed[partition] = failed.get(partition, 0) + count
         if len(run.partition_keys) > 1:
-            _report_each(context, dataset, failed)
+            _report_each(context, key, name, failed)
         shown = pl.concat(cases).head(50).write_json() if cases else "[]"
         return dg.AssetCheckResult(
             passed=not failed,
@@ -48,21 +58,20 @@ def clean_bars_check(dataset: Dataset, partitions_def: dg.PartitionsDefinition) 
     return check
 
 
-def _failures(resources: Resources, dataset: Dataset, window: Window) -> pl.DataFrame:
+def _failures(resources: Resources, dataset: Dataset, window: Window, table: TableSchema) -> pl.DataFrame:
     condition, parameters = window.condition()
     rows = resources.lake.query(
-        f"SELECT * FROM clean.bars WHERE dataset = ? AND {condition}", [dataset.name, *parameters]
+        f"SELECT * FROM {table.name} WHERE dataset = ? AND {condition}", [dataset.name, *parameters]
     )
-    return failures(with_partition(rows, dataset), CLEAN_BARS)
+    return failures(with_partition(rows, dataset), table)
 
 
-def _report_each(context: dg.AssetCheckExecutionContext, dataset: Dataset, failed: dict[str, int]) -> None:
+def _report_each(context: dg.AssetCheckExecutionContext, key: dg.AssetKey, name: str, failed: dict[str, int]) -> None:
     """One evaluation a partition, tied to the materialization it judged.
 
     As events of this run: of evaluations reported without one Dagster keeps a partition's first and refuses the next.
     """
     run = context.op_execution_context
-    key = clean_bars_key(dataset)
     newest = run.instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
     for partition in run.partition_keys:
         if partition not in newest:
@@ -70,7 +79,7 @@ def _report_each(context: dg.AssetCheckExecutionContext, dataset: Dataset, faile
         run.log_event(
             dg.AssetCheckEvaluation(
                 asset_key=key,
-                check_name=_NAME,
+                check_name=name,
                 passed=partition not in failed,
                 metadata={"failures": failed.get(partition, 0)},
                 target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
