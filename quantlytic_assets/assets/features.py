@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
+from packaging.version import Version
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key
 from quantlytic_assets.assets.coverage import coverage_key
@@ -42,9 +44,17 @@ def dbt_project() -> DbtProject:
     return project
 
 
+class _InstalledDbt(DbtCliResource):
+    """dbt of this environment, whose version is known: running the program to ask for it costs each run two seconds."""
+
+    @cached_property
+    def _cli_version(self) -> Version:
+        return Version(version("dbt-core"))
+
+
 def dbt_resource(project: DbtProject) -> DbtCliResource:
     """dbt as installed beside this Python, whatever the PATH says."""
-    return DbtCliResource(
+    return _InstalledDbt(
         project_dir=project, dbt_executable=str(Path(sys.executable).parent / "dbt"), global_config_flags=["--no-use-colors"]
     )
 

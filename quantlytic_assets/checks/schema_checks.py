@@ -16,16 +16,15 @@ from quantlytic_assets.universe import Dataset
 
 
 def schema_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
-    """The checks of a dataset, one a table: `clean_bars_schema`, `quarantine_schema` and `coverage_schema`."""
+    """The checks of a dataset, one an asset: `clean_bars_schema` (kept and quarantined rows) and `coverage_schema`."""
     return [
-        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "clean_bars_schema", CLEAN_BARS),
-        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "quarantine_schema", QUARANTINE),
-        _schema_check(dataset, partitions_def, coverage_key(dataset), "coverage_schema", COVERAGE),
+        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "clean_bars_schema", [CLEAN_BARS, QUARANTINE]),
+        _schema_check(dataset, partitions_def, coverage_key(dataset), "coverage_schema", [COVERAGE]),
     ]
 
 
 def _schema_check(
-    dataset: Dataset, partitions_def: dg.PartitionsDefinition, key: dg.AssetKey, name: str, table: TableSchema
+    dataset: Dataset, partitions_def: dg.PartitionsDefinition, key: dg.AssetKey, name: str, tables: list[TableSchema]
 ) -> dg.AssetChecksDefinition:
     """Severity is an error, for the asset promises that no such row gets into its table."""
 
@@ -33,7 +32,7 @@ def _schema_check(
         asset=key,
         name=name,
         partitions_def=partitions_def,
-        description=f"Types, values and keys of the rows of {table.name}, as its schema promises them.",
+        description=f"Types, values and keys of the rows of {' and '.join(table.name for table in tables)}.",
         required_resource_keys={"quantlytic"},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -42,7 +41,7 @@ def _schema_check(
         failed: dict[str, int] = {}
         cases: list[pl.DataFrame] = []
         for window in windows(dataset, run.partition_keys, partitions_at_once(dataset)):
-            found = _failures(resources, dataset, window, table)
+            found = pl.concat([_failures(resources, dataset, window, table) for table in tables])
             if len(found):
                 cases.append(found)
                 for partition, count in found.group_by("partition").agg(pl.col("failures").sum()).iter_rows():

@@ -1,32 +1,82 @@
-"""The installation that the end-to-end tests share: built once for a test run, however many workers it has."""
+"""The installations that the end-to-end tests share.
+
+Building one takes a quarter of a minute and more. Those that the collected tests ask for are begun together, two at
+a time, when the first of them is wanted; a run of a single test builds only what it needs.
+"""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from filelock import FileLock
 
-from quantlytic_tests.end_to_end.installations import Installed
-from quantlytic_tests.end_to_end.scenarios import BASE, built
+from quantlytic_tests.end_to_end import scenarios
+from quantlytic_tests.end_to_end.installations import Crew, Installed
+from quantlytic_tests.end_to_end.scenarios import Outcome
+
+_FROM_NOTHING = {"killed": scenarios.killed, "session_by_session": scenarios.session_by_session}
+_FROM_NOTHING_LAST = {"twice_at_once": scenarios.twice_at_once}
+_FROM_BASE = {"late": scenarios.late, "rebuilt": scenarios.rebuilt, "fed": scenarios.fed}
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """All scenarios that the collected tests name, begun."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    working = Crew()
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("base", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)}
+    if wanted & {"base", *_FROM_BASE}:
+        working.begin("base", lambda: scenarios.built(roots["base"]))
+    for name, work in _FROM_NOTHING.items():
+        if name in wanted:
+            working.begin(name, lambda work=work, name=name: work(roots[name]))
+    for name, work in _FROM_BASE.items():
+        if name in wanted:
+            working.begin(name, lambda work=work, name=name: work(roots[name], working.outcome("base")))
+    for name, work in _FROM_NOTHING_LAST.items():
+        if name in wanted:
+            working.begin(name, lambda work=work, name=name: work(roots[name]))
+    yield working
+    working.end()
+
+
+@pytest.fixture(scope="session")
+def base(crew: Crew) -> Installed:
     """`scenarios.built`; tests only read it."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Each worker has a directory of its own below the one of the run.
-        root = root.parent
-    return _once(root / "base_installation")
+    return crew.outcome("base")
 
 
-def _once(root: Path) -> Installed:
-    with FileLock(root.with_suffix(".lock")):
-        done = root / "built"
-        if done.exists():
-            return Installed(root, BASE)
-        installed = built(root)
-        done.touch()
-        return installed
+@pytest.fixture(scope="session")
+def rebuilt(crew: Crew) -> Outcome:
+    """`scenarios.rebuilt`."""
+    return crew.outcome("rebuilt")
+
+
+@pytest.fixture(scope="session")
+def session_by_session(crew: Crew) -> Outcome:
+    """`scenarios.session_by_session`."""
+    return crew.outcome("session_by_session")
+
+
+@pytest.fixture(scope="session")
+def killed(crew: Crew) -> Outcome:
+    """`scenarios.killed`."""
+    return crew.outcome("killed")
+
+
+@pytest.fixture(scope="session")
+def twice_at_once(crew: Crew) -> Outcome:
+    """`scenarios.twice_at_once`."""
+    return crew.outcome("twice_at_once")
+
+
+@pytest.fixture(scope="session")
+def fed(crew: Crew) -> Outcome:
+    """`scenarios.fed`."""
+    return crew.outcome("fed")
+
+
+@pytest.fixture(scope="session")
+def late(crew: Crew) -> Outcome:
+    """`scenarios.late`."""
+    return crew.outcome("late")

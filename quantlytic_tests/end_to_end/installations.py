@@ -273,8 +273,9 @@ class Crew:
         self._begun: dict[str, Any] = {}
 
     def begin(self, name: str, work: Callable[[], Any]) -> None:
-        """Begin a piece of work as soon as there is a hand free."""
-        self._begun[name] = self._pool.submit(work)
+        """Begin a piece of work, once."""
+        if name not in self._begun:
+            self._begun[name] = self._pool.submit(work)
 
     def outcome(self, name: str) -> Any:
         """What the work came to; its exception is raised here."""

@@ -39,12 +39,9 @@ class Outcome:
     noted: dict[str, object] = field(default_factory=dict)
 
 
-BASE = universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D)
-
-
 def built(root: Path) -> Installed:
     """An intraday and a daily dataset with a strategy, backfilled at the same time by two processes."""
-    installed = Installed(root, BASE)
+    installed = Installed(root, universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D))
     for done in installed.run_all([["backfill", "equities_5m"], ["backfill", "equities_1d"]]):
         done.expect(0)
     return installed
@@ -96,15 +93,14 @@ def killed(root: Path) -> Outcome:
         ("equities_1d__clean_bars", 0.6, "equities_1d"),
         ("equities_1d__coverage", 0.4, "equities_1d"),
         ("equities_1d__features", 5.0, "equities_1d"),
-        ("momentum_1d__model", 2.0, "equities_1d"),
-        ("momentum_1d__predictions", 0.3, "momentum_1d"),
-        ("momentum_1d__paper_trades", 0.3, "momentum_1d"),
+        ("momentum_1d__model", 3.0, "equities_1d"),
+        ("momentum_1d__predictions", 1.0, "momentum_1d"),
+        ("momentum_1d__paper_trades", 1.0, "momentum_1d"),
     ]
     outcome.noted["killed in"] = [
         step for step, most, name in kills if installed.kill_in(step, moment.uniform(0, most), "backfill", name)
     ]
-    # The dataset was finished by the run that was killed while it trained.
-    outcome.done["again"] = installed.run("backfill", "momentum_1d")
+    outcome.done["again"] = installed.run("backfill", "equities_1d")
     return outcome
 
 

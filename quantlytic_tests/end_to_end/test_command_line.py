@@ -78,6 +78,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(empty: Installed):
     file.write_text("time,open,high,low,close,volume\n2025-06-30T14:00:00Z,1,2,1,2,3\n")
     mine = ["import", str(file), "--dataset", "equities_5m", "--symbol", "AAPL"]
     wrong = {
+        ("backfil",): "backfil",
         ("backfill",): "DATASET|STRATEGY",
         ("backfill", "nothing"): "there are: equities_5m",
         ("backfill", "equities_5m", "--symbols", "AAPL,NOPE"): "NOPE",
@@ -86,10 +87,13 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(empty: Installed):
         ("backfill", "equities_5m", "--from", "July"): "July",
         ("gaps", "nothing"): "there are: equities_5m",
         ("replay", "nothing"): "there are: equities_5m",
+        ("replay", "equities_5m", "--speed", "0"): "--speed",
         ("sql", "SELECT 1", "--format", "xml"): "xml",
         ("import", str(empty.root / "none.csv"), "--dataset", "equities_5m", "--symbol", "AAPL"): "is not a file",
+        (*mine[:3], "nothing", *mine[4:]): "there are: equities_5m",
         (*mine, "--columns", "time"): "time=",
         (*mine, "--label", "middle"): "middle",
+        (*mine, "--adjustment", "dividends"): "dividends",
         (*mine, "--time-zone", "Mars/Olympus"): "Mars/Olympus",
     }
     found = empty.run_all([list(arguments) for arguments in wrong])

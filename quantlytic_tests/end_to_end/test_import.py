@@ -26,7 +26,7 @@ MINE = {
     "last_session": "2025-03-11",
     "vendors": [],
     "feature_intervals": ["5m"],
-    "symbols": ["MESS", "PARQ", "FEAT", "ZONE", "TWICE", "EPOCH"],
+    "symbols": ["MESS", "PARQ", "FEAT", "ENDS", "ZONE", "MIXED", "TWICE", "NAMES", "EPOCH"],
 }
 MINE_DAILY = {
     "calendar": "XNYS",
@@ -112,27 +112,34 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Imports:
     opens = datetime(2025, 3, 7, 14, 30, tzinfo=UTC)
     table(opens, opens + timedelta(minutes=5)).write_parquet(root / "parquet.txt")
     table(opens, opens + timedelta(minutes=5)).write_ipc(root / "feather.csv")
+    (root / "ends.csv").write_text(f"{HEADER}\n{FRIDAY}T14:35:00Z,10,12,9,11,100\n")
     (root / "zone.csv").write_text(
-        f"{HEADER}\n{FRIDAY} 09:30,10,12,9,11,100\n{FRIDAY}T09:35:00-05:00,10,12,9,11,100\n"
-        f"2025-03-09 02:30,10,12,9,11,100\n{MONDAY} 09:30,10,12,9,11,100\n"
+        f"{HEADER}\n{FRIDAY} 09:30,10,12,9,11,100\n2025-03-09 02:30,10,12,9,11,100\n{MONDAY} 09:30,10,12,9,11,100\n"
+    )
+    (root / "mixed.csv").write_text(
+        f"{HEADER}\n{FRIDAY}T09:30:00-05:00,10,12,9,11,100\n{FRIDAY} 09:35:00,10,12,9,11,100\n"
     )
     (root / "twice.csv").write_text("\n".join([HEADER, *GOOD[:4]]))
+    (root / "names.csv").write_text(f"tag;o;h;l;c;v\n{FRIDAY}T14:30Z;10;12;9;11;100\n")
     stamp = int(opens.timestamp())
     (root / "epoch.csv").write_text(
-        f"tag;o;h;l;c;v\n{stamp};10;12;9;11;100\n{stamp + 300}000;1;2;1;2;3\n{stamp + 600}000000;1;2;1;2;3\n"
-        f"{stamp + 900}000000000;1;2;1;2;3\n"
+        f"{HEADER}\n{stamp},1,2,1,2,3\n{stamp + 300}000,1,2,1,2,3\n{stamp + 600}000000,1,2,1,2,3\n"
+        f"{stamp + 900}000000000,1,2,1,2,3\n"
     )
     (root / "days.csv").write_text(
         f"Date,Open,High,Low,Close,Volume\n{FRIDAY},10,12,9,11,100\n{MONDAY},11,13,10,12,100\n"
     )
     files = {
         "MESS": ["mess.csv"],
-        "PARQ": ["parquet.txt", "--label", "end", "--adjustment", "split"],
+        "PARQ": ["parquet.txt"],
         "FEAT": ["feather.csv"],
+        "ENDS": ["ends.csv", "--label", "end", "--adjustment", "split"],
         "ZONE": ["zone.csv", "--time-zone", "America/New_York"],
+        "MIXED": ["mixed.csv", "--time-zone", "America/New_York"],
         "TWICE": ["twice.csv"],
         "TWICE again": ["twice.csv"],
-        "EPOCH": ["epoch.csv", "--columns", "time=tag,open=o,high=h,low=l,close=c,volume=v"],
+        "NAMES": ["names.csv", "--columns", "time=tag,open=o,high=h,low=l,close=c,volume=v"],
+        "EPOCH": ["epoch.csv"],
         "STRANGER": ["twice.csv"],
     }
     commands = {
@@ -153,7 +160,7 @@ def test_each_import_says_how_many_rows_were_read_accepted_and_refused(imports: 
         done.expect(0)
     everything = len(GOOD) + 1 + len(REPEATED) + len(TEXT) + len(WRONG) + len(CONFLICTING)
     assert counts(imports.done["MESS"]) == (everything, everything - len(TEXT), len(TEXT))
-    wanted = {name: (2, 2, 0) for name in ("PARQ", "FEAT", "DAYS")} | {"ZONE": (4, 3, 1), "EPOCH": (4, 4, 0)}
+    wanted = {name: (2, 2, 0) for name in ("PARQ", "FEAT", "MIXED", "DAYS")} | {"ZONE": (3, 2, 1), "EPOCH": (4, 4, 0)}
     assert {name: counts(imports.done[name]) for name in wanted} == wanted
 
 
@@ -204,41 +211,42 @@ def test_nothing_is_lost(imports: Imports):
 
 def test_files_are_known_by_content_not_by_name(imports: Imports):
     opens = datetime(2025, 3, 7, 14, 30, tzinfo=UTC)
-    feather = imports.bars("FEAT").select("open_time", "close")
-    assert feather.rows() == [(opens, 11.0), (opens + timedelta(minutes=5), 12.0)]
-    assert imports.bars("PARQ").height == 1
+    for symbol in ("PARQ", "FEAT"):
+        bars = imports.bars(symbol)
+        assert bars.select("open_time", "close").rows() == [(opens, 11.0), (opens + timedelta(minutes=5), 12.0)]
 
 
 def test_times_that_mark_the_end_are_turned_into_starts(imports: Imports):
-    # The first one marks the open of the session: its bar began before that.
-    (row,) = imports.bars("PARQ").to_dicts()
+    (row,) = imports.bars("ENDS").to_dicts()
     assert row["open_time"] == datetime(2025, 3, 7, 14, 30, tzinfo=UTC)
     assert row["close_time"] == datetime(2025, 3, 7, 14, 35, tzinfo=UTC)
-    assert row["close"] == 12.0 and row["adjustment"] == "split"
-    (early,) = imports.quarantine("PARQ").to_dicts()
-    assert early["reason"] == "out_of_session" and early["open_time"] == datetime(2025, 3, 7, 14, 25, tzinfo=UTC)
+    assert row["adjustment"] == "split"
 
 
-def test_naive_times_follow_the_zone_over_a_clock_change_and_those_with_an_offset_follow_that(imports: Imports):
+def test_naive_times_follow_the_zone_over_a_clock_change_and_a_skipped_one_is_refused(imports: Imports):
     bars = imports.bars("ZONE")
     assert bars["open_time"].to_list() == [
         datetime(2025, 3, 7, 14, 30, tzinfo=UTC),
-        datetime(2025, 3, 7, 14, 35, tzinfo=UTC),
         datetime(2025, 3, 10, 13, 30, tzinfo=UTC),
     ]
-    assert bars["session"].to_list() == [FRIDAY, FRIDAY, MONDAY]
-
-
-def test_a_time_that_the_clocks_skipped_is_refused(imports: Imports):
+    assert bars["session"].to_list() == [FRIDAY, MONDAY]
     (row,) = imports.quarantine("ZONE").to_dicts()
-    assert row["reason"] == "time_skipped_by_clock_change" and row["raw"].startswith("line 4: 2025-03-09 02:30")
+    assert row["reason"] == "time_skipped_by_clock_change" and row["raw"].startswith("line 3: 2025-03-09 02:30")
 
 
-def test_columns_of_other_names_and_epochs_of_four_units_are_read(imports: Imports):
+def test_offsets_beside_naive_times_are_read_when_the_zone_is_given(imports: Imports):
     opens = datetime(2025, 3, 7, 14, 30, tzinfo=UTC)
-    bars = imports.bars("EPOCH")
-    assert bars["open_time"].to_list() == [opens + timedelta(minutes=5 * i) for i in range(4)]
-    assert bars.select("open", "high", "low", "close", "volume").row(0) == (10, 12, 9, 11, 100)
+    assert imports.bars("MIXED")["open_time"].to_list() == [opens, opens + timedelta(minutes=5)]
+
+
+def test_columns_of_other_names_and_delimiters_are_mapped(imports: Imports):
+    (row,) = imports.bars("NAMES").to_dicts()
+    assert [row[name] for name in ("open", "high", "low", "close", "volume")] == [10, 12, 9, 11, 100]
+
+
+def test_epochs_in_seconds_to_nanoseconds_are_told_apart(imports: Imports):
+    opens = datetime(2025, 3, 7, 14, 30, tzinfo=UTC)
+    assert imports.bars("EPOCH")["open_time"].to_list() == [opens + timedelta(minutes=5 * i) for i in range(4)]
 
 
 def test_the_same_file_twice_changes_nothing_but_the_archive(imports: Imports):
