@@ -139,6 +139,24 @@ def replay(
 
 
 @app.command()
+def feed(market: Annotated[str, typer.Argument(help="A dataset with a `feed:` in the universe.")]) -> None:
+    """Take a live feed's trades and bars onto the bus until interrupted."""
+    from quantlytic_assets.commands.feed import run_feed
+
+    run_feed(_installation, out, market)
+
+
+@app.command()
+def metrics(
+    port: Annotated[int | None, typer.Option(help="Default: QUANTLYTIC_METRICS_PORT, else 9464.")] = None,
+) -> None:
+    """Serve figures for Prometheus on 127.0.0.1 until interrupted."""
+    from quantlytic_assets.commands.metrics import run_metrics
+
+    run_metrics(_installation, out, port or _installation.settings.metrics_port)
+
+
+@app.command()
 def gaps(dataset: Annotated[str | None, typer.Argument()] = None, as_json: _Json = False) -> None:
     """What is missing, and why."""
     from quantlytic_assets.commands.inspection import show_gaps

@@ -21,7 +21,7 @@ from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_b
 from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_upstream
 from quantlytic_assets.checks.schema_checks import schema_checks
-from quantlytic_assets.resources import Resources
+from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
 
@@ -97,7 +97,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
         asset_checks=schema_checks(dataset, partitions_def),
         jobs=[landing, pipeline],
         sensors=[
-            bus_sensor(dataset, landing, settings.claim_records),
+            bus_sensor(dataset, landing, 5 * settings.claim_records),
             dg.AutomationConditionSensorDefinition(
                 f"{dataset.name}_automation",
                 target=dg.AssetSelection.groups(dataset.name),
@@ -176,7 +176,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """
     universe = load_universe(settings.universe)
     _check_history(universe)
-    resources = Resources(settings)
+    resources = make_resources(settings)
     # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.
     warnings.simplefilter("ignore", dg.BetaWarning)
     warnings.simplefilter("ignore", dg.PreviewWarning)

@@ -1,21 +1,27 @@
 """The concrete parts behind each profile: bus, archive, lake, state, models, made on first use from the settings.
 
-Which part an asset gets is said in `definitions`; nothing else may know which profile runs.
+Which part an asset gets is said in `definitions`; nothing else may know which profile runs. What a profile needs of
+Dagster itself (its home's configuration) is `dagster_environment`.
 """
 
 from __future__ import annotations
 
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.learning.registry import ModelStore
 from quantlytic_assets.partitions import archive_keys
-from quantlytic_assets.settings import Settings
-from quantlytic_assets.storage.archive import Archive, local_archive
+from quantlytic_assets.settings import CHECKOUT, Settings
+from quantlytic_assets.storage.archive import Archive, local_archive, s3_archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.bus import Bus, LocalBus
-from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
+from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
 from quantlytic_assets.storage.landing import Lander
+from quantlytic_assets.storage.object_store import S3Place
+from quantlytic_assets.storage.postgres import ensure_database
 from quantlytic_assets.trading.ledger import Ledger
 from quantlytic_assets.universe import Dataset
 from quantlytic_assets.vendors.protocol import Vendor
@@ -23,7 +29,9 @@ from quantlytic_assets.vendors.registry import make_vendor
 
 
 class Resources:
-    """Everything of one installation, each part opened when it is first asked for."""
+    """Everything of one installation, each part opened when it is first asked for. Embedded: no server at all."""
+
+    dagster_yaml = CHECKOUT / "dagster.yaml"
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -41,7 +49,7 @@ class Resources:
     @cached_property
     def lake(self) -> Lake:
         """The tables."""
-        return Lake(self.settings.directory("lake"), self.settings.duckdb_memory, self.settings.duckdb_threads)
+        return local_lake(self.settings.directory("lake"), self.settings.duckdb_memory, self.settings.duckdb_threads)
 
     @cached_property
     def state_url(self) -> str:
@@ -64,6 +72,10 @@ class Resources:
         home = self.settings.directory("mlflow")
         return ModelStore(f"sqlite:///{home / 'mlflow.db'}", str(home / "artifacts"))
 
+    def dagster_environment(self) -> dict[str, str]:
+        """What `dagster_yaml` reads from the environment, beside the settings; made ready where it must be."""
+        return {}
+
     @lru_cache  # noqa: B019 - one Resources lives as long as its process
     def vendor(self, name: str) -> Vendor:
         """A vendor by its name in the universe."""
@@ -79,3 +91,101 @@ class Resources:
         """What fetches and lands a dataset."""
         vendors = [self.vendor(name) for name in dataset.vendors]
         return Ingest(dataset, vendors, self.archive, self.attempts, self.lander(dataset))
+
+
+class ServiceResources(Resources):
+    """The same parts on Kafka, an S3 store and Postgres. Local directories keep only logs, reports and dbt's files."""
+
+    dagster_yaml = CHECKOUT / "deploy" / "dagster.services.yaml"
+
+    @cached_property
+    def bus(self) -> Bus:
+        """See `Resources.bus`."""
+        settings = self.settings
+        security: dict[str, Any] = {"security_protocol": settings.kafka_security}
+        if settings.kafka_security.startswith("SASL"):
+            security |= {
+                "sasl_mechanism": "SCRAM-SHA-512",
+                "sasl_plain_username": settings.kafka_user,
+                "sasl_plain_password": settings.kafka_password.get_secret_value() if settings.kafka_password else None,
+            }
+        place = KafkaPlace(
+            servers=settings.kafka,
+            namespace=settings.namespace,
+            partitions=settings.kafka_partitions,
+            replication=settings.kafka_replication,
+            bars_retention_hours=settings.kafka_bars_retention_hours,
+            ticks_retention_hours=settings.kafka_ticks_retention_hours,
+            security=security,
+        )
+        return KafkaBus(place)
+
+    @cached_property
+    def bucket(self) -> S3Place:
+        """The bucket of everything, made if the store does not have it yet."""
+        settings = self.settings
+        place = S3Place(
+            bucket=settings.s3_bucket,
+            prefix=settings.namespace,
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            access_key=settings.s3_access_key.get_secret_value(),
+            secret_key=settings.s3_secret_key.get_secret_value(),
+        )
+        place.make_bucket()
+        return place
+
+    @property
+    def _extensions(self) -> Path:
+        return self.settings.directory("lake") / "extensions"
+
+    @cached_property
+    def archive(self) -> Archive:
+        """See `Resources.archive`."""
+        return s3_archive(self.bucket, self._extensions)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """See `Resources.lake`."""
+        settings = self.settings
+        connection = {
+            "host": settings.postgres_host,
+            "port": str(settings.postgres_port),
+            "user": settings.postgres_user,
+            "password": settings.postgres_password.get_secret_value(),
+            "database": settings.database("lake"),
+        }
+        place = ServicesPlace(settings.postgres_url("lake"), connection, self.bucket)
+        return Lake(place, settings.directory("lake"), settings.duckdb_memory, settings.duckdb_threads)
+
+    def _database(self, part: str) -> str:
+        url = self.settings.postgres_url(part)
+        ensure_database(url)
+        return url
+
+    @cached_property
+    def state_url(self) -> str:
+        """See `Resources.state_url`."""
+        return self._database("state")
+
+    @cached_property
+    def models(self) -> ModelStore:
+        """See `Resources.models`."""
+        return ModelStore(self._database("mlflow"), self.bucket.url("mlflow"))
+
+    def dagster_environment(self) -> dict[str, str]:
+        """See `Resources.dagster_environment`."""
+        self._database("dagster")
+        return {
+            "QUANTLYTIC_DAGSTER_DATABASE": self.settings.database("dagster"),
+            "QUANTLYTIC_POSTGRES_HOST": self.settings.postgres_host,
+            "QUANTLYTIC_POSTGRES_PORT": str(self.settings.postgres_port),
+            "QUANTLYTIC_POSTGRES_USER": self.settings.postgres_user,
+            "QUANTLYTIC_S3_BUCKET": self.bucket.bucket,
+            "QUANTLYTIC_LOGS_PREFIX": "/".join(part for part in (self.settings.namespace, "dagster-logs") if part),
+        }
+
+
+def make_resources(settings: Settings) -> Resources:
+    """The parts of the settings' profile."""
+    return {"embedded": Resources, "services": ServiceResources}[settings.profile](settings)

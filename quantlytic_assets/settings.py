@@ -6,10 +6,14 @@ Nothing is opened or created here; the parts are made from these settings in `re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -19,11 +23,18 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """All that the environment may set, each as `QUANTLYTIC_<NAME>`."""
+    """All that the environment may set, each as `QUANTLYTIC_<NAME>`; the object store's as AWS names them.
 
-    model_config = SettingsConfigDict(env_prefix="QUANTLYTIC_", env_ignore_empty=True, frozen=True, extra="ignore")
+    AWS's own names, because boto3, obstore, MLflow and Dagster's log storage all read those by themselves.
+    """
 
-    profile: Literal["embedded"] = Field("embedded", description="embedded: no server, everything under `home`")
+    model_config = SettingsConfigDict(
+        env_prefix="QUANTLYTIC_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    profile: Literal["embedded", "services"] = Field(
+        "embedded", description="embedded: no server, everything under `home`; services: Kafka, S3 and Postgres"
+    )
     universe: Path = Field(CHECKOUT / "universe.yaml", description="the file that declares datasets and strategies")
     home: Path | None = Field(None, description="data directory; default .quantlytic beside the universe file")
     port: int = Field(3000, ge=1, le=65535, description="port of the web UI on 127.0.0.1")
@@ -31,6 +42,73 @@ class Settings(BaseSettings):
     claim_records: int = Field(200_000, ge=1, description="bus records in one landing claim, which bounds memory")
     duckdb_memory: str = Field("1GB", description="DuckDB's memory limit in one process")
     duckdb_threads: int = Field(2, ge=1, description="DuckDB's threads in one process")
+    metrics_port: int = Field(9464, ge=1, le=65535, description="port of the Prometheus metrics on 127.0.0.1")
+
+    # Several installations can share the same servers under different namespaces.
+    namespace: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,30})?$", description="prefix of topics, keys and databases")
+
+    kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated host:port")
+    kafka_partitions: int = Field(3, ge=1, description="partitions of a topic that the code makes")
+    kafka_replication: int = Field(1, ge=1, description="replicas of a topic that the code makes")
+    kafka_bars_retention_hours: int = Field(168, ge=1, description="how long bars stay on the bus")
+    kafka_ticks_retention_hours: int = Field(72, ge=1, description="how long ticks stay on the bus")
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_user: str | None = Field(None, description="SASL user (SCRAM-SHA-512)")
+    kafka_password: SecretStr | None = None
+
+    s3_bucket: str = Field("quantlytic", description="bucket of archive, lake data, models and logs")
+    s3_endpoint: str | None = Field(
+        None, validation_alias="AWS_ENDPOINT_URL", description="http://host:port of a MinIO; left out for AWS itself"
+    )
+    s3_region: str = Field("us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+    s3_access_key: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    s3_secret_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+
+    postgres_host: str = "127.0.0.1"
+    postgres_port: int = Field(5432, ge=1, le=65535)
+    postgres_user: str = "quantlytic"
+    postgres_password: SecretStr | None = None
+
+    # Where the venues are; another address is for one of their regional branches, or for a test.
+    binance_ws: str = Field("wss://stream.binance.com:9443", description="Binance's market streams")
+    binance_rest: str = Field("https://data-api.binance.vision", description="Binance's public REST host")
+    coinbase_ws: str = Field("wss://ws-feed.exchange.coinbase.com", description="Coinbase Exchange's feed")
+    coinbase_rest: str = Field("https://api.exchange.coinbase.com", description="Coinbase Exchange's REST host")
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Settings:
+        """The services profile wants credentials from the environment; there are no defaults for them."""
+        if self.profile == "services":
+            wanted = {
+                "AWS_ACCESS_KEY_ID": self.s3_access_key,
+                "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
+                "QUANTLYTIC_POSTGRES_PASSWORD": self.postgres_password,
+            }
+            missing = [name for name, value in wanted.items() if value is None]
+            if missing:
+                raise ValueError(f"profile services needs {', '.join(missing)} in the environment (see .env.example)")
+        return self
+
+    def database(self, part: str) -> str:
+        """The Postgres database of a part: dagster, lake, state or mlflow."""
+        return f"{self.namespace or 'quantlytic'}_{part}"
+
+    def postgres_url(self, part: str) -> str:
+        """The part's database as SQLAlchemy names it, password included: never to be shown."""
+        url = URL.create(
+            "postgresql+psycopg2",
+            self.postgres_user,
+            self.postgres_password.get_secret_value() if self.postgres_password else None,
+            self.postgres_host,
+            self.postgres_port,
+            self.database(part),
+        )
+        return url.render_as_string(hide_password=False)
+
+    @property
+    def s3_root(self) -> str:
+        """`s3://bucket`, with the namespace below it where there is one."""
+        return f"s3://{self.s3_bucket}" + (f"/{self.namespace}" if self.namespace else "")
 
     @property
     def data(self) -> Path:
@@ -50,8 +128,14 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [
-            f"QUANTLYTIC_{'_'.join(str(part) for part in item['loc']).upper()}={item.get('input')!r}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(_mistake(item) for item in error.errors())) from None
+
+
+def _mistake(item: ErrorDetails) -> str:
+    """One wrong variable in a line. A secret's value is not repeated."""
+    name = "_".join(str(part) for part in item["loc"])
+    if not name:
+        return item["msg"].removeprefix("Value error, ")
+    variable = name if name.isupper() else f"QUANTLYTIC_{name.upper()}"
+    given = "" if any(word in variable for word in ("PASSWORD", "SECRET", "KEY")) else f"={item.get('input')!r}"
+    return f"{variable}{given}: {item['msg']}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ PARTITIONS = ("session", "month")
 OUT_OF_SESSION = ("drop", "keep")
 RETRAIN = ("monthly", "yearly")
 BROKERS = ("simulated", "ibkr")
+FEEDS = ("binance_trades", "binance_klines", "coinbase_trades")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _SYMBOL = re.compile(r"[\w^.=/:+\-&$#@!~*]{1,64}")
-_INSTRUMENT_FIELDS = ("symbol", "from", "to")
+_INSTRUMENT_FIELDS = ("symbol", "from", "to", "names")
 _COST_FIELDS = ("commission_bps", "slippage_bps")
 _DATASET_FIELDS = (
     "calendar",
@@ -36,6 +37,7 @@ _DATASET_FIELDS = (
     "out_of_session",
     "delay",
     "feature_intervals",
+    "feed",
     "symbols",
 )
 _DATASET_REQUIRED = ("calendar", "interval", "first_session", "vendors", "symbols")
@@ -58,16 +60,23 @@ _STRATEGY_REQUIRED = ("dataset", "interval", "model")
 
 @dataclass(frozen=True)
 class Instrument:
-    """A symbol and the first and last session (inclusive) on which it belongs to its dataset; None: no such bound."""
+    """A symbol and the first and last session (inclusive) on which it belongs to its dataset; None: no such bound.
+
+    `names`: what a vendor calls it, by vendor, where that can't be derived.
+    """
 
     symbol: str
     first: date | None = None
     last: date | None = None
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One market at one interval. `last_session` None means open-ended; `delay` is added to a bar's close time."""
+    """One market at one interval. `last_session` None means open-ended; `delay` is added to a bar's close time;
+
+    `feed` is the live feed that `quantlytic feed` runs for it, if any.
+    """
 
     name: str
     calendar: str
@@ -81,6 +90,7 @@ class Dataset:
     delay: timedelta
     feature_intervals: tuple[str, ...]
     symbols: tuple[Instrument, ...]
+    feed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,15 @@ def _dataset(name: str, part: Mapping[str, Any], mistakes: list[str]) -> Dataset
         delay=fields.duration("delay", timedelta(0)),
         feature_intervals=_feature_intervals(fields, interval),
         symbols=_instruments(fields, path, None if backwards else first, None if backwards else last, mistakes),
+        feed=_feed(fields, calendar, interval),
     )
+
+
+def _feed(fields: Fields, calendar: str | None, interval: str | None) -> str | None:
+    feed = fields.choice("feed", FEEDS)
+    if feed and calendar and interval and (calendar, interval) != ("24/7", "1m"):
+        fields.wrong("feed", f"live feeds give 1m bars round the clock, not {interval} on {calendar}; leave it out")
+    return feed
 
 
 def _calendar(fields: Fields) -> str | None:
@@ -270,11 +288,13 @@ def _instruments(
     for i, item in enumerate(items or []):
         place = f"symbols[{i}]"
         since = until = None
+        names: dict[str, str] = {}
         if isinstance(item, dict):
             inner = Fields(item, f"{path}.{place}", mistakes, _INSTRUMENT_FIELDS, ("symbol",))
             symbol = inner.text("symbol", "a symbol such as AAPL")
             since, until = inner.day("from"), inner.day("to")
             _check_membership(inner, since, until, first, last)
+            names = _names(inner, f"{path}.{place}", mistakes)
         else:
             symbol = fields.as_text(item, place, "a symbol, or {symbol: …, from: …, to: …}")
         if symbol is None:
@@ -284,8 +304,23 @@ def _instruments(
         elif symbol in found:
             fields.wrong(place, f"'{symbol}' is listed twice, remove one")
         else:
-            found[symbol] = Instrument(symbol, since, until)
+            found[symbol] = Instrument(symbol, since, until, names)
     return tuple(found.values())
+
+
+def _names(inner: Fields, path: str, mistakes: list[str]) -> dict[str, str]:
+    from quantlytic_assets.vendors.registry import VENDOR_NAMES
+
+    wanted = "a mapping of vendors to their name of the symbol, such as {binance: BTCUSDT}"
+    found = inner.raw("names", wanted)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        inner.wrong("names", f"is {describe(found)}, it should be {wanted}")
+        return {}
+    each = Fields(found, f"{path}.names", mistakes, VENDOR_NAMES, ())
+    given = {vendor: each.text(vendor, "the vendor's name of the symbol") for vendor in VENDOR_NAMES if vendor in found}
+    return {vendor: name for vendor, name in given.items() if name is not None}
 
 
 def _check_membership(

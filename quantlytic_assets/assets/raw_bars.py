@@ -38,6 +38,8 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
         description=f"Bars of {dataset.name} in the archive, as vendors, feeds and files gave them; never changed.",
         kinds={"parquet"},
         required_resource_keys={"quantlytic"},
+        # Runs that ask the same vendor take turns, as far as the instance limits the pool.
+        pool=f"vendor_{dataset.vendors[0]}" if dataset.vendors else None,
         **common,
     )
     def raw_bars(context: dg.AssetExecutionContext, config: RawBarsConfig) -> dg.MaterializeResult:
@@ -55,7 +57,9 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
             outcome = ingest.fill(need)
             requests += outcome.requests
             errors += outcome.errors
-            extra |= outcome.landed.partitions
+            report_lost(context, dataset, outcome.landed)
+            for key, entry in outcome.landed.partitions.items():
+                extra[key] = {name: extra.get(key, {}).get(name, 0) + count for name, count in entry.items()}
             asked |= _asked_per_partition(dataset, need.missing)
         for error in errors:
             context.log.warning(error)
@@ -129,10 +133,27 @@ def report_landing(
             context.log_event(event)
 
 
+def report_lost(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, dataset: Dataset, landed: Landed
+) -> None:
+    """Say which records the bus dropped before they were landed; the bars in them show up as holes to be fetched."""
+    if not landed.lost:
+        return
+    context.log.warning(
+        f"{landed.lost} records were gone from the bus before they were landed: {', '.join(landed.lost_ranges)}. "
+        f"Their bars are holes now; a backfill asks the vendors for them."
+    )
+    metadata = {"lost_records": landed.lost, "lost_ranges": landed.lost_ranges}
+    context.log_event(dg.AssetObservation(raw_bars_key(dataset), metadata=metadata))
+
+
 class LandingConfig(dg.Config):
-    """Which offsets a landing run is for: `{"<bus partition>": [first, last]}`, half-open."""
+    """Which offsets a landing run is for: `{"<bus partition>": [first, last]}`, half-open, and of which life."""
 
     ranges: dict[str, list[int]] = Field(description="Bus partition to [first, last) offsets.")
+    life: str | None = Field(
+        default=None, description="What the archive calls the topic these offsets were read from; None: as it is now."
+    )
 
 
 def landing_job(dataset: Dataset) -> dg.JobDefinition:
@@ -142,8 +163,9 @@ def landing_job(dataset: Dataset) -> dg.JobDefinition:
     def land(context: dg.OpExecutionContext, config: LandingConfig) -> None:
         resources: Resources = context.resources.quantlytic
         ranges = {int(partition): (first, last) for partition, (first, last) in config.ranges.items()}
-        landed: Landed = resources.lander(dataset).land(ranges)
+        landed: Landed = resources.lander(dataset).land(ranges, config.life)
         context.log.info(f"landed {landed.rows} bars in {len(landed.partitions)} partitions, refused {landed.refused}")
+        report_lost(context, dataset, landed)
         report_landing(context, dataset, landed.partitions, skip=set())
 
     @dg.job(

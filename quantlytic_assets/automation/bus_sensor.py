@@ -1,52 +1,69 @@
-"""One sensor a dataset: compares the bus's end offsets with its cursor and asks for one landing run per offset range.
+"""One sensor a dataset: compares the bus's end offsets with what is landed and asks for a run over what is new.
 
 It reads watermarks and claims only, never records; landing is the job's business.
 """
 
 import json
+import time
 
 import dagster as dg
 
+from quantlytic_assets.automation.landing_plan import Asked, next_request
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe import Dataset
 
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
 
 def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> dg.SensorDefinition:
-    """The sensor that lands what is published on `dataset`'s topic. `batch_records` bounds one run's range."""
+    """The sensor that lands what is published on `dataset`'s topic.
+
+    `batch_records` bounds what one run is asked to land of each bus partition.
+    """
 
     @dg.sensor(
         name=f"{dataset.name}_bus_sensor",
         job=job,
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description=f"Lands new records of bars.{dataset.name}. Cursor: the offset each bus partition was asked up to.",
+        description=f"Lands new records of bars.{dataset.name}. Cursor: what it last asked for of each bus partition.",
         required_resource_keys={"quantlytic"},
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         resources: Resources = context.resources.quantlytic
         lander = resources.lander(dataset)
-        cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
-        requests = []
-        for partition, (first, end) in sorted(resources.bus.watermarks(lander.topic).items()):
-            # What a backfill or an import has landed by itself needs no run.
-            start = lander.landed_through(partition, max(first, cursor.get(str(partition), 0)))
-            while start < end:
-                stop = min(end, start + batch_records)
-                requests.append(
-                    dg.RunRequest(
-                        run_key=f"{lander.topic}:{partition}:{start}-{stop}",
-                        run_config={
-                            "ops": {f"{dataset.name}_land": {"config": {"ranges": {str(partition): [start, stop]}}}}
-                        },
-                        tags={"quantlytic/offsets": f"{partition}:{start}-{stop}"},
-                    )
-                )
-                start = stop
-            cursor[str(partition)] = max(start, end)
-        if not requests:
+        source = lander.source()
+        if source is None:
+            return dg.SkipReason(f"there is no topic {lander.topic} yet")
+        running = context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED), limit=1)
+        if running:
+            return dg.SkipReason(f"landing run {running[0].run_id} is at work")
+        asked = Asked.from_json(context.cursor)
+        # Where the topic was made anew, what was seen of the old one comes first: it is landed, or recorded as lost.
+        life = source.life if asked.life in (None, source.life) else asked.life
+        if life != source.life:
+            context.log.warning(f"{lander.topic} was deleted and made anew; it is archived as {source.life} from now on")
+        seen = asked.seen if life != source.life else {p: end for p, (_, end) in source.marks.items()}
+        landed = {partition: lander.landed_through(life, partition) for partition in seen}
+        request, asked = next_request(asked, life, landed, seen, batch_records, time.time())
+        if life != source.life and all(landed[partition] >= end for partition, end in seen.items()):
+            asked = Asked(life=source.life)
+        if request is None:
             return dg.SensorResult(
-                skip_reason=dg.SkipReason(f"nothing new on {lander.topic}"), cursor=json.dumps(cursor, sort_keys=True)
+                skip_reason=dg.SkipReason(f"nothing new on {lander.topic}"), cursor=asked.to_json()
             )
-        return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
+        ranges = {str(partition): list(span) for partition, span in request.ranges.items()}
+        run = dg.RunRequest(
+            run_key=request.key,
+            run_config={"ops": {f"{dataset.name}_land": {"config": {"ranges": ranges, "life": life}}}},
+            tags={"quantlytic/offsets": json.dumps(ranges)},
+        )
+        return dg.SensorResult(run_requests=[run], cursor=asked.to_json())
 
     return sense

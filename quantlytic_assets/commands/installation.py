@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.settings import CHECKOUT, Settings, load_settings
+from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe import Dataset, Strategy, Universe, load_universe
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Installation:
     @cached_property
     def resources(self) -> Resources:
         """Bus, archive, lake and the rest."""
-        from quantlytic_assets.resources import Resources
+        from quantlytic_assets.resources import make_resources
 
-        return Resources(self.settings)
+        return make_resources(self.settings)
 
     @cached_property
     def definitions(self) -> Definitions:
@@ -75,7 +75,7 @@ class Installation:
     def prepare_dagster_home(self) -> None:
         """Point this process and its children at the installation's own Dagster home and universe."""
         home = self.settings.directory("dagster")
-        ours = CHECKOUT / "dagster.yaml"
+        ours = self.resources.dagster_yaml
         placed = home / "dagster.yaml"
         if not placed.exists() or placed.read_bytes() != ours.read_bytes():
             shutil.copyfile(ours, placed)
@@ -83,6 +83,7 @@ class Installation:
         os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
         os.environ["QUANTLYTIC_HOME"] = str(self.settings.data)
         os.environ["QUANTLYTIC_UNIVERSE"] = str(self.settings.universe.absolute())
+        os.environ.update(self.resources.dagster_environment())
 
     def dataset(self, name: str) -> Dataset:
         """A dataset of the universe; raises `UsageError` naming those there are."""

@@ -2,16 +2,20 @@
 
 Paths are `<dataset>/partition=YYYY-MM-DD/<topic>.<partition>.<first>-<last>.parquet` for bars,
 `<dataset>/refused/…` for records that are no bar, `<dataset>/claims/<topic>.<partition>/<first>.json` for claims and
-`….done.json` for what a claim's landing wrote. Offsets are half-open. What rows mean is not known here.
+`….done.json` for what a claim's landing wrote. Offsets are half-open. A topic that was deleted and made anew counts its
+offsets from 0 again, so each such life of a topic has a name of its own: the topic's for the first one, `<topic>@<n>`
+for the n-th after it, remembered in `<dataset>/topics/<topic>/<n>.json`. What rows mean is not known here.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
+from pathlib import Path
 
 import duckdb
 import obstore
@@ -21,11 +25,16 @@ from obstore.store import ObjectStore
 
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
 from quantlytic_assets.market_data.wire import REFUSED_SCHEMA
+from quantlytic_assets.storage.object_store import S3Place
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The offsets [first, last) of one topic partition, landed as one unit, and what landing it wrote (if done)."""
+    """The offsets [first, last) of one topic partition, landed as one unit, and what landing it wrote (if done).
+
+    `topic` is the name of the topic's life. What was written is counted by partition key, with `refused` for records
+    that are no bar and `lost` for those that were gone from the bus before they could be landed.
+    """
 
     topic: str
     partition: int
@@ -44,11 +53,41 @@ class StoredObject:
 
 
 class Archive:
-    """Objects below one root. `store` is the obstore for it, `root` the same place as DuckDB names it."""
+    """Objects below one root. `store` is the obstore for it, `root` the same place as DuckDB names it.
 
-    def __init__(self, store: ObjectStore, root: str):
+    prepare: lets a DuckDB connection read there. ordered: whether the store lists names in their order, as S3 does.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        root: str,
+        prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+        ordered: bool = False,
+    ):
         self.store = store
         self.root = root.rstrip("/")
+        self.prepare = prepare
+        self.ordered = ordered
+
+    # Lives of topics -------------------------------------------------------------------------------------------
+
+    def lives(self, dataset: str, topic: str) -> list[str]:
+        """Identities of a topic's lives, oldest first; see `life`."""
+        prefix = f"{dataset}/topics/{topic}/"
+        paths = sorted(item["path"] for batch in obstore.list(self.store, prefix=prefix) for item in batch)
+        return [self._read_json(path)["identity"] for path in paths]
+
+    def life(self, dataset: str, topic: str, identity: str) -> str:
+        """The name of the life of a topic that has this identity; a new identity becomes the newest life."""
+        while True:
+            known = self.lives(dataset, topic)
+            if identity in known:
+                return life_name(topic, known.index(identity))
+            try:
+                self._create_json(f"{dataset}/topics/{topic}/{len(known):06d}.json", {"identity": identity})
+            except AlreadyExistsError:
+                continue
 
     # Claims ----------------------------------------------------------------------------------------------------
 
@@ -58,41 +97,44 @@ class Archive:
     def claims(self, dataset: str, topic: str, partition: int, since: int = 0) -> list[Claim]:
         """All claims of a topic partition that start at `since` or later, in offset order."""
         prefix = self._claims_path(dataset, topic, partition)
-        offset = f"{prefix}/{since:020d}" if since else None
+        # A listing after this name begins with the claim at `since` itself.
+        offset = f"{prefix}/{since - 1:020d}.~" if since else None
         paths = {
             item["path"]
             for batch in obstore.list(self.store, prefix=prefix + "/", offset=offset)
             for item in batch
         }
         found = []
-        for path in sorted(path for path in paths if not path.endswith(".done.json")):
+        for path in sorted(path for path in paths if not path.endswith((".done.json", "/landed.json"))):
             content = self._read_json(path)
             done = path.removesuffix(".json") + ".done.json"
             landed = self._read_json(done)["landed"] if done in paths else None
             found.append(Claim(topic, partition, content["first"], content["last"], landed))
-        if since:
-            # A listing by offset leaves out the claim that starts exactly there.
-            exact = self._claim_at(dataset, topic, partition, since)
-            found = [exact, *found] if exact and exact not in found else found
         return found
 
-    def _claim_at(self, dataset: str, topic: str, partition: int, first: int) -> Claim | None:
-        path = f"{self._claims_path(dataset, topic, partition)}/{first:020d}"
+    def claimed_partitions(self, dataset: str, topic: str) -> list[int]:
+        """The bus partitions of a topic's life that have claims."""
+        folders = obstore.list_with_delimiter(self.store, prefix=f"{dataset}/claims/")["common_prefixes"]
+        names = (folder.rstrip("/").rpartition("/")[2].rpartition(".") for folder in folders)
+        return sorted(int(partition) for name, _, partition in names if name == topic)
+
+    def checkpoint(self, dataset: str, topic: str, partition: int) -> int:
+        """An offset up to which every claim is known to be done; claims before it need not be listed."""
         try:
-            content = self._read_json(f"{path}.json")
+            return self._read_json(f"{self._claims_path(dataset, topic, partition)}/landed.json")["through"]
         except FileNotFoundError:
-            return None
-        try:
-            landed = self._read_json(f"{path}.done.json")["landed"]
-        except FileNotFoundError:
-            landed = None
-        return Claim(topic, partition, content["first"], content["last"], landed)
+            return 0
+
+    def set_checkpoint(self, dataset: str, topic: str, partition: int, through: int) -> None:
+        """Remember that every claim before `through` is done. An older one written late only costs a longer list."""
+        path = f"{self._claims_path(dataset, topic, partition)}/landed.json"
+        obstore.put(self.store, path, json.dumps({"through": through}).encode())
 
     def claim(self, dataset: str, topic: str, partition: int, first: int, last: int) -> Claim:
         """Decide, once for all, that [first, last) lands as one unit; whoever comes second gets the first's claim."""
         path = f"{self._claims_path(dataset, topic, partition)}/{first:020d}.json"
         try:
-            obstore.put(self.store, path, json.dumps({"first": first, "last": last}).encode(), mode="create")
+            self._create_json(path, {"first": first, "last": last})
         except AlreadyExistsError:
             content = self._read_json(path)
             return Claim(topic, partition, content["first"], content["last"])
@@ -102,6 +144,10 @@ class Archive:
         """Record that all objects of a claim are written, and per partition what they hold."""
         path = f"{self._claims_path(dataset, claim.topic, claim.partition)}/{claim.first:020d}.done.json"
         obstore.put(self.store, path, json.dumps({"landed": landed}, sort_keys=True).encode())
+
+    def _create_json(self, path: str, content: dict) -> None:
+        """Write an object that must not be there yet. Raises `AlreadyExistsError` where it is."""
+        obstore.put(self.store, path, json.dumps(content, sort_keys=True).encode(), mode="create")
 
     def _read_json(self, path: str) -> dict:
         return json.loads(bytes(obstore.get(self.store, path).bytes()))
@@ -122,15 +168,22 @@ class Archive:
     def objects(self, dataset: str, first: date | None = None, last: date | None = None) -> list[StoredObject]:
         """Bar objects whose partition key is in [first, last), either end open when None; oldest first."""
         found = []
-        for batch in obstore.list(self.store, prefix=f"{dataset}/"):
-            for item in batch:
-                folder = item["path"].split("/")[1]
-                if not folder.startswith("partition="):
-                    continue
-                key = folder.removeprefix("partition=")
-                if (first is None or key >= first.isoformat()) and (last is None or key < last.isoformat()):
-                    found.append(StoredObject(item["path"], key, item["size"]))
+        for item in self._listed(dataset, first):
+            folder = item["path"].split("/")[1]
+            key = folder.removeprefix("partition=")
+            if not folder.startswith("partition=") or (last is not None and key >= last.isoformat()):
+                if self.ordered:
+                    break
+                continue
+            if first is None or key >= first.isoformat():
+                found.append(StoredObject(item["path"], key, item["size"]))
         return sorted(found, key=lambda stored: stored.path)
+
+    def _listed(self, dataset: str, first: date | None) -> Iterator[dict]:
+        """What stands below a dataset from a partition on; claims are not among it, they come before in the order."""
+        offset = f"{dataset}/partition={'' if first is None else first.isoformat()}"
+        for batch in obstore.list(self.store, prefix=f"{dataset}/", offset=offset):
+            yield from batch
 
     def refused_objects(self, dataset: str) -> list[str]:
         """Paths of the objects that keep refused records."""
@@ -141,6 +194,8 @@ class Archive:
         """Columns of the objects' rows; `filename` and `file_row_number` are among what can be selected."""
         with duckdb.connect(config={"threads": 2}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            if self.prepare:
+                self.prepare(connection)
             return connection.execute(
                 f"SELECT {select} FROM read_parquet(?, filename = true, file_row_number = true, "
                 f"hive_partitioning = false) WHERE {where}",
@@ -185,8 +240,29 @@ class Archive:
         return self._sourced(paths).with_columns(pl.lit(dataset).alias("dataset"))
 
 
+def life_name(topic: str, number: int) -> str:
+    """What the archive calls the n-th life of a topic, 0 being the first."""
+    return topic if number == 0 else f"{topic}@{number}"
+
+
+def earlier_lives(life: str) -> list[str]:
+    """The names of the lives that a topic had before this one."""
+    topic, _, number = life.partition("@")
+    return [life_name(topic, i) for i in range(int(number or 0))]
+
+
 def local_archive(root: str) -> Archive:
     """An archive in a directory of this machine."""
     from obstore.store import LocalStore
 
     return Archive(LocalStore(root, mkdir=True), root)
+
+
+def s3_archive(place: S3Place, extensions: Path) -> Archive:
+    """An archive in a bucket. `extensions`: where DuckDB's extensions are kept on this machine."""
+    return Archive(
+        place.store("archive"),
+        place.url("archive"),
+        prepare=partial(place.prepare, extensions=extensions),
+        ordered=True,
+    )

@@ -1,19 +1,21 @@
 """The bus: append-only topics with partitions and offsets, read by explicit ranges.
 
-`Bus` is what sensors and landing code see; `LocalBus` keeps it on disk without a server. What a record means is not
-known here (`market_data.wire` does that), nor who lands it (`landing`).
+`Bus` is what sensors and landing code see; `LocalBus` keeps it on disk without a server, `kafka_bus` in Apache Kafka.
+What a record means is not known here (`market_data.wire` does that), nor who lands it (`landing`).
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 from quantlytic_assets.storage.sqlite import PATIENCE, use_write_ahead_log
 
@@ -25,9 +27,21 @@ def bars_topic(dataset: str) -> str:
     return f"bars.{dataset}"
 
 
+def ticks_topic(market: str) -> str:
+    """The topic that carries a market's trades."""
+    return f"ticks.{market}"
+
+
+class BusUnavailable(Exception):
+    """The bus does not answer; the same call may do better later. The message says where it was looked for."""
+
+
 @dataclass(frozen=True)
 class Records:
-    """A stretch of one topic partition in offset order; the four lists have one entry a record."""
+    """A stretch of one topic partition in offset order; the four lists have one entry a record.
+
+    Equal headers are the same string object, so that whoever reads them can tell at a glance that all are alike.
+    """
 
     offsets: list[int]
     keys: list[str | None]
@@ -39,10 +53,24 @@ class Records:
 
 
 class Bus(Protocol):
-    """Topics of records; offsets start at 0 in every partition and never change their record."""
+    """Topics of records; offsets start at 0 in every partition and never change their record.
 
-    def publish(self, topic: str, values: Sequence[bytes], keys: Sequence[str], headers: Mapping[str, str]) -> None:
-        """Append records, durable on return. `headers` go on each of them."""
+    Records of one key keep their order. Each method may raise `BusUnavailable`.
+    """
+
+    def create(self, topic: str) -> None:
+        """Make a topic; nothing happens where it exists."""
+
+    def identity(self, topic: str) -> str | None:
+        """What tells a topic from one of the same name made after it was deleted; None for an unknown topic."""
+
+    def publish(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> None:
+        """Append records, durable on return, making the topic if need be. `headers` go on each of them.
+
+        Raises `ValueError` where values and keys differ in number.
+        """
 
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
         """First kept offset and end offset (one past the last) of each partition; empty for an unknown topic."""
@@ -66,21 +94,45 @@ class LocalBus:
         with closing(sqlite3.connect(self._path(topic), timeout=PATIENCE, isolation_level=None)) as connection:
             yield connection
 
-    def publish(self, topic: str, values: Sequence[bytes], keys: Sequence[str], headers: Mapping[str, str]) -> None:
-        """See `Bus.publish`; all the records or, if the process dies, none of them. Raises `ValueError` where values
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction that may write, in a file that has its tables."""
+        use_write_ahead_log(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS records ("
+            '"offset" INTEGER PRIMARY KEY, published_at REAL, key TEXT, headers TEXT, value BLOB)'
+        )
+        connection.execute("CREATE TABLE IF NOT EXISTS topic (identity TEXT)")
+        connection.execute("INSERT INTO topic SELECT ? WHERE NOT EXISTS (SELECT 1 FROM topic)", (uuid4().hex,))
 
-        and keys differ in number."""
+    def create(self, topic: str) -> None:
+        """See `Bus.create`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._open(topic) as connection:
+            self._begin(connection)
+            connection.execute("COMMIT")
+
+    def identity(self, topic: str) -> str | None:
+        """See `Bus.identity`."""
+        if not self._path(topic).exists():
+            return None
+        # A file from before topics had an identity gets one now.
+        self.create(topic)
+        with self._open(topic) as connection:
+            return connection.execute("SELECT identity FROM topic").fetchone()[0]
+
+    def publish(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> None:
+        """See `Bus.publish`; all the records or, if the process dies, none of them."""
+        if len(values) != len(keys):
+            raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         head = json.dumps(dict(headers), sort_keys=True)
         with self._open(topic) as connection:
-            use_write_ahead_log(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS records ("
-                '"offset" INTEGER PRIMARY KEY, published_at REAL, key TEXT, headers TEXT, value BLOB)'
-            )
+            self._begin(connection)
             start = connection.execute('SELECT coalesce(max("offset") + 1, 0) FROM records').fetchone()[0]
             now = time.time()
             connection.executemany(
@@ -91,7 +143,6 @@ class LocalBus:
                     keys,
                     (head for _ in values),
                     values,
-                    strict=True,
                 ),
             )
             connection.execute("COMMIT")
@@ -104,7 +155,7 @@ class LocalBus:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
                 return {}
             first, last = connection.execute('SELECT min("offset"), max("offset") FROM records').fetchone()
-        return {0: (first, last + 1)} if last is not None else {}
+        return {0: (first, last + 1)} if last is not None else {0: (0, 0)}
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Records:
         """See `Bus.read`."""
@@ -121,4 +172,4 @@ class LocalBus:
         if not rows:
             return Records([], [], [], [])
         offsets, keys, headers, values = (list(column) for column in zip(*rows, strict=True))
-        return Records(offsets, keys, headers, values)
+        return Records(offsets, keys, [sys.intern(header) for header in headers], values)

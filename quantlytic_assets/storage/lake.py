@@ -5,21 +5,23 @@ Everything here can be rebuilt from the archive. Tables that dbt makes are dbt's
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import polars as pl
 from filelock import FileLock
+from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-EXTENSIONS = ("ducklake", "sqlite_scanner")
+from quantlytic_assets.storage.extensions import extension_directory
+from quantlytic_assets.storage.object_store import S3Place, create_secret
+from quantlytic_assets.storage.postgres import advisory_lock, ensure_database
 
 # Tables written by assets; `partitioned` ones are split by dataset and year of session.
 TABLES: dict[str, str] = {
@@ -50,17 +52,145 @@ PARTITIONED = ("clean.bars", "clean.quarantine", "clean.coverage")
 SCHEMAS = ("clean", "features", "ml", "trading")
 
 
+# What DuckDB says of another process's commit, and of a catalog or store that has gone away under a connection.
+_CONFLICTS = ("database is locked", "conflict")
+_LOST = ("server closed the connection", "connection refused", "terminating connection", "no connection to the server",
+         "the database system is", "could not connect", "connection already closed", "unable to connect",
+         "connection to server", "could not establish connection")  # fmt: skip
+
+
 def _is_conflict(error: BaseException) -> bool:
     """Whether an error is another process's commit, which a new attempt gets past."""
     text = str(error).lower()
-    return isinstance(error, duckdb.Error) and ("database is locked" in text or "conflict" in text)
+    return isinstance(error, duckdb.Error) and any(words in text for words in _CONFLICTS)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether a new attempt, on a new connection where need be, may get past an error."""
+    text = str(error).lower()
+    lost = isinstance(error, (duckdb.Error, OperationalError)) and any(words in text for words in _LOST)
+    return lost or _is_conflict(error)
+
+
+class LakePlace(Protocol):
+    """Where a lake's catalog and data are, and how DuckDB gets at them."""
+
+    extensions: tuple[str, ...]
+
+    @property
+    def catalog(self) -> str:
+        """What DuckDB attaches, without any secret."""
+
+    @property
+    def data_path(self) -> str:
+        """Where the tables' Parquet files are."""
+
+    @property
+    def options(self) -> str:
+        """What else the catalog is attached with."""
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Give a connection the secrets it needs."""
+
+    def write_lock(self) -> AbstractContextManager:
+        """The lock that writers hold."""
+
+    def dbt_environment(self) -> dict[str, str]:
+        """The variables that dbt's profile reads beside those of every lake."""
+
+
+@dataclass(frozen=True)
+class EmbeddedPlace:
+    """A lake on this machine: SQLite catalog and Parquet files below `root`."""
+
+    root: Path
+    extensions: tuple[str, ...] = ("ducklake", "sqlite_scanner")
+
+    @property
+    def catalog(self) -> str:
+        """See `LakePlace.catalog`."""
+        return f"ducklake:sqlite:{self.root / 'catalog.sqlite'}"
+
+    @property
+    def data_path(self) -> str:
+        """See `LakePlace.data_path`."""
+        return f"{self.root / 'data'}/"
+
+    @property
+    def options(self) -> str:
+        """See `LakePlace.options`: with a write-ahead log readers never hold up a commit; milliseconds."""
+        return "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 60000"
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """See `LakePlace.prepare`: files need no secret."""
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def write_lock(self) -> AbstractContextManager:
+        """See `LakePlace.write_lock`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / "write.lock")
+
+    def dbt_environment(self) -> dict[str, str]:
+        """See `LakePlace.dbt_environment`."""
+        return {"QUANTLYTIC_DBT_TARGET": "embedded"}
+
+
+@dataclass(frozen=True)
+class ServicesPlace:
+    """A lake on servers: Postgres catalog, Parquet files in a bucket. `url` is the catalog's, as SQLAlchemy names it."""
+
+    url: str = field(repr=False)
+    connection: Mapping[str, str] = field(repr=False)  # host, port, user, password, database
+    bucket: S3Place
+    part: str = "lake"
+    extensions: tuple[str, ...] = ("ducklake", "postgres_scanner", "httpfs")
+
+    @property
+    def catalog(self) -> str:
+        """See `LakePlace.catalog`: the rest of the address is in the secret `catalog`."""
+        return f"ducklake:postgres:dbname={self.connection['database']}"
+
+    @property
+    def data_path(self) -> str:
+        """See `LakePlace.data_path`."""
+        return self.bucket.url(self.part) + "/"
+
+    @property
+    def options(self) -> str:
+        """See `LakePlace.options`."""
+        return "META_SECRET 'catalog'"
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """See `LakePlace.prepare`."""
+        ensure_database(self.url)
+        create_secret(connection, "catalog", {"type": "postgres", **self.connection})
+        create_secret(connection, "data", self.bucket.secret())
+        connection.execute("SET http_retries = 8")
+
+    def write_lock(self) -> AbstractContextManager:
+        """See `LakePlace.write_lock`."""
+        ensure_database(self.url)
+        return advisory_lock(self.url, "lake")
+
+    def dbt_environment(self) -> dict[str, str]:
+        """See `LakePlace.dbt_environment`. Secrets go by environment to dbt's process and no further."""
+        secret = self.bucket.secret()
+        return {
+            "QUANTLYTIC_DBT_TARGET": "services",
+            **{f"QUANTLYTIC_LAKE_PG_{name.upper()}": value for name, value in self.connection.items()},
+            **{
+                f"QUANTLYTIC_LAKE_S3_{name.upper()}": str(value).lower() if isinstance(value, bool) else value
+                for name, value in secret.items()
+            },
+        }
 
 
 class Lake:
-    """The lake of one installation, embedded: SQLite catalog and local Parquet files below `root`."""
+    """The lake of one installation. `scratch`: a directory of this machine for DuckDB's extensions."""
 
-    def __init__(self, root: Path, memory: str = "1GB", threads: int = 2):
-        self.root = Path(root)
+    def __init__(self, place: LakePlace, scratch: Path, memory: str = "1GB", threads: int = 2):
+        self.place = place
+        self.scratch = Path(scratch)
         self.memory = memory
         self.threads = threads
         self._local = threading.local()
@@ -68,44 +198,24 @@ class Lake:
     @property
     def catalog(self) -> str:
         """What DuckDB attaches."""
-        return f"ducklake:sqlite:{self.root / 'catalog.sqlite'}"
+        return self.place.catalog
 
     @property
     def data_path(self) -> str:
         """Where the tables' Parquet files are."""
-        return f"{self.root / 'data'}/"
+        return self.place.data_path
 
     def extension_directory(self) -> Path:
-        """A directory laid out as DuckDB wants it, with the extensions that the installed packages carry.
-
-        Done once; where a package is missing DuckDB downloads that extension by itself.
-        """
-        directory = self.root / "extensions"
-        with duckdb.connect() as connection:
-            version, platform = connection.execute(
-                "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
-            ).fetchone()
-        target = directory / version / platform
-        target.mkdir(parents=True, exist_ok=True)
-        for name in EXTENSIONS:
-            spec = importlib.util.find_spec(f"duckdb_extension_{name}")
-            wanted = target / f"{name}.duckdb_extension"
-            if spec is None or wanted.exists():
-                continue
-            shipped = Path(spec.submodule_search_locations[0]) / "extensions" / version
-            partial = wanted.with_suffix(f".{threading.get_native_id()}.tmp")
-            shutil.copyfile(next(shipped.rglob(f"{name}.duckdb_extension")), partial)
-            partial.rename(wanted)
-        return directory
+        """Where the extensions that this lake needs are kept."""
+        return extension_directory(self.scratch / "extensions", self.place.extensions)
 
     @property
-    def write_lock(self) -> FileLock:
+    def write_lock(self) -> AbstractContextManager:
         """Held by whoever writes. DuckLake sees a conflict only between rows that exist, so two runs that insert the
 
         same session for the first time would both succeed; with the lock the second one replaces the first's rows.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / "write.lock")
+        return self.place.write_lock()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """This thread's connection, with the lake attached and in use; made on first call, then kept."""
@@ -123,7 +233,6 @@ class Lake:
         reraise=True,
     )
     def _attach(self, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-        self.root.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self.extension_directory()),
@@ -131,11 +240,11 @@ class Lake:
                 "threads": self.threads,
             }
         )
-        for name in EXTENSIONS:
+        for name in self.place.extensions:
             connection.execute(f"LOAD {name}")
         connection.execute("SET TimeZone = 'UTC'")
-        # With a write-ahead log readers of the catalog never hold up a commit; the time-out is in milliseconds.
-        options = f"DATA_PATH '{self.data_path}', META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 60000"
+        self.place.prepare(connection)
+        options = f"DATA_PATH '{self.data_path}', {self.place.options}"
         if read_only:
             connection.execute(f"ATTACH '{self.catalog}' AS lake ({options}, READ_ONLY)")
             connection.execute("USE lake")
@@ -189,18 +298,21 @@ class Lake:
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = self.connect()
         with self.write_lock:
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # After a conflict or a lost catalog the connection is in no state to go on with; the next call makes
+                # a new one. Closing it rolls back.
+                self._local.connection = None
+                connection.close()
                 raise
-            connection.execute("COMMIT")
 
     @retry(
-        retry=retry_if_exception(_is_conflict),
-        stop=stop_after_attempt(10),
-        wait=wait_random_exponential(0.05, 2),
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_attempt(12),
+        wait=wait_random_exponential(0.05, 10),
         reraise=True,
     )
     def replace(self, changes: Sequence[tuple[str, str, Sequence[Any], pl.DataFrame]]) -> int:
@@ -244,4 +356,10 @@ class Lake:
             "QUANTLYTIC_DUCKDB_EXTENSIONS": str(self.extension_directory()),
             "QUANTLYTIC_DUCKDB_MEMORY": self.memory,
             "QUANTLYTIC_DUCKDB_THREADS": str(self.threads),
+            **self.place.dbt_environment(),
         }
+
+
+def local_lake(root: Path, memory: str = "1GB", threads: int = 2) -> Lake:
+    """A lake in a directory of this machine."""
+    return Lake(EmbeddedPlace(Path(root)), Path(root), memory, threads)

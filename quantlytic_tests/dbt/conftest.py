@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from quantlytic_assets.storage.lake import Lake
+from quantlytic_tests.storage.places import PROFILES, Place, opened
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "quantlytic_assets" / "vendors" / "sample_data"
@@ -18,9 +18,10 @@ SAMPLE = ROOT / "quantlytic_assets" / "vendors" / "sample_data"
 class Warehouse:
     """A lake that tests fill with clean bars, and dbt over it."""
 
-    def __init__(self, root: Path):
-        self.lake = Lake(root / "lake")
-        self.target = root / "target"
+    def __init__(self, place: Place):
+        self.lake = place.resources.lake
+        self.target = place.settings.directory("dbt") / "target"
+        self.secrets = place.secrets
 
     def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame) -> None:
         """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
@@ -63,9 +64,17 @@ class Warehouse:
 
 
 @pytest.fixture(scope="module")
-def warehouse(tmp_path_factory) -> Warehouse:
+def warehouse(tmp_path_factory) -> Iterator[Warehouse]:
     """One lake for a module's tests; each uses a dataset of its own."""
-    return Warehouse(tmp_path_factory.mktemp("warehouse"))
+    with opened("embedded", tmp_path_factory.mktemp("warehouse")) as place:
+        yield Warehouse(place)
+
+
+@pytest.fixture(params=PROFILES)
+def any_warehouse(request, tmp_path) -> Iterator[Warehouse]:
+    """A fresh lake of each profile."""
+    with opened(request.param, tmp_path) as place:
+        yield Warehouse(place)
 
 
 @pytest.fixture(scope="session")

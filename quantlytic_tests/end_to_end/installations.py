@@ -24,7 +24,7 @@ import polars as pl
 import yaml
 
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.lake import local_lake
 
 COMMAND = Path(sys.executable).parent / "quantlytic"
 # Long enough for a machine that is busy with other things; whoever waits this long has hung.
@@ -128,7 +128,7 @@ class Installed:
 
     def rows(self, query: str) -> pl.DataFrame:
         """Rows of the lake."""
-        connection = Lake(self.home / "lake").reader()
+        connection = local_lake(self.home / "lake").reader()
         try:
             return connection.execute(query).pl()
         finally:
@@ -136,7 +136,7 @@ class Installed:
 
     def tables(self, where: str = "true") -> dict[str, pl.DataFrame]:
         """Every table's rows that meet `where`, in one order, without RUN_COLUMNS. A table not made yet is left out."""
-        connection = Lake(self.home / "lake").reader()
+        connection = local_lake(self.home / "lake").reader()
         try:
             known = {
                 f"{schema}.{name}": {column for (column,) in columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -248,16 +249,64 @@ def test_a_repeated_landing_run_writes_nothing_and_reports_the_same(touched: Ins
     assert stored[0] == stored[1]
 
 
-def test_a_long_backlog_is_cut_into_ranges_without_gap_or_overlap(touched: Installed):
-    settings = Settings(universe=touched.universe_path, home=touched.home, claim_records=3)
+def test_a_long_backlog_is_landed_in_runs_of_a_bounded_size(touched: Installed):
+    settings = Settings(universe=touched.universe_path, home=touched.home, claim_records=1)
     opens = datetime(2025, 7, 7, 14, 0, tzinfo=UTC)
     before = Resources(settings).bus.watermarks("bars.equities_5m")[0][1]
     publish(touched, [bar("AAPL", opens.replace(minute=5 * i), 210.0 + i) for i in range(8)])
+    job = build_definitions(settings).resolve_job_def("equities_5m_landing")
+    ranges, cursor = [], None
     with dg.DagsterInstance.ephemeral() as instance:
-        requests = tick(settings, instance, None).run_requests
-    ranges = [request.run_config["ops"]["equities_5m_land"]["config"]["ranges"]["0"] for request in requests]
-    assert ranges == [[before, before + 3], [before + 3, before + 6], [before + 6, before + 8]]
-    assert len({request.run_key for request in requests}) == 3
+        while (told := tick(settings, instance, cursor)).run_requests:
+            (request,) = told.run_requests
+            ranges.append(request.run_config["ops"]["equities_5m_land"]["config"]["ranges"]["0"])
+            assert job.execute_in_process(run_config=request.run_config, instance=instance).success
+            cursor = told.cursor
+    assert ranges == [[before, before + 5], [before + 5, before + 8]]
+
+
+def test_a_sensor_waits_for_a_landing_run_at_work_and_asks_again_for_what_a_failed_one_left(touched: Installed):
+    settings = touched.settings()
+    job = build_definitions(settings).resolve_job_def("equities_5m_landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        publish(touched, [bar("AAPL", datetime(2025, 7, 1, 14, 0, tzinfo=UTC), 208.0)])
+        asked = tick(settings, instance, None)
+        (request,) = asked.run_requests
+        run = instance.create_run_for_job(job, run_config=request.run_config, status=dg.DagsterRunStatus.STARTED)
+        waiting = tick(settings, instance, asked.cursor)
+        assert not waiting.run_requests and run.run_id in waiting.skip_message
+        instance.report_run_failed(run)
+        # Not at once, and not never.
+        assert not tick(settings, instance, asked.cursor).run_requests
+        memory = json.loads(asked.cursor)
+        later = json.dumps(memory | {"at": memory["at"] - 60})
+        (again,) = tick(settings, instance, later).run_requests
+        assert again.run_config == request.run_config and again.run_key != request.run_key
+
+
+def test_a_sensor_notices_a_topic_made_anew_and_records_what_the_old_one_had_left(touched: Installed):
+    settings = touched.settings()
+    bus = Resources(settings).bus
+    job = build_definitions(settings).resolve_job_def("equities_5m_landing")
+    with dg.DagsterInstance.ephemeral() as instance:
+        publish(touched, [bar("AAPL", datetime(2025, 7, 1, 14, 0, tzinfo=UTC), 208.0)])
+        seen = tick(settings, instance, None)
+        for path in bus.root.glob("bars.equities_5m.sqlite*"):
+            path.unlink()
+        publish(touched, [bar("AAPL", datetime(2025, 7, 7, 14, 0, tzinfo=UTC), 210.0)])
+        # The run that was asked for starts when its topic is gone.
+        (request,) = seen.run_requests
+        assert request.run_config["ops"]["equities_5m_land"]["config"]["life"] == "bars.equities_5m"
+        assert job.execute_in_process(run_config=request.run_config, instance=instance).success
+        (told,) = instance.fetch_observations(dg.AssetKey(["equities_5m", "raw_bars"]), limit=5).records
+        assert told.asset_observation.metadata["lost_records"].value == 1
+        over = tick(settings, instance, seen.cursor)
+        assert not over.run_requests
+        (request,) = tick(settings, instance, over.cursor).run_requests
+        config = request.run_config["ops"]["equities_5m_land"]["config"]
+        assert config == {"ranges": {"0": [0, 1]}, "life": "bars.equities_5m@1"}
+        assert job.execute_in_process(run_config=request.run_config, instance=instance).success
+        assert set(materialized(instance, "equities_5m", "raw_bars")) == {"2025-07-07"}
 
 
 def report_all(instance: dg.DagsterInstance, assets: list[str], partitions: list[str]) -> None:

@@ -13,16 +13,14 @@ from datetime import date
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import obstore
 import polars as pl
 
-from quantlytic_assets.storage.archive import Archive, local_archive
 from quantlytic_assets.storage.attempts import AttemptLog
-from quantlytic_assets.storage.bus import LocalBus
 from quantlytic_assets.storage.lake import Lake
 from quantlytic_assets.storage.landing import Landed, Lander
+from quantlytic_tests.storage.places import Place
 
 HEADERS = {"schema": "bar", "version": "1", "encoding": "json"}
 
@@ -53,18 +51,18 @@ def together(work: Callable, each: list[tuple]) -> None:
 # Bus -----------------------------------------------------------------------------------------------------------
 
 
-def publish_many(barrier: Barrier, root: Path, topic: str, name: str, batches: int, size: int) -> None:
+def publish_many(barrier: Barrier, place: Place, topic: str, name: str, batches: int, size: int) -> None:
     """Publish `batches` batches of `size` numbered records."""
-    bus = LocalBus(root)
+    bus = place.resources.bus
     barrier.wait(60)
     for batch in range(batches):
         values = [f"{name}:{batch}:{i}".encode() for i in range(size)]
         bus.publish(topic, values, [name] * size, HEADERS)
 
 
-def publish_forever(root: Path, topic: str, size: int) -> None:
+def publish_forever(place: Place, topic: str, size: int) -> None:
     """Publish batches whose records say their batch, until killed."""
-    bus = LocalBus(root)
+    bus = place.resources.bus
     batch = 0
     while True:
         bus.publish(topic, [f"{os.getpid()}:{batch}:{i}".encode() for i in range(size)], ["k"] * size, HEADERS)
@@ -79,35 +77,30 @@ def by_day(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.col("open_time").dt.strftime("%Y-%m-%d").alias("partition"))
 
 
-def make_lander(bus: Path, archive: Path, dataset: str = "sample_set", claim_records: int = 250) -> Lander:
-    """A lander on a bus and an archive in directories."""
-    return Lander(LocalBus(bus), open_archive(archive), dataset, by_day, claim_records)
+def make_lander(bus: Place, archive: Place, dataset: str = "sample_set", claim_records: int = 250) -> Lander:
+    """A lander on one place's bus and another's archive."""
+    return Lander(bus.resources.bus, archive.resources.archive, dataset, by_day, claim_records)
 
 
-def open_archive(root: Path) -> Archive:
-    """An archive in a directory."""
-    return local_archive(str(root))
-
-
-def land(bus: Path, archive: Path) -> Landed:
+def land(bus: Place, archive: Place) -> Landed:
     """Land everything."""
     return make_lander(bus, archive).land()
 
 
-def land_at_once(barrier: Barrier, bus: Path, archive: Path, ranges: dict[int, tuple[int, int]] | None) -> None:
+def land_at_once(barrier: Barrier, bus: Place, archive: Place, ranges: dict[int, tuple[int, int]] | None) -> None:
     """Land when the others do."""
     lander = make_lander(bus, archive)
     barrier.wait(60)
     lander.land(ranges)
 
 
-def land_and_die(bus: Path, archive: Path, puts: int, before: bool) -> None:
-    """Land until the given number of objects is put, and die before or after the last of them is there."""
+def land_and_die(bus: Place, archive: Place, puts: int, before: bool, suffix: str = "") -> None:
+    """Land until so many objects (whose names end in `suffix`) are put, and die before or after the last of them."""
     put, count = obstore.put, 0
 
     def counting(*arguments: object, **options: object) -> object:
         nonlocal count
-        count += 1
+        count += str(arguments[1]).endswith(suffix)
         if before and count == puts:
             os.kill(os.getpid(), signal.SIGKILL)
         result = put(*arguments, **options)
@@ -140,18 +133,20 @@ def replace_session(lake: Lake, version: int, symbol: str, session: date, count:
     return lake.replace([("clean.bars", condition, [symbol, session], rows)])
 
 
-def replace_at_once(barrier: Barrier, root: Path, version: int, symbols: list[str], session: date, count: int) -> None:
+def replace_at_once(
+    barrier: Barrier, place: Place, version: int, symbols: list[str], session: date, count: int
+) -> None:
     """Replace session after session, each when the others do theirs."""
-    lake = Lake(root)
+    lake = place.resources.lake
     lake.connect()
     for symbol in symbols:
         barrier.wait(60)
         replace_session(lake, version, symbol, session, count)
 
 
-def replace_forever(root: Path, session: date, count: int) -> None:
+def replace_forever(place: Place, session: date, count: int) -> None:
     """Replace one session with ever new versions, bars and coverage in one transaction, until killed."""
-    lake = Lake(root)
+    lake = place.resources.lake
     version = 0
     while True:
         version += 1
@@ -168,10 +163,10 @@ def replace_forever(root: Path, session: date, count: int) -> None:
 # Attempts ------------------------------------------------------------------------------------------------------
 
 
-def count_attempts(barrier: Barrier, url: str, times: int, session: date) -> None:
+def count_attempts(barrier: Barrier, place: Place, times: int, session: date) -> None:
     """Record the same hole again and again."""
     barrier.wait(60)
-    log = AttemptLog(url)
+    log = AttemptLog(place.resources.state_url)
     holes = pl.DataFrame(
         {"symbol": ["A"], "session": [session], "error": [None]},
         schema={"symbol": pl.String, "session": pl.Date, "error": pl.String},

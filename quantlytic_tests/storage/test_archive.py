@@ -8,16 +8,15 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
-from quantlytic_assets.storage.archive import Claim
+from quantlytic_assets.storage.archive import Claim, earlier_lives, local_archive
 from quantlytic_tests.frames import make_bars, minutes, utc
-from quantlytic_tests.storage.processes import open_archive
 
 TOPIC = "bars.sample_set"
 
 
 @pytest.fixture
-def archive(tmp_path):
-    return open_archive(tmp_path / "archive")
+def archive(place):
+    return place.resources.archive
 
 
 def with_offsets(bars, first=0):
@@ -94,7 +93,7 @@ def test_rows_come_back_as_they_were_with_where_they_stand(archive):
 
 
 def test_a_root_with_odd_characters_in_it_reads_back(tmp_path):
-    archive = open_archive(tmp_path / "it's a [place] with = and é")
+    archive = local_archive(str(tmp_path / "it's a [place] with = and é"))
     archive.write("d", "partition=2025-05-10", Claim(TOPIC, 0, 0, 5), some_bars())
     (source,) = archive.read(archive.objects("d"))["source_object"].unique()
     assert source == archive.objects("d")[0].path
@@ -128,3 +127,34 @@ def test_a_key_archived_twice_counts_once_and_one_good_row_is_enough(archive):
     archive.write("d", "partition=2025-05-10", Claim(TOPIC, 0, 5, 10), some_bars(open=None))
     assert len(archive.usable_keys(archive.objects("d"))) == 5
     assert archive.usable_keys([]).is_empty()
+
+
+def test_each_identity_of_a_topic_is_a_life_with_a_name_of_its_own(archive):
+    assert [archive.life("d", TOPIC, one) for one in ("x", "y", "x", "z", "y")] == [
+        TOPIC,
+        f"{TOPIC}@1",
+        TOPIC,
+        f"{TOPIC}@2",
+        f"{TOPIC}@1",
+    ]
+    assert archive.lives("d", TOPIC) == ["x", "y", "z"]
+    assert archive.life("e", TOPIC, "z") == TOPIC
+    assert earlier_lives(TOPIC) == [] and earlier_lives(f"{TOPIC}@2") == [TOPIC, f"{TOPIC}@1"]
+
+
+def test_claims_of_a_life_are_apart_and_its_partitions_known(archive):
+    archive.claim("d", TOPIC, 0, 0, 5)
+    archive.claim("d", TOPIC, 10, 0, 5)
+    archive.claim("d", f"{TOPIC}@1", 2, 0, 7)
+    assert archive.claimed_partitions("d", TOPIC) == [0, 10]
+    assert archive.claimed_partitions("d", f"{TOPIC}@1") == [2]
+    assert archive.claims("d", f"{TOPIC}@1", 0) == []
+
+
+def test_a_checkpoint_is_no_claim(archive):
+    assert archive.checkpoint("d", TOPIC, 0) == 0
+    archive.claim("d", TOPIC, 0, 0, 5)
+    archive.set_checkpoint("d", TOPIC, 0, 5)
+    assert archive.checkpoint("d", TOPIC, 0) == 5
+    assert archive.claims("d", TOPIC, 0) == [Claim(TOPIC, 0, 0, 5)]
+    assert archive.claims("d", TOPIC, 0, 5) == []

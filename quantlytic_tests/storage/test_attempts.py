@@ -12,8 +12,8 @@ DAY = date(2025, 3, 3)
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'state.sqlite'}"
+def url(place):
+    return place.resources.state_url
 
 
 def holes(*rows):
@@ -52,8 +52,8 @@ def test_another_process_s_log_goes_on_counting(url):
     assert again.read("d", DAY, DAY)["attempts"].to_list() == [2]
 
 
-def test_processes_that_start_and_count_at_once_lose_no_attempt(tmp_path):
+def test_processes_that_start_and_count_at_once_lose_no_attempt(place):
     for attempt in range(3):
-        url = f"sqlite:///{tmp_path / f'{attempt}.sqlite'}"
-        together(count_attempts, [(url, 15, DAY)] * 4)
-        assert AttemptLog(url).read("sample_set", DAY, DAY).rows() == [("A", DAY, 60, 60)]
+        apart = place / f"n{attempt}"
+        together(count_attempts, [(apart, 15, DAY)] * 4)
+        assert AttemptLog(apart.resources.state_url).read("sample_set", DAY, DAY).rows() == [("A", DAY, 60, 60)]

@@ -2,20 +2,21 @@
 
 import json
 import time
-from collections import Counter
 
 import pytest
 
-from quantlytic_assets.storage.bus import DEAD_LETTERS, LocalBus, bars_topic
+from quantlytic_assets.storage.bus import DEAD_LETTERS, BusUnavailable, bars_topic, ticks_topic
+from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
+from quantlytic_tests.storage.places import opened
 from quantlytic_tests.storage.processes import HEADERS, publish_forever, publish_many, start, together
 
 TOPIC = bars_topic("sample_set")
 
 
-@pytest.fixture(params=["local"])
-def bus(request, tmp_path):
+@pytest.fixture
+def bus(place):
     """An empty bus of each implementation."""
-    return {"local": lambda: LocalBus(tmp_path / "bus")}[request.param]()
+    return place.resources.bus
 
 
 def publish(bus, *values, topic=TOPIC):
@@ -75,57 +76,158 @@ class TestEveryBus:
 
     def test_a_record_without_its_key_is_refused_with_all_of_its_batch(self, bus):
         publish(bus, "a")
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(ValueError, match="2 values with 1 keys"):
             bus.publish(TOPIC, [b"b", b"c"], ["b"], HEADERS)
         assert bus.watermarks(TOPIC) == {0: (0, 1)}
 
 
-def test_publishers_in_several_processes_lose_and_duplicate_nothing(tmp_path):
-    together(publish_many, [(tmp_path / "bus", TOPIC, name, 25, 20) for name in ("p", "q", "r", "s")])
-    bus = LocalBus(tmp_path / "bus")
+    def test_a_topic_can_be_made_before_anything_is_published(self, bus):
+        assert bus.identity(TOPIC) is None
+        bus.create(TOPIC)
+        assert bus.watermarks(TOPIC) == {0: (0, 0)}
+        identity = bus.identity(TOPIC)
+        bus.create(TOPIC)
+        publish(bus, "a")
+        assert bus.identity(TOPIC) == identity
+        assert bus.watermarks(TOPIC) == {0: (0, 1)}
+
+    def test_a_topic_that_was_deleted_and_made_anew_is_another_one(self, place, bus):
+        publish(bus, "a", "b")
+        publish(bus, "z", topic=DEAD_LETTERS)
+        first, other = bus.identity(TOPIC), bus.identity(DEAD_LETTERS)
+        assert first != other
+        place.delete_topic(TOPIC)
+        wait_until(lambda: bus.identity(TOPIC) is None)
+        assert bus.watermarks(TOPIC) == {}
+        publish(bus, "c")
+        assert bus.identity(TOPIC) not in (None, first)
+        assert bus.identity(DEAD_LETTERS) == other
+        assert bus.watermarks(TOPIC) == {0: (0, 1)}
+        assert bus.read(TOPIC, 0, 0, 1).values == [b"c"]
+
+    def test_records_that_retention_has_dropped_are_said_not_to_be_there(self, place, bus):
+        publish(bus, *"abcdef")
+        place.delete_records(TOPIC, 4)
+        assert bus.watermarks(TOPIC) == {0: (4, 6)}
+        assert bus.read(TOPIC, 0, 4, 6).values == [b"e", b"f"]
+        for first in (0, 3):
+            with pytest.raises(LookupError):
+                bus.read(TOPIC, 0, first, 6)
+
+    def test_equal_headers_are_one_object(self, bus):
+        publish(bus, "a", "b")
+        bus.publish(TOPIC, [b"c"], ["c"], {"schema": "other"})
+        one, two, three = bus.read(TOPIC, 0, 0, 3).headers
+        assert one is two and three != one
+
+    def test_a_record_may_have_no_key(self, bus):
+        bus.publish(TOPIC, [b"a"], [None], HEADERS)
+        assert bus.read(TOPIC, 0, 0, 1).keys == [None]
+
+
+def wait_until(condition):
+    """Deleting a topic takes a broker a moment."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_publishers_in_several_processes_lose_and_duplicate_nothing(place):
+    together(publish_many, [(place, TOPIC, name, 25, 20) for name in ("p", "q", "r", "s")])
+    bus = place.resources.bus
     assert bus.watermarks(TOPIC) == {0: (0, 2_000)}
     values = [value.decode() for value in bus.read(TOPIC, 0, 0, 2_000).values]
-    assert Counter(values) == Counter(f"{n}:{b}:{i}" for n in "pqrs" for b in range(25) for i in range(20))
-    # A batch stays together, and a publisher's batches stay in order.
-    batches = [value.rsplit(":", 1)[0] for value in values[::20]]
-    assert [value.rsplit(":", 1)[0] for value in values] == [batch for batch in batches for _ in range(20)]
     for name in "pqrs":
-        assert [batch for batch in batches if batch.startswith(name)] == [f"{name}:{b}" for b in range(25)]
+        mine = [value for value in values if value.startswith(name)]
+        assert mine == [f"{name}:{b}:{i}" for b in range(25) for i in range(20)]
+    if place.embedded:
+        # Here a batch is one transaction.
+        batches = [value.rsplit(":", 1)[0] for value in values[::20]]
+        assert [value.rsplit(":", 1)[0] for value in values] == [batch for batch in batches for _ in range(20)]
 
 
-def test_the_first_publishers_of_a_topic_may_come_at_once(tmp_path):
-    for attempt in range(25):
-        together(publish_many, [(tmp_path / str(attempt), TOPIC, name, 1, 3) for name in ("p", "q", "r", "s")])
-        assert LocalBus(tmp_path / str(attempt)).watermarks(TOPIC) == {0: (0, 12)}
+def test_the_first_publishers_of_a_topic_may_come_at_once(place):
+    for attempt in range(25 if place.embedded else 4):
+        apart = place / f"n{attempt}"
+        together(publish_many, [(apart, TOPIC, name, 1, 3) for name in ("p", "q", "r", "s")])
+        assert apart.resources.bus.watermarks(TOPIC) == {0: (0, 12)}
 
 
-def test_a_publisher_that_is_killed_leaves_all_of_a_batch_or_none_of_it(tmp_path):
-    bus = LocalBus(tmp_path / "bus")
-    size = 500
+def test_a_publisher_that_is_killed_leaves_what_it_sent_once_and_in_order(place):
+    bus, size, seen = place.resources.bus, 500, 0
     for attempt in range(8):
-        process = start(publish_forever, tmp_path / "bus", TOPIC, size)
+        process = start(publish_forever, place, TOPIC, size)
         before = bus.watermarks(TOPIC).get(0, (0, 0))[1]
-        deadline = time.monotonic() + 60
-        while bus.watermarks(TOPIC).get(0, (0, 0))[1] < before + 3 * size and time.monotonic() < deadline:
-            time.sleep(0.002)
+        wait_until(lambda before=before: bus.watermarks(TOPIC).get(0, (0, 0))[1] >= before + 3 * size)
         time.sleep(0.0037 * attempt)
         process.kill()
         process.join()
         end = bus.watermarks(TOPIC)[0][1]
-        assert end >= before + 3 * size and end % size == 0
-    values = [value.decode().rsplit(":", 1) for value in bus.read(TOPIC, 0, 0, end).values]
-    assert [int(i) for _, i in values] == list(range(size)) * (end // size)
-    assert len({batch for batch, _ in values}) == end // size
+        values = [value.decode().split(":")[1:] for value in bus.read(TOPIC, 0, seen, end).values]
+        assert values == [[str(i // size), str(i % size)] for i in range(len(values))]
+        assert end >= before + 3 * size
+        if place.embedded:
+            # All of a batch or none of it.
+            assert end % size == 0
+        seen = end
     # And it goes on counting for the next one.
     publish(bus, "after")
     assert bus.watermarks(TOPIC) == {0: (0, end + 1)}
 
 
 def test_reading_never_changes_what_is_on_disk(tmp_path):
-    bus = LocalBus(tmp_path / "bus")
-    publish(bus, "a", "b")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "bus").iterdir()}
-    bus.watermarks(TOPIC)
-    bus.read(TOPIC, 0, 0, 2)
-    bus.watermarks("unknown")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "bus").iterdir()} == before
+    with opened("embedded", tmp_path) as place:
+        bus = place.resources.bus
+        publish(bus, "a", "b")
+        before = {path.name: path.read_bytes() for path in bus.root.iterdir()}
+        bus.watermarks(TOPIC)
+        bus.read(TOPIC, 0, 0, 2)
+        bus.identity("unknown")
+        bus.watermarks("unknown")
+        assert {path.name: path.read_bytes() for path in bus.root.iterdir()} == before
+
+
+class TestKafka:
+    """What only a bus of several partitions has, and what is said when there is none."""
+
+    @pytest.fixture
+    def place(self, tmp_path):
+        with opened("services", tmp_path, kafka_partitions=3) as found:
+            yield found
+
+    def test_records_of_a_key_keep_their_order_in_one_partition(self, place):
+        bus = place.resources.bus
+        keys = [f"S{i % 20}" for i in range(2_000)]
+        bus.publish(TOPIC, [f"{key}:{i}".encode() for i, key in enumerate(keys)], keys, HEADERS)
+        marks = bus.watermarks(TOPIC)
+        assert sorted(marks) == [0, 1, 2] and sum(end for _, end in marks.values()) == 2_000
+        homes = {}
+        for partition, (first, last) in marks.items():
+            records = bus.read(TOPIC, partition, first, last)
+            for key in set(records.keys):
+                assert homes.setdefault(key, partition) == partition
+                mine = [int(v.split(b":")[1]) for v, k in zip(records.values, records.keys, strict=True) if k == key]
+                assert mine == sorted(mine)
+        assert len(homes) == 20 and len(set(homes.values())) == 3
+
+    def test_topics_are_made_with_the_retention_of_their_kind(self, place):
+        from kafka.admin import ConfigResource
+
+        bus, hours = place.resources.bus, {}
+        for topic in (TOPIC, ticks_topic("m"), DEAD_LETTERS):
+            bus.create(topic)
+            (found,) = bus._admin.describe_configs([ConfigResource("TOPIC", bus.place.name(topic))]).values()
+            hours[topic] = found[bus.place.name(topic)]["retention.ms"]["value"]
+        assert {topic: int(ms) for topic, ms in hours.items()} == {
+            TOPIC: 168 * 3_600_000,
+            ticks_topic("m"): 72 * 3_600_000,
+            DEAD_LETTERS: -1,
+        }
+
+    def test_a_bus_that_does_not_answer_says_where_it_was_looked_for(self, monkeypatch):
+        monkeypatch.setattr("quantlytic_assets.storage.kafka_bus._PATIENCE_SECONDS", 1)
+        bus = KafkaBus(KafkaPlace("127.0.0.1:9"))
+        for call in (lambda: bus.watermarks(TOPIC), lambda: publish(bus, "a"), lambda: bus.identity(TOPIC)):
+            with pytest.raises(BusUnavailable, match="127.0.0.1:9"):
+                call()

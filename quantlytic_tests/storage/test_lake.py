@@ -1,6 +1,5 @@
 """The lake under several processes, kills and other people's SQL."""
 
-import shutil
 import time
 from datetime import date, timedelta
 
@@ -9,7 +8,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA, TIME
-from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.resources import make_resources
 from quantlytic_tests.frames import utc
 from quantlytic_tests.storage.processes import (
     lake_rows,
@@ -34,13 +33,8 @@ TABLES = {
 
 
 @pytest.fixture
-def root(tmp_path):
-    return tmp_path / "lake"
-
-
-@pytest.fixture
-def lake(root):
-    return Lake(root)
+def lake(place):
+    return place.resources.lake
 
 
 def versions(lake):
@@ -117,11 +111,10 @@ def test_a_replacement_that_fails_changes_nothing_in_any_table(lake):
     assert versions(lake) == [("A", 3, 4)]
 
 
-def test_a_killed_writer_leaves_the_old_rows_or_the_new_ones_in_all_tables(root):
-    lake = Lake(root)
+def test_a_killed_writer_leaves_the_old_rows_or_the_new_ones_in_all_tables(place, lake):
     newest = 0
     for attempt in range(4):
-        process = start(replace_forever, root, DAY, 2_000)
+        process = start(replace_forever, place, DAY, 2_000)
         deadline = time.monotonic() + 60
         snapshot = lake.snapshot()
         while lake.snapshot() < snapshot + 2 and time.monotonic() < deadline:
@@ -140,19 +133,19 @@ def test_a_killed_writer_leaves_the_old_rows_or_the_new_ones_in_all_tables(root)
     assert versions(lake) == [("A", 10_000, 3)]
 
 
-def test_processes_that_write_a_session_for_the_first_time_at_once_leave_one_set_of_rows(root):
+def test_processes_that_write_a_session_for_the_first_time_at_once_leave_one_set_of_rows(place, lake):
     symbols = [f"S{i}" for i in range(6)]
-    together(replace_at_once, [(root, version, symbols, DAY, 500) for version in (1, 2, 3)])
-    found = versions(Lake(root))
+    together(replace_at_once, [(place, version, symbols, DAY, 500) for version in (1, 2, 3)])
+    found = versions(lake)
     assert [(symbol, count) for symbol, _, count in found] == [(symbol, 500) for symbol in symbols]
     assert {version for _, version, _ in found} <= {1, 2, 3}
 
 
-def test_four_writers_at_once_lose_nothing(root):
+def test_four_writers_at_once_lose_nothing(place, lake):
     names = {version: [f"{version}-{i}" for i in range(4)] for version in (1, 2, 3, 4)}
-    together(replace_at_once, [(root, version, names[version], DAY, 50) for version in names])
+    together(replace_at_once, [(place, version, names[version], DAY, 50) for version in names])
     wanted = sorted((symbol, version, 50) for version, symbols in names.items() for symbol in symbols)
-    assert sorted(versions(Lake(root))) == wanted
+    assert sorted(versions(lake)) == wanted
 
 
 class Interrupted(list):
@@ -169,11 +162,10 @@ class Interrupted(list):
             interruption()
 
 
-def test_a_writer_tries_again_when_a_client_that_takes_no_turns_commits_first(root):
-    lake = Lake(root)
+def test_a_writer_tries_again_when_a_client_that_takes_no_turns_commits_first(place, lake):
     replace_session(lake, 1, "A", DAY, 10)
     # dbt is such a client: it does not know the lock.
-    client = Lake(root)
+    client = make_resources(place.settings).lake
     other = client.connect()
     commits = []
 
@@ -220,10 +212,12 @@ def test_a_reader_waits_for_no_writer(lake):
         reader.close()
 
 
-def test_a_deleted_lake_is_made_anew(root):
-    replace_session(Lake(root), 1, "A", DAY, 10)
-    shutil.rmtree(root)
-    again = Lake(root)
+def test_a_deleted_lake_is_made_anew(place):
+    first = make_resources(place.settings).lake
+    replace_session(first, 1, "A", DAY, 10)
+    first.connect().close()
+    place.delete_lake()
+    again = place.resources.lake
     assert versions(again) == []
     assert replace_session(again, 2, "A", DAY, 4) > 0
 

@@ -1,5 +1,6 @@
 """Exactly once from bus to archive, whoever lands and whatever is killed."""
 
+import io
 import json
 import random
 import signal
@@ -10,8 +11,10 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import ARCHIVE_SCHEMA
-from quantlytic_assets.storage.bus import DEAD_LETTERS, LocalBus, bars_topic
+from quantlytic_assets.storage.bus import DEAD_LETTERS, bars_topic
+from quantlytic_assets.storage.landing import TopicChanged
 from quantlytic_tests.frames import make_bars, minutes, utc
+from quantlytic_tests.storage.places import opened
 from quantlytic_tests.storage.processes import HEADERS, land, land_and_die, land_at_once, make_lander, start, together
 
 TOPIC = bars_topic("sample_set")
@@ -19,14 +22,14 @@ BROKEN = [b"", b"not json", b'{"symbol": "A"}', b"\xff\xfe", b"[]"]
 
 
 @pytest.fixture
-def places(tmp_path):
-    """Directories of a bus and an archive."""
-    return tmp_path / "bus", tmp_path / "archive"
+def places(place):
+    """Where a bus and an archive are."""
+    return place / "bus", place / "archive"
 
 
 def fill_bus(bus, batches=6):
     """Bars of three days and two symbols in several batches with broken and refused records between; their number."""
-    lander = make_lander(bus, bus / "unused")
+    lander = make_lander(bus, bus)
     for batch in range(batches):
         begin = utc("2025-05-10T20:00").replace(day=10 + batch % 3)
         bars = pl.concat(make_bars(symbol, minutes(begin, 60, every=5)) for symbol in ("A", "B"))
@@ -41,18 +44,15 @@ def fill_bus(bus, batches=6):
 
 
 def contents(archive):
-    """Every object's bytes by path, the claims among them."""
-    store = make_lander(archive, archive).archive.store
-    return {
-        item["path"]: bytes(obstore.get(store, item["path"]).bytes())
-        for batch in obstore.list(store)
-        for item in batch
-    }
+    """Every object's bytes by path, the claims among them; but for the identity of the topic."""
+    store = archive.resources.archive.store
+    paths = [item["path"] for batch in obstore.list(store) for item in batch if "/topics/" not in item["path"]]
+    return {path: bytes(obstore.get(store, path).bytes()) for path in paths}
 
 
 def landed_offsets(archive):
     """All offsets that are in some object, each as often as it is there."""
-    found = make_lander(archive, archive).archive
+    found = archive.resources.archive
     bars = found.read(found.objects("sample_set"))["bus_offset"].to_list()
     refused = found.read_refused("sample_set", found.refused_objects("sample_set"))["bus_offset"].to_list()
     return sorted(bars + refused)
@@ -76,7 +76,7 @@ def test_objects_are_filed_by_partition_topic_and_offsets(places):
     land(*places)
     archive = make_lander(*places).archive
     for stored in archive.objects("sample_set"):
-        frame = pl.read_parquet(archive.root + "/" + stored.path)
+        frame = pl.read_parquet(io.BytesIO(bytes(obstore.get(archive.store, stored.path).bytes())))
         first, last = stored.path.removesuffix(".parquet").rsplit(".", 1)[1].split("-")
         assert frame.schema == ARCHIVE_SCHEMA
         assert frame["bus_offset"].is_between(int(first), int(last) - 1).all()
@@ -120,7 +120,7 @@ def test_claims_go_on_where_the_last_one_ended(places):
         lander.land()
     claims = lander.archive.claims("sample_set", TOPIC, 0)
     assert [(one.first, one.last) for one in claims] == [(0, 100), (100, 130), (130, 131), (131, 201)]
-    assert lander.landed_through(0) == 201
+    assert lander.landed_through(TOPIC, 0) == 201
     assert landed_offsets(places[1]) == list(range(201))
 
 
@@ -190,7 +190,7 @@ def test_a_topic_of_nothing_but_broken_records_lands_without_a_bar(places):
     landed = lander.land()
     assert (landed.partitions, landed.refused) == ({}, 5)
     assert landed_offsets(places[1]) == list(range(5))
-    assert lander.landed_through(0) == 5
+    assert lander.landed_through(TOPIC, 0) == 5
 
 
 def test_two_outcomes_add_up(places):
@@ -204,27 +204,28 @@ def test_two_outcomes_add_up(places):
     assert summary(lander.land({0: (0, 60)})) == summary(first)
 
 
-def test_landers_in_several_processes_land_each_record_once(tmp_path):
-    bus = tmp_path / "bus"
+def test_landers_in_several_processes_land_each_record_once(place):
+    bus = place / "bus"
     end = fill_bus(bus)
-    land(bus, tmp_path / "alone")
+    land(bus, place / "alone")
     for attempt, ranges in enumerate([[None] * 4, [{0: (0, end)}, {0: (300, end)}, None, {0: (100, 700)}]]):
-        archive = tmp_path / f"archive{attempt}"
+        archive = place / f"archive{attempt}"
         together(land_at_once, [(bus, archive, one) for one in ranges])
         assert landed_offsets(archive) == list(range(end))
     # All of them wanted everything, so they divided it as one alone does.
-    assert contents(tmp_path / "archive0") == contents(tmp_path / "alone")
+    assert contents(place / "archive0") == contents(place / "alone")
 
 
-def test_a_landing_that_dies_before_or_after_any_object_is_finished_by_the_next(tmp_path):
-    bus = tmp_path / "bus"
+def test_a_landing_that_dies_before_or_after_any_object_is_finished_by_the_next(place):
+    bus = place / "bus"
     end = fill_bus(bus)
-    undisturbed = summary(land(bus, tmp_path / "undisturbed"))
-    wanted = contents(tmp_path / "undisturbed")
+    undisturbed = summary(land(bus, place / "undisturbed"))
+    wanted = contents(place / "undisturbed")
     assert len(wanted) > 10
-    moments = [(puts, True) for puts in range(1, len(wanted) + 1)] + [(len(wanted), False)]
-    for puts, before in moments:
-        archive = tmp_path / f"{puts}{before}"
+    # The topic's identity is one more.
+    moments = [(puts, True) for puts in range(1, len(wanted) + 2)] + [(len(wanted) + 1, False)]
+    for puts, before in moments if place.embedded else random.Random(5).sample(moments, 12):
+        archive = place / f"{puts}{before}"
         process = start(land_and_die, bus, archive, puts, before)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
@@ -234,34 +235,154 @@ def test_a_landing_that_dies_before_or_after_any_object_is_finished_by_the_next(
         assert summary(lander.land({0: (0, end)})) == undisturbed
 
 
-def test_a_landing_killed_at_random_moments_again_and_again_ends_as_an_undisturbed_one(tmp_path):
-    bus = tmp_path / "bus"
+def test_a_landing_killed_at_random_moments_again_and_again_ends_as_an_undisturbed_one(place):
+    bus = place / "bus"
     end = fill_bus(bus, batches=30)
     started = time.monotonic()
-    land(bus, tmp_path / "undisturbed")
+    land(bus, place / "undisturbed")
     usual = time.monotonic() - started
     draw = random.Random(17)
     for _ in range(20):
-        process = start(land, bus, tmp_path / "archive")
+        process = start(land, bus, place / "archive")
         time.sleep(draw.uniform(0, usual / 2))
         process.kill()
         process.join()
-    land(bus, tmp_path / "archive")
-    assert contents(tmp_path / "archive") == contents(tmp_path / "undisturbed")
-    assert landed_offsets(tmp_path / "archive") == list(range(end))
+    land(bus, place / "archive")
+    assert contents(place / "archive") == contents(place / "undisturbed")
+    assert landed_offsets(place / "archive") == list(range(end))
 
 
 def test_what_a_killed_landing_announced_is_announced_again_under_the_same_key(places):
-    claims = -(-fill_bus(places[0]) // 250)
-    # The first object comes after the claims and after its claim's letters.
-    process = start(land_and_die, *places, claims + 1, True)
+    fill_bus(places[0])
+    # The first object of refused records comes after their letters.
+    process = start(land_and_die, *places, 1, True, ".parquet")
     process.join(60)
-    bus = LocalBus(places[0])
+    bus = places[0].resources.bus
     told = bus.watermarks(DEAD_LETTERS)[0][1]
     assert told > 0
     land(*places)
     keys = bus.read(DEAD_LETTERS, 0, *bus.watermarks(DEAD_LETTERS)[0]).keys
     assert keys[:told] == keys[told : 2 * told]
-    refused = make_lander(*places).archive
+    refused = places[1].resources.archive
     offsets = refused.read_refused("sample_set", refused.refused_objects("sample_set"))["bus_offset"]
     assert set(keys) == {f"{TOPIC}:0:{offset}" for offset in offsets}
+
+
+class TestALandingThatComesTooLate:
+    """Retention has dropped records, or the topic is another one by now: what is left lands, what is gone is told."""
+
+    @pytest.fixture
+    def lander(self, places):
+        return make_lander(*places, claim_records=10)
+
+    def publish(self, lander, count, first=0):
+        day = minutes(utc("2025-05-10T00:00"), first + count)
+        lander.publish(make_bars("A", day[first:]))
+
+    def lost(self, landed):
+        return landed.lost, landed.lost_ranges
+
+    def test_records_dropped_before_anybody_claimed_them_are_one_lost_range(self, places, lander):
+        self.publish(lander, 100)
+        lander.land({0: (0, 20)})
+        places[0].delete_records(TOPIC, 57)
+        landed = lander.land()
+        assert self.lost(landed) == (37, [f"{TOPIC}:0:20-57"])
+        assert landed.rows == 43
+        assert landed_offsets(places[1]) == [*range(20), *range(57, 100)]
+        assert lander.landed_through(TOPIC, 0) == 100
+        # It is told once, and again only to whoever repeats the same range.
+        assert self.lost(lander.land()) == (0, [])
+        assert self.lost(lander.land({0: (20, 100)})) == (37, [f"{TOPIC}:0:20-57"])
+
+    def test_of_a_claim_that_retention_has_reached_the_rest_is_landed(self, places, lander):
+        self.publish(lander, 30)
+        for first in (0, 10):
+            lander.archive.claim("sample_set", TOPIC, 0, first, first + 10)
+        places[0].delete_records(TOPIC, 13)
+        landed = lander.land()
+        assert self.lost(landed) == (13, [f"{TOPIC}:0:0-10", f"{TOPIC}:0:10-20"])
+        assert landed_offsets(places[1]) == list(range(13, 30))
+
+    def test_a_topic_that_is_made_anew_lands_from_its_start_beside_the_old_one(self, places, lander):
+        self.publish(lander, 25)
+        lander.land()
+        places[0].delete_topic(TOPIC)
+        wait_until_gone(lander.bus)
+        self.publish(lander, 15, first=25)
+        landed = lander.land()
+        assert landed.rows == 15 and landed.lost == 0
+        assert landed_offsets(places[1]) == sorted([*range(25), *range(15)])
+        assert [one.path.split("/")[2] for one in lander.archive.objects("sample_set")][-1].startswith(f"{TOPIC}@1.0.")
+        assert lander.landed_through(f"{TOPIC}@1", 0) == 15
+        assert lander.land().claims == []
+        rows = lander.archive.read(lander.archive.objects("sample_set"))
+        assert rows["open_time"].n_unique() == 40
+
+    def test_what_a_dead_landing_had_claimed_of_the_old_topic_is_told_to_be_lost(self, places, lander):
+        self.publish(lander, 20)
+        lander.land()
+        self.publish(lander, 5, first=20)
+        lander.archive.claim("sample_set", TOPIC, 0, 20, 25)
+        places[0].delete_topic(TOPIC)
+        wait_until_gone(lander.bus)
+        self.publish(lander, 3, first=25)
+        landed = lander.land()
+        assert (landed.rows, *self.lost(landed)) == (3, 5, [f"{TOPIC}:0:20-25"])
+        assert lander.land().lost == 0
+
+    def test_a_range_asked_for_of_the_old_topic_is_told_to_be_lost(self, places, lander):
+        self.publish(lander, 20)
+        lander.land({0: (0, 10)})
+        life = lander.source().life
+        places[0].delete_topic(TOPIC)
+        wait_until_gone(lander.bus)
+        assert self.lost(lander.land({0: (10, 20)}, life)) == (10, [f"{TOPIC}:0:10-20"])
+        self.publish(lander, 3, first=20)
+        assert self.lost(lander.land({0: (10, 20)}, life)) == (0, [])
+        assert lander.land().rows == 3
+
+    def test_a_topic_replaced_between_claim_and_reading_is_not_mistaken_for_the_old_one(self, places, lander):
+        self.publish(lander, 20)
+        source = lander.source()
+        claim = lander.archive.claim("sample_set", TOPIC, 0, 0, 10)
+        places[0].delete_topic(TOPIC)
+        wait_until_gone(lander.bus)
+        self.publish(lander, 20, first=20)
+        with pytest.raises(TopicChanged):
+            lander._read(source, claim)
+        landed = lander.land()
+        assert (landed.rows, landed.lost) == (20, 10)
+
+
+def wait_until_gone(bus):
+    deadline = time.monotonic() + 30
+    while bus.identity(TOPIC) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_is_done_long_ago_is_not_listed_again_and_yet_repeated_the_same(places):
+    lander = make_lander(*places, claim_records=1)
+    lander.publish(make_bars("A", minutes(utc("2025-05-10T00:00"), 120)))
+    first = lander.land({0: (0, 60)})
+    assert lander.archive.checkpoint("sample_set", TOPIC, 0) == 60
+    assert lander.landed_through(TOPIC, 0) == 60
+    assert summary(lander.land({0: (0, 60)})) == summary(first)
+    lander.land()
+    assert lander.archive.checkpoint("sample_set", TOPIC, 0) == 120
+    assert landed_offsets(places[1]) == list(range(120))
+
+
+def test_several_bus_partitions_land_side_by_side(tmp_path):
+    with opened("services", tmp_path, kafka_partitions=3) as place:
+        lander = make_lander(place, place, claim_records=100)
+        symbols = [f"S{i}" for i in range(12)]
+        lander.publish(pl.concat(make_bars(symbol, minutes(utc("2025-05-10T00:00"), 50)) for symbol in symbols))
+        landed = lander.land()
+        assert landed.rows == 600
+        assert {claim.partition for claim in landed.claims} == {0, 1, 2}
+        rows = lander.archive.read(lander.archive.objects("sample_set"))
+        assert rows.group_by("symbol").len()["len"].to_list() == [50] * 12
+        marks = lander.bus.watermarks(TOPIC)
+        assert {p: lander.landed_through(TOPIC, p) for p in marks} == {p: end for p, (_, end) in marks.items()}

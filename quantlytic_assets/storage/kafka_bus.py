@@ -1,0 +1,222 @@
+"""The bus in Apache Kafka: plain assignment and explicit offsets, no consumer group whose state could be lost."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+)
+
+from quantlytic_assets.storage.bus import BusUnavailable, Records
+
+_HOUR_MS = 3_600_000
+# How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
+_PATIENCE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class KafkaPlace:
+    """Which cluster, under which prefix, and how topics are made there. `security` holds kafka-python's own options."""
+
+    servers: str
+    namespace: str = ""
+    partitions: int = 3
+    replication: int = 1
+    bars_retention_hours: int = 168
+    ticks_retention_hours: int = 72
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def name(self, topic: str) -> str:
+        """The topic's name in the cluster."""
+        return f"{self.namespace}.{topic}" if self.namespace else topic
+
+    def declaration(self, topic: str) -> dict[str, Any]:
+        """How a topic is made. Dead letters are kept for good: they are few, and somebody has to look at them."""
+        if topic.startswith("ticks."):
+            retention = self.ticks_retention_hours * _HOUR_MS
+        elif topic.startswith("bars."):
+            retention = self.bars_retention_hours * _HOUR_MS
+        else:
+            retention = -1
+        return {
+            "num_partitions": self.partitions,
+            "replication_factor": self.replication,
+            "configs": {
+                "cleanup.policy": "delete",
+                "retention.ms": str(retention),
+                "retention.bytes": "-1",
+                # Every replica that is in step has a record before its producer is told so.
+                "min.insync.replicas": str(max(1, self.replication - 1)),
+                "unclean.leader.election.enable": "false",
+                "message.timestamp.type": "CreateTime",
+            },
+        }
+
+
+class KafkaBus:
+    """See `Bus`. One consumer, producer and admin client a process, each made on first use; threads take turns."""
+
+    def __init__(self, place: KafkaPlace):
+        self.place = place
+        # kafka-python's producer bears several threads, its consumer and admin client don't.
+        self._turn = threading.RLock()
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self.place.servers.split(","),
+            "client_id": "quantlytic",
+            "bootstrap_timeout_ms": _PATIENCE_SECONDS * 1000,
+            "reconnect_backoff_max_ms": 1000,
+            "metrics_enabled": False,
+            **self.place.security,
+        }
+
+    @cached_property
+    def _admin(self) -> KafkaAdminClient:
+        options = {name: value for name, value in self._options().items() if name != "metrics_enabled"}
+        return KafkaAdminClient(**options)
+
+    @cached_property
+    def _consumer(self) -> KafkaConsumer:
+        return KafkaConsumer(
+            **self._options(),
+            group_id=None,
+            enable_auto_commit=False,
+            # An offset that is gone is an error to be told, not a reason to read from somewhere else.
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            max_poll_records=50_000,
+            fetch_max_bytes=64 << 20,
+            max_partition_fetch_bytes=16 << 20,
+        )
+
+    @cached_property
+    def _producer(self) -> KafkaProducer:
+        return KafkaProducer(
+            **self._options(),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            batch_size=1 << 18,
+            max_request_size=8 << 20,
+            max_block_ms=_PATIENCE_SECONDS * 1000,
+            delivery_timeout_ms=2 * _PATIENCE_SECONDS * 1000,
+            allow_auto_create_topics=False,
+        )
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaError as error:
+            raise BusUnavailable(f"Kafka at {self.place.servers}: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of all connections; the next call makes new ones."""
+        for name in ("_consumer", "_producer", "_admin"):
+            client = self.__dict__.pop(name, None)
+            if client is not None:
+                client.close()
+
+    def _description(self, topic: str) -> dict[str, Any] | None:
+        described = self._admin.describe_topics([self.place.name(topic)])
+        return next((one for one in described if not one["error_code"]), None)
+
+    def create(self, topic: str) -> None:
+        """See `Bus.create`."""
+        with self._turn, self._asking():
+            if self._description(topic) is not None:
+                return
+            try:
+                self._admin.create_topics(
+                    {self.place.name(topic): self.place.declaration(topic)}, wait_for_metadata=True
+                )
+            except TopicAlreadyExistsError:
+                self._admin.wait_for_topics([self.place.name(topic)])
+
+    def identity(self, topic: str) -> str | None:
+        """See `Bus.identity`: Kafka's own topic id."""
+        with self._turn, self._asking():
+            found = self._description(topic)
+        return None if found is None else str(found["topic_id"])
+
+    def publish(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> None:
+        """See `Bus.publish`. When it raises, some of the records may have been appended and others not."""
+        if len(values) != len(keys):
+            raise ValueError(f"{len(values)} values with {len(keys)} keys")
+        if not values:
+            return
+        self.create(topic)
+        name, head = self.place.name(topic), [(key, text.encode()) for key, text in sorted(headers.items())]
+        with self._asking():
+            pending = [
+                self._producer.send(name, value=value, key=None if key is None else key.encode(), headers=head)
+                for value, key in zip(values, keys, strict=True)
+            ]
+            self._producer.flush(2 * _PATIENCE_SECONDS)
+            for sent in pending:
+                sent.get(_PATIENCE_SECONDS)
+
+    def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
+        """See `Bus.watermarks`."""
+        with self._turn, self._asking():
+            found = self._description(topic)
+            if found is None:
+                return {}
+            parts = [
+                TopicPartition(self.place.name(topic), one["partition_index"]) for one in found["partitions"]
+            ]
+            starts, ends = self._consumer.beginning_offsets(parts), self._consumer.end_offsets(parts)
+        return {part.partition: (starts[part], ends[part]) for part in sorted(parts)}
+
+    def read(self, topic: str, partition: int, first: int, last: int) -> Records:
+        """See `Bus.read`."""
+        kept, end = self.watermarks(topic).get(partition, (0, -1))
+        if last > end or (first < kept and first < last):
+            raise LookupError(f"topic {topic} does not hold [{first}, {last}) of partition {partition}")
+        part = TopicPartition(self.place.name(topic), partition)
+        records = Records([], [], [], [])
+        known: dict[tuple, str] = {}
+        with self._turn, self._asking():
+            self._consumer.assign([part])
+            self._consumer.seek(part, first)
+            at, deadline = first, time.monotonic() + _PATIENCE_SECONDS
+            while at < last:
+                try:
+                    polled = self._consumer.poll(timeout_ms=500, max_records=last - at).get(part, [])
+                except OffsetOutOfRangeError:
+                    raise LookupError(f"topic {topic} does not hold [{first}, {last}) of partition {partition}") from None
+                if polled:
+                    _append(records, polled, known)
+                    at, deadline = polled[-1].offset + 1, time.monotonic() + _PATIENCE_SECONDS
+                elif time.monotonic() > deadline:
+                    raise BusUnavailable(f"Kafka at {self.place.servers} gave nothing of {topic} from offset {at} on")
+        if len(records) != last - first or (len(records) and records.offsets[0] != first):
+            raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
+        return records
+
+
+def _append(records: Records, polled: list, known: dict[tuple, str]) -> None:
+    """Add polled records; a whole batch at a time, because this is done for every record that is landed."""
+    records.offsets.extend([one.offset for one in polled])
+    records.keys.extend([one.key if one.key is None else one.key.decode("utf-8", "replace") for one in polled])
+    records.values.extend([one.value if one.value is not None else b"" for one in polled])
+    heads = [tuple(one.headers) for one in polled]
+    for head in set(heads) - known.keys():
+        texts = {key: (value or b"").decode("utf-8", "backslashreplace") for key, value in head}
+        known[head] = sys.intern(json.dumps(texts, sort_keys=True))
+    records.headers.extend([known[head] for head in heads])
