@@ -102,6 +102,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
                 f"{dataset.name}_automation",
                 target=dg.AssetSelection.groups(dataset.name),
                 default_status=dg.DefaultSensorStatus.STOPPED,
+                minimum_interval_seconds=10,
                 description=f"Brings the tables of {dataset.name} up to date whenever bars have landed.",
             ),
         ],

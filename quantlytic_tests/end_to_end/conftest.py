@@ -24,9 +24,11 @@ def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """All scenarios that the collected tests name, begun."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     working = Crew()
-    roots = {name: tmp_path_factory.mktemp(name) for name in ("base", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)}
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("base", "served", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)}
     if wanted & {"base", *_FROM_BASE}:
         working.begin("base", lambda: scenarios.built(roots["base"]))
+    if "served" in wanted:
+        working.begin("served", lambda: scenarios.built(roots["served"], "services"))
     for name, work in _FROM_NOTHING.items():
         if name in wanted:
             working.begin(name, lambda work=work, name=name: work(roots[name]))
@@ -44,6 +46,12 @@ def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def base(crew: Crew) -> Installed:
     """`scenarios.built`; tests only read it."""
     return crew.outcome("base")
+
+
+@pytest.fixture(scope="session")
+def served(crew: Crew) -> Installed:
+    """`scenarios.built` with the profile `services`; tests only read it."""
+    return crew.outcome("served")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from typing import Any
 import polars as pl
 import yaml
 
+from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.storage.lake import local_lake
 
 COMMAND = Path(sys.executable).parent / "quantlytic"
 # Long enough for a machine that is busy with other things; whoever waits this long has hung.
@@ -69,10 +70,15 @@ class Done:
 
 
 class Installed:
-    """An installation below `root`: `universe.yaml` and the data directory `home`."""
+    """An installation below `root`: `universe.yaml` and the data directory `home`.
 
-    def __init__(self, root: Path, universe: Universe):
+    With the profile `services` it is on the servers that the environment names, in a namespace of its own.
+    """
+
+    def __init__(self, root: Path, universe: Universe, profile: str = "embedded"):
         self.root = root
+        self.profile = profile
+        self.namespace = f"e{uuid.uuid4().hex[:8]}" if profile == "services" else ""
         self.home = root / "home"
         self.universe_path = root / "universe.yaml"
         root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +91,9 @@ class Installed:
 
     def settings(self) -> Settings:
         """The settings of this installation, for work in this process."""
-        return Settings(universe=self.universe_path, home=self.home)
+        return Settings(
+            universe=self.universe_path, home=self.home, profile=self.profile, namespace=self.namespace
+        )
 
     def environment(self, **variables: str) -> dict[str, str]:
         """What the command is started with: nothing of ours but this installation, and `variables`."""
@@ -96,6 +104,10 @@ class Installed:
             if not name.startswith(("QUANTLYTIC_", "DAGSTER_", "DBT_")) and name != "PYTHONDONTWRITEBYTECODE"
         }
         mine = {"QUANTLYTIC_HOME": str(self.home), "QUANTLYTIC_UNIVERSE": str(self.universe_path)}
+        if self.profile == "services":
+            servers = ("QUANTLYTIC_KAFKA", "QUANTLYTIC_S3_", "QUANTLYTIC_POSTGRES_")
+            mine |= {name: value for name, value in os.environ.items() if name.startswith(servers)}
+            mine |= {"QUANTLYTIC_PROFILE": self.profile, "QUANTLYTIC_NAMESPACE": self.namespace}
         return {**kept, **mine, **variables}
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
@@ -128,7 +140,7 @@ class Installed:
 
     def rows(self, query: str) -> pl.DataFrame:
         """Rows of the lake."""
-        connection = local_lake(self.home / "lake").reader()
+        connection = make_resources(self.settings()).lake.reader()
         try:
             return connection.execute(query).pl()
         finally:
@@ -136,7 +148,7 @@ class Installed:
 
     def tables(self, where: str = "true") -> dict[str, pl.DataFrame]:
         """Every table's rows that meet `where`, in one order, without RUN_COLUMNS. A table not made yet is left out."""
-        connection = local_lake(self.home / "lake").reader()
+        connection = make_resources(self.settings()).lake.reader()
         try:
             known = {
                 f"{schema}.{name}": {column for (column,) in columns}

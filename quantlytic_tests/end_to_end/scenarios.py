@@ -39,9 +39,10 @@ class Outcome:
     noted: dict[str, object] = field(default_factory=dict)
 
 
-def built(root: Path) -> Installed:
+def built(root: Path, profile: str = "embedded") -> Installed:
     """An intraday and a daily dataset with a strategy, backfilled at the same time by two processes."""
-    installed = Installed(root, universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D))
+    declared = universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D)
+    installed = Installed(root, declared, profile)
     for done in installed.run_all([["backfill", "equities_5m"], ["backfill", "equities_1d"]]):
         done.expect(0)
     return installed

@@ -5,71 +5,19 @@ The real webserver, daemon and code location run; what the browser would send go
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from quantlytic_tests.end_to_end.browser import Browser, wait_for
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M, universe
 
-_PATIENCE = 240
-_LOCATION = {"repositoryName": "__repository__", "repositoryLocationName": "quantlytic"}
 _ASSETS = ("raw_bars", "clean_bars", "coverage", "bars", "indicators", "labels")
-
-
-class Browser:
-    """What a browser asks of the webserver."""
-
-    def __init__(self, port: int):
-        self.url = f"http://127.0.0.1:{port}/graphql"
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data of one GraphQL request; an error in the answer fails the test."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(self.url, body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def location_loaded(self) -> bool:
-        """Whether the code location is there; its error fails the test."""
-        try:
-            found = self.ask(
-                "{workspaceOrError{... on Workspace{locationEntries{loadStatus locationOrLoadError{__typename "
-                "... on PythonError{message}}}}}}"
-            )["workspaceOrError"]["locationEntries"]
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        loaded = [entry for entry in found if entry["loadStatus"] == "LOADED"]
-        assert all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in loaded), loaded
-        return bool(loaded)
-
-    def partitions_of(self, asset: str) -> int:
-        """How many partitions of an asset are materialized."""
-        node = self.ask(
-            "query($key: AssetKeyInput!){assetNodeOrError(assetKey: $key){... on AssetNode{"
-            "partitionStats{numMaterialized}}}}",
-            key={"path": ["crypto_1m", asset]},
-        )
-        return node["assetNodeOrError"]["partitionStats"]["numMaterialized"]
-
-
-def _wait_for(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + _PATIENCE
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +35,7 @@ def browser(installed: Installed) -> Iterator[Browser]:
     serving = installed.start("serve", QUANTLYTIC_PORT=str(port))
     try:
         page = Browser(port)
-        _wait_for(lambda: serving.poll() is not None or page.location_loaded())
-        assert serving.poll() is None, serving.communicate()
+        page.wait_until_loaded(serving)
         yield page
     finally:
         os.kill(serving.pid, signal.SIGINT)
@@ -119,7 +66,7 @@ def test_a_backfill_launched_in_the_ui_materializes_every_partition(installed: I
         )["partitionBackfillOrError"]["status"]
         return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
-    assert _wait_for(ended) == "COMPLETED_SUCCESS"
+    assert wait_for(ended) == "COMPLETED_SUCCESS"
     assert {asset: browser.partitions_of(asset) for asset in _ASSETS} == dict.fromkeys(_ASSETS, 2)
     bars = installed.rows("SELECT session, count(*) AS bars FROM clean.bars GROUP BY ALL ORDER BY session")
     assert bars["bars"].to_list() == [1440, 1440]
@@ -127,11 +74,7 @@ def test_a_backfill_launched_in_the_ui_materializes_every_partition(installed: I
 
 def test_with_sensors_on_live_bars_become_rows_of_their_session(installed: Installed, browser: Browser) -> None:
     for sensor in ("crypto_1m_bus_sensor", "crypto_1m_automation"):
-        started = browser.ask(
-            "mutation($s: SensorSelector!){startSensor(sensorSelector: $s){__typename}}",
-            s={**_LOCATION, "sensorName": sensor},
-        )
-        assert started["startSensor"]["__typename"] == "Sensor"
+        browser.start_sensor(sensor)
     installed.run("replay", "crypto_1m", "--speed", "20000", "--from", "2025-05-11", "--to", "2025-05-11").expect(0)
 
     def replayed() -> bool:
@@ -141,7 +84,7 @@ def test_with_sensors_on_live_bars_become_rows_of_their_session(installed: Insta
             ("2025-05-11", "replay", 1440),
         ]
 
-    _wait_for(replayed)
+    wait_for(replayed)
     runs = browser.ask(
         "{runsOrError(limit: 20){... on Runs{results{jobName status tags{key value}}}}}"
     )["runsOrError"]["results"]
