@@ -6,9 +6,13 @@ Dagster itself (its home's configuration) is `dagster_environment`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.learning.registry import ModelStore
@@ -21,7 +25,7 @@ from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
 from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.storage.object_store import S3Place
-from quantlytic_assets.storage.postgres import ensure_database
+from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
 from quantlytic_assets.trading.ledger import Ledger
 from quantlytic_assets.universe import Dataset
 from quantlytic_assets.vendors.protocol import Vendor
@@ -71,6 +75,24 @@ class Resources:
         """The MLflow store."""
         home = self.settings.directory("mlflow")
         return ModelStore(f"sqlite:///{home / 'mlflow.db'}", str(home / "artifacts"))
+
+    @contextmanager
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
+        """Hold a lock that every process of this installation knows by `name`; whatever ends a process lets it go.
+
+        Without `wait` raises `Held` where another one holds it.
+        """
+        directory = self.settings.directory("state") / "locks"
+        directory.mkdir(exist_ok=True)
+        path = directory / f"{name}.lock"
+        try:
+            with FileLock(path, timeout=-1 if wait else 0):
+                yield
+                if not wait:
+                    # Nobody waits for such a name: it was for once.
+                    path.unlink(missing_ok=True)
+        except Timeout:
+            raise Held(name) from None
 
     def dagster_environment(self) -> dict[str, str]:
         """What `dagster_yaml` reads from the environment, beside the settings; made ready where it must be."""
@@ -172,6 +194,10 @@ class ServiceResources(Resources):
     def models(self) -> ModelStore:
         """See `Resources.models`."""
         return ModelStore(self._database("mlflow"), self.bucket.url("mlflow"))
+
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
+        """See `Resources.lock`; here it holds across machines."""
+        return advisory_lock(self.state_url, name, wait)
 
     def dagster_environment(self) -> dict[str, str]:
         """See `Resources.dagster_environment`."""

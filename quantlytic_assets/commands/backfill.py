@@ -172,8 +172,8 @@ class Backfill:
             tags |= {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
         # dbt and others write to standard output; here that belongs to the progress bar and the result.
         log_path = self.installation.settings.directory("logs") / "backfill.log"
-        instance, locks = self.installation.instance, self.installation.run_locks
-        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log), own_run(locks) as lock:
+        instance, resources = self.installation.instance, self.installation.resources
+        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log), own_run(resources) as lock:
             result = job.with_hooks({advance_progress}).execute_in_process(
                 instance=instance, tags=tags | lock, run_config={**config, **_QUIET}, raise_on_error=False
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.settings import Settings, load_settings
@@ -56,21 +55,15 @@ class Installation:
     def instance(self) -> DagsterInstance:
         """The Dagster instance that also the web UI shows."""
         from dagster import DagsterInstance
-        from filelock import FileLock
 
         from quantlytic_assets.commands.own_runs import end_killed_runs
 
         self.prepare_dagster_home()
         # Dagster makes its databases when they are first opened, and two processes that make them at once both fail.
-        with FileLock(self.settings.directory("dagster") / "opening.lock"):
+        with self.resources.lock("opening-dagster"):
             instance = DagsterInstance.get()
-            end_killed_runs(instance, self.run_locks)
+            end_killed_runs(instance, self.resources)
         return instance
-
-    @property
-    def run_locks(self) -> Path:
-        """Where the runs of commands hold their locks; see `own_runs`."""
-        return self.settings.directory("dagster") / "running"
 
     def prepare_dagster_home(self) -> None:
         """Point this process and its children at the installation's own Dagster home and universe."""

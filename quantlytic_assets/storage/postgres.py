@@ -41,17 +41,25 @@ def ensure_database(url: str) -> None:
                 raise
 
 
-@contextmanager
-def advisory_lock(url: str, name: str) -> Iterator[None]:
-    """Hold a lock that all processes on this database know by `name`, waiting for it as long as it takes.
+class Held(Exception):
+    """Somebody else holds the lock."""
 
-    It belongs to a connection of its own: whatever ends the process lets it go.
+
+@contextmanager
+def advisory_lock(url: str, name: str, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that all processes on this database know by `name`.
+
+    Waits for it as long as it takes, or raises `Held` at once. The lock belongs to a connection of its own: whatever
+    ends the process lets it go.
     """
     # Postgres knows such locks by 64-bit numbers.
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    number = {"number": int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)}
     engine = sa.create_engine(
         url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool, connect_args={"connect_timeout": 10, "keepalives": 1}
     )
     with engine.connect() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": number})
+        if wait:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), number)
+        elif not connection.execute(sa.text("SELECT pg_try_advisory_lock(:number)"), number).scalar():
+            raise Held(name)
         yield

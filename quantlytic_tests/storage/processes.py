@@ -13,6 +13,7 @@ from datetime import date
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import obstore
 import polars as pl
@@ -173,3 +174,13 @@ def count_attempts(barrier: Barrier, place: Place, times: int, session: date) ->
     )
     for _ in range(times):
         log.record("sample_set", holes)
+
+
+# Locks ---------------------------------------------------------------------------------------------------------
+
+
+def hold_lock(place: Place, name: str, ready: Path) -> None:
+    """Hold a lock until killed; `ready` is made when it is held."""
+    with place.resources.lock(name, wait=False):
+        ready.touch()
+        signal.pause()
