@@ -1,11 +1,15 @@
 # The two commands a fresh machine needs are `make demo` and `make test`; each sets up what it uses.
+# Kafka, MinIO and Postgres are Docker Compose's where a Docker engine answers, elsewhere scripts/services installs them.
 PYTHON ?= python3.11
 SERVE ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test bench lock clean
+# A command with servers of its own, on free ports, which end with their data when it does.
+WITH_SERVICES := scripts/services run --free-ports --
+
+.PHONY: install programs demo test services soak faults bench lock clean
 
 install: $(STAMP)
 
@@ -16,15 +20,33 @@ $(STAMP): requirements.lock setup.py
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+# The servers' programs. On a machine that never had them MinIO is built, which takes minutes of its own.
+programs:
+	scripts/services install
+
 demo: install
 	$(BIN)/quantlytic demo $(if $(filter 0,$(SERVE)),--no-serve,)
 
-test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test:
+	$(MAKE) --no-print-directory -j2 install programs
+	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Servers that stay, for QUANTLYTIC_PROFILE=services: eval "$(scripts/services env)" afterwards.
+services: programs
+	scripts/services up
+
+# From the bus to clean.bars at 50 symbols for half an hour: prints p50, p95 and p99 of the delay.
+soak: install programs
+	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.soak
+
+# Kills and fills everything at random moments, counts offset by offset, and prints the table.
+faults: install programs
+	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.faults
 
 # Prints times as ratios to a named baseline of the same run.
-bench: install
+bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
+	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.
 lock: install
@@ -32,3 +54,4 @@ lock: install
 
 clean:
 	rm -rf $(VENV) .quantlytic dbt_project/target dbt_project/logs
+# The servers' programs and data are left: `scripts/services down && rm -rf .services` removes them.

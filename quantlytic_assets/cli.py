@@ -149,11 +149,12 @@ def feed(market: Annotated[str, typer.Argument(help="A dataset with a `feed:` in
 @app.command()
 def metrics(
     port: Annotated[int | None, typer.Option(help="Default: QUANTLYTIC_METRICS_PORT, else 9464.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve figures for Prometheus on 127.0.0.1 until interrupted."""
+    """Serve figures for Prometheus until interrupted."""
     from quantlytic_assets.commands.metrics import run_metrics
 
-    run_metrics(_installation, out, port or _installation.settings.metrics_port)
+    run_metrics(_installation, out, port or _installation.settings.metrics_port, host)
 
 
 @app.command()

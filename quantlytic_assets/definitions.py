@@ -14,18 +14,25 @@ from quantlytic_assets import partitions
 from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
 from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
 from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key, source_columns
+from quantlytic_assets.assets.maintenance import (
+    archive_maintenance_asset,
+    instance_maintenance_asset,
+    lake_maintenance_asset,
+)
 from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
 from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_upstream
+from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
 
 OWNERS = ["team:quantlytic"]
+MAINTENANCE = "maintenance"
 
 
 def dataset_chain(dataset: Dataset) -> list[dg.AssetKey]:
@@ -158,6 +165,15 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     )
 
 
+def _maintenance_parts(universe: Universe) -> dg.Definitions:
+    common: dict[str, Any] = {"group_name": MAINTENANCE, "owners": OWNERS}
+    assets = [archive_maintenance_asset(dataset, common) for dataset in universe.datasets.values()]
+    assets += [lake_maintenance_asset(common), instance_maintenance_asset(common)]
+    return dg.Definitions.merge(
+        dg.Definitions(assets=dg.with_source_code_references(assets)), daily_maintenance(MAINTENANCE)
+    )
+
+
 def _check_history(universe: Universe) -> None:
     """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from."""
     mistakes = []
@@ -191,6 +207,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
         for strategy in universe.strategies.values()
     ]
+    parts.append(_maintenance_parts(universe))
     wiring = dg.Definitions(
         resources={
             "quantlytic": dg.ResourceDefinition.hardcoded_resource(resources),

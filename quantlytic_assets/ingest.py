@@ -137,9 +137,11 @@ class Ingest:
         def count() -> None:
             outcome.requests += 1
 
+        names = next(one.names for one in self.dataset.symbols if one.symbol == row["symbol"])
         for vendor in self.vendors:
+            called = replace(request, name=names.get(vendor.name))
             try:
-                bars = fetch_with_policy(vendor, request, on_request=count)
+                bars = fetch_with_policy(vendor, called, on_request=count)
             except VendorError as failure:
                 error = f"{vendor.name}: {failure}"
                 continue

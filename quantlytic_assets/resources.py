@@ -101,7 +101,7 @@ class Resources:
     @lru_cache  # noqa: B019 - one Resources lives as long as its process
     def vendor(self, name: str) -> Vendor:
         """A vendor by its name in the universe."""
-        return make_vendor(name)
+        return make_vendor(name, self.settings)
 
     def lander(self, dataset: Dataset) -> Lander:
         """What lands a dataset's topic."""

@@ -1,4 +1,7 @@
-"""`quantlytic doctor`: each thing that must be right on this machine, checked, with how to mend what is not."""
+"""`quantlytic doctor`: each thing that must be right on this machine, checked, with how to mend what is not.
+
+The servers of the services profile are asked in `service_checks`.
+"""
 
 from __future__ import annotations
 
@@ -33,29 +36,53 @@ def run_doctor(installation: Installation, out: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    checks: list[tuple[str, Callable[[], str | None]]] = [
-        ("python", _python),
-        ("programs", _programs),
-        ("dbt project", _dbt_project),
-        ("broker", lambda: _broker(installation)),
-        ("data directory", lambda: _data_directory(installation)),
-        ("archive", lambda: _opens(lambda: installation.resources.archive.objects("none"))),
-        ("lake", lambda: _opens(lambda: installation.resources.lake.query("SELECT 1"))),
-        ("state", lambda: _opens(lambda: installation.resources.attempts)),
-        ("asset graph", lambda: _opens(lambda: installation.definitions.get_repository_def())),
-    ]
-    wrong = 0
-    for name, check in checks:
-        problem = check()
-        wrong += problem is not None
+    checks: dict[str, Callable[[], str | None]] = {
+        "python": _python,
+        "programs": _programs,
+        "dbt project": _dbt_project,
+        "broker": lambda: _broker(installation),
+        "data directory": lambda: _data_directory(installation),
+    }
+    # Opened only where the servers behind them answer: runs wait for those longer than anybody waits for a doctor.
+    parts: dict[str, Callable[[], str | None]] = {
+        "bus": lambda: _opens(lambda: installation.resources.bus.watermarks("doctor")),
+        "archive": lambda: _opens(lambda: installation.resources.archive.objects("none")),
+        "lake": lambda: _opens(lambda: installation.resources.lake.query("SELECT 1")),
+        "state": lambda: _opens(lambda: installation.resources.attempts),
+        "models": lambda: _opens(lambda: installation.resources.models),
+        "dagster": lambda: _opens(lambda: installation.instance.get_runs_count()),
+    }
+    problems = {name: check() for name, check in checks.items()}
+    services: dict[str, str | None] = {}
+    if settings.profile == "services":
+        from quantlytic_assets.commands.service_checks import service_problems
+
+        services = service_problems(settings)
+    if any(services.values()):
+        _tell(out, {**problems, **services})
+        unseen = ", ".join([*parts, "asset graph"])
+        out.print(f"--    {unseen}: not looked at, they need these services", highlight=False, soft_wrap=True)
+    else:
+        problems |= {name: check() for name, check in {**parts, "asset graph": lambda: _graph(installation)}.items()}
+        _tell(out, {**services, **problems})
+    all_problems = {**problems, **services}
+    wrong = sum(problem is not None for problem in all_problems.values())
+    if wrong:
+        raise CommandError(f"{wrong} of {len(all_problems)} checks failed")
+
+
+def _tell(out: Console, problems: dict[str, str | None]) -> None:
+    for name, problem in problems.items():
         out.print(
             f"{'ok   ' if problem is None else 'WRONG'} {name}" + (f": {problem}" if problem else ""),
             highlight=False,
             soft_wrap=True,
             markup=False,
         )
-    if wrong:
-        raise CommandError(f"{wrong} of {len(checks)} checks failed")
+
+
+def _graph(installation: Installation) -> str | None:
+    return _opens(lambda: installation.definitions.get_repository_def())
 
 
 def _python() -> str | None:

@@ -62,7 +62,11 @@ JUMP_FLOOR_INTRADAY = 0.05
 _PRICES = ("open", "high", "low", "close")
 _VALUES = (*_PRICES, "volume", "vwap", "trade_count", "adjustment")
 _KEY = ["symbol", "_start"]
-_PRECEDENCE = ["fetched_at", "bus_offset", "source_object", "source_row"]
+# A symbol's records stand in one partition of the bus, in the order of their offsets; those of a topic that was made
+# anew come after all of the one before it. Where they came from decides what would be a matter of chance otherwise.
+_PRECEDENCE = ["fetched_at", "_life", "bus_offset", "source_object", "source_row"]
+# `<topic>@<n>` is the n-th topic of its name after the first.
+_LIFE = r"@(\d+)\.\d+\.\d+-\d+\.parquet$"
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> Cleane
     Raises `ValueError` when `sessions` lacks the session of a row of the universe.
     """
     judged = _place(raw.select(SOURCED_SCHEMA.names()), dataset, sessions).with_columns(_reason(dataset))
-    good = judged.filter(pl.col("_reason").is_null()).sort(*_KEY, *_PRECEDENCE)
+    good = judged.filter(pl.col("_reason").is_null()).with_columns(_life()).sort(*_KEY, *_PRECEDENCE)
     refused = judged.filter(pl.col("_reason").is_not_null())
     del judged
     winners, superseded = _resolve(good)
@@ -202,6 +206,11 @@ def _reason(dataset: Dataset) -> pl.Expr:
         "negative_volume": pl.col("volume") < 0,
     }
     return pl.coalesce(pl.when(rule).then(pl.lit(reason)) for reason, rule in rules.items()).alias("_reason")
+
+
+def _life() -> pl.Expr:
+    """Which topic of its name a row's object was landed from, 0 being the first."""
+    return pl.col("source_object").str.extract(_LIFE, 1).cast(pl.Int64).fill_null(0).alias("_life")
 
 
 def _resolve(good: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -25,6 +25,7 @@ from obstore.store import ObjectStore
 
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
 from quantlytic_assets.market_data.wire import REFUSED_SCHEMA
+from quantlytic_assets.storage.manifests import contents, is_compacted, list_stored
 from quantlytic_assets.storage.object_store import S3Place
 
 
@@ -166,24 +167,27 @@ class Archive:
         return buffer.tell()
 
     def objects(self, dataset: str, first: date | None = None, last: date | None = None) -> list[StoredObject]:
-        """Bar objects whose partition key is in [first, last), either end open when None; oldest first."""
-        found = []
-        for item in self._listed(dataset, first):
-            folder = item["path"].split("/")[1]
+        """Bar objects whose partition key is in [first, last), either end open when None; oldest first.
+
+        Each row that landed is in exactly one of them: what has been compacted is told by `manifests`.
+        """
+        listed = []
+        # Claims are not among it: they come before in the order of names.
+        offset = f"{dataset}/partition={'' if first is None else first.isoformat()}"
+        for one in list_stored(self.store, f"{dataset}/", offset):
+            folder = one.path.split("/")[1]
             key = folder.removeprefix("partition=")
             if not folder.startswith("partition=") or (last is not None and key >= last.isoformat()):
                 if self.ordered:
                     break
                 continue
             if first is None or key >= first.isoformat():
-                found.append(StoredObject(item["path"], key, item["size"]))
-        return sorted(found, key=lambda stored: stored.path)
-
-    def _listed(self, dataset: str, first: date | None) -> Iterator[dict]:
-        """What stands below a dataset from a partition on; claims are not among it, they come before in the order."""
-        offset = f"{dataset}/partition={'' if first is None else first.isoformat()}"
-        for batch in obstore.list(self.store, prefix=f"{dataset}/", offset=offset):
-            yield from batch
+                listed.append(one)
+        return [
+            StoredObject(one.path, found.folder.rpartition("=")[2], one.size)
+            for found in contents(self.store, listed)
+            for one in found.live
+        ]
 
     def refused_objects(self, dataset: str) -> list[str]:
         """Paths of the objects that keep refused records."""
@@ -198,14 +202,22 @@ class Archive:
                 self.prepare(connection)
             return connection.execute(
                 f"SELECT {select} FROM read_parquet(?, filename = true, file_row_number = true, "
-                f"hive_partitioning = false) WHERE {where}",
+                f"hive_partitioning = false, union_by_name = {any(map(is_compacted, paths))}) WHERE {where}",
                 [[f"{self.root}/{path}" for path in paths]],
             ).pl()
 
     def _sourced(self, paths: Sequence[str]) -> pl.DataFrame:
-        """All rows, with the object and row that each came from."""
-        source = f"substr(filename, {len(self.root) + 2}) AS source_object, file_row_number AS source_row"
-        return self._query(f"* EXCLUDE (filename, file_row_number), {source}", paths)
+        """All rows, with the object and row that each was landed in; a compacted object says so itself."""
+        path = f"substr(filename, {len(self.root) + 2})"
+        if not any(map(is_compacted, paths)):
+            return self._query(
+                f"* EXCLUDE (filename, file_row_number), {path} AS source_object, file_row_number AS source_row", paths
+            )
+        return self._query(
+            f"* EXCLUDE (filename, file_row_number) REPLACE (coalesce(source_object, {path}) AS source_object, "
+            "coalesce(source_row, file_row_number) AS source_row)",
+            paths,
+        )
 
     def read(self, objects: Sequence[StoredObject]) -> pl.DataFrame:
         """All rows of the objects, as SOURCED_SCHEMA: where each stands in the archive beside it."""

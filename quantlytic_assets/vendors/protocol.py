@@ -14,7 +14,10 @@ import polars as pl
 
 @dataclass(frozen=True)
 class BarRequest:
-    """Bars of one symbol whose open_time lies in `[start, end)`, both UTC."""
+    """Bars of one symbol whose open_time lies in `[start, end)`, both UTC.
+
+    `name` is what the vendor calls the symbol, where the universe says so; else the vendor derives it from `symbol`.
+    """
 
     dataset: str
     symbol: str
@@ -22,6 +25,7 @@ class BarRequest:
     calendar: str
     start: datetime
     end: datetime
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.start.utcoffset() is None or self.end.utcoffset() is None:
@@ -36,18 +40,24 @@ class VendorTraits:
 
     omits_empty_bars: it serves no bar for an interval without a trade, so a lone missing bar says nothing is wrong.
     attempts_before_hole: after how many answers without a bar it counts as a hole of the vendor's.
+    bars_per_request: how many bars one `fetch` may ask for; None: as many as one likes.
     """
 
     omits_empty_bars: bool
     attempts_before_hole: int
+    bars_per_request: int | None = None
 
 
 class VendorError(Exception):
-    """A vendor did not answer a request. `retryable` says whether the same request may do better a little later."""
+    """A vendor did not answer a request. `retryable` says whether the same request may do better a little later,
 
-    def __init__(self, message: str, retryable: bool):
+    `retry_after` how many seconds the vendor itself asked to wait, if it did.
+    """
+
+    def __init__(self, message: str, retryable: bool, retry_after: float | None = None):
         super().__init__(message)
         self.retryable = retryable
+        self.retry_after = retry_after
 
 
 class Vendor(Protocol):
@@ -60,5 +70,9 @@ class Vendor(Protocol):
         ...
 
     def fetch(self, request: BarRequest) -> pl.DataFrame:
-        """The bars of `request` as a RAW_SCHEMA frame, oldest first. Raises `VendorError` and nothing else."""
+        """The bars of `request` as a RAW_SCHEMA frame, oldest first, finished ones only.
+
+        One question to the vendor: `policy.fetch_with_policy` cuts longer ranges to `bars_per_request`. Raises
+        `VendorError` and nothing else.
+        """
         ...

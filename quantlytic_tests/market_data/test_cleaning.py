@@ -254,6 +254,17 @@ AT = {"open_time": ny(2025, 7, 2, 10, 0)}
         ({"bus_offset": 9}, {"bus_offset": 5, "source_object": "archive/z.parquet"}, 100.1),
         ({"bus_offset": 5, "source_object": "archive/b.parquet"}, {"bus_offset": 5, "source_row": 9}, 100.1),
         ({"bus_offset": 5, "source_row": 4}, {"bus_offset": 5, "source_row": 6}, 100.2),
+        # A topic that was made anew counts its offsets from 0 again.
+        (
+            {"bus_offset": 1, "source_object": "d/bars.d@1.0.0-9.parquet"},
+            {"bus_offset": 5, "source_object": "d/bars.d.0.0-9.parquet"},
+            100.1,
+        ),
+        (
+            {"bus_offset": 9, "source_object": "d/bars.d@9.0.0-20.parquet"},
+            {"bus_offset": 1, "source_object": "d/bars.d@10.0.0-20.parquet"},
+            100.2,
+        ),
     ],
 )
 def test_the_latest_fetch_wins_then_the_last_archived(first, second, close):

@@ -1,17 +1,21 @@
 """Records as they come: the good ones exactly, the bad ones with their reason, none of them lost."""
 
+import io
 import json
 import math
 import random
 import struct
 from datetime import datetime
+from importlib.resources import files
 
+import fastavro
 import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire import (
     BAR_HEADERS,
+    JSON_BAR_HEADERS,
     REFUSED_HEADERS,
     REFUSED_SCHEMA,
     decode,
@@ -20,10 +24,17 @@ from quantlytic_assets.market_data.wire import (
 )
 from quantlytic_tests.frames import make_bars, minutes, utc
 
-BAR = json.dumps(BAR_HEADERS, sort_keys=True)
+AVRO = json.dumps(BAR_HEADERS, sort_keys=True)
+BAR = json.dumps(JSON_BAR_HEADERS, sort_keys=True)
 REFUSED = json.dumps(REFUSED_HEADERS, sort_keys=True)
-FIELDS = json.loads(encode_bars(make_bars("BTC-USD", [utc("2025-05-10T00:00")]))[0])
+FIELDS = json.loads(encode_bars(make_bars("BTC-USD", [utc("2025-05-10T00:00")]), "json")[0])
 GOOD = json.dumps(FIELDS).encode()
+SCHEMA = files("quantlytic_assets.market_data") / "avro" / "bar.avsc"
+# Times as the whole numbers that they travel as.
+BY_FASTAVRO = json.loads(SCHEMA.read_text().replace(', "logicalType": "timestamp-micros"', ""))
+
+
+ENCODINGS = pytest.mark.parametrize(("encoding", "header"), [("avro", AVRO), ("json", BAR)])
 
 
 def changed(**fields):
@@ -43,7 +54,8 @@ def decode_all(values, header=BAR):
     return decode(list(range(len(values))), [header] * len(values), values)
 
 
-def test_bars_come_back_exactly():
+@ENCODINGS
+def test_bars_come_back_exactly(encoding, header):
     draw = random.Random(11)
     patterns = [struct.unpack("<d", draw.randbytes(8))[0] for _ in range(2_000)]
     numbers = [one for one in patterns if math.isfinite(one)]
@@ -51,34 +63,38 @@ def test_bars_come_back_exactly():
     bars = make_bars("BTC-USD", minutes(utc("2025-05-10T00:00"), len(numbers))).with_columns(
         pl.Series("close", numbers), pl.Series("vwap", numbers[::-1])
     )
-    back = decode_all(encode_bars(bars))
+    back = decode_all(encode_bars(bars, encoding), header)
     assert back.refused.is_empty()
     assert back.bars.drop("bus_offset").equals(bars)
-    assert back.bars["close"].reinterpret(signed=False).to_list() == bars["close"].reinterpret(signed=False).to_list()
+    bits = pl.col(pl.Float64).reinterpret(dtype=pl.UInt64)
+    assert back.bars.select(bits).equals(bars.select(bits))
     assert back.bars["bus_offset"].to_list() == list(range(len(bars)))
 
 
-def test_nulls_microseconds_and_any_text_come_back():
+@ENCODINGS
+def test_nulls_microseconds_and_any_text_come_back(encoding, header):
     odd = ['"quoted"', "back\\slash", "new\nline", "tab\t", "\u2028", "é😀", "{[,:", "NaN", "^TNX", " "]
     bars = make_bars("x", [datetime.fromisoformat("2025-05-10T00:00:00.000001+00:00")] * len(odd)).with_columns(
         pl.Series("symbol", odd),
         *(pl.lit(None, RAW_SCHEMA[name]).alias(name) for name in ("open", "volume", "trade_count")),
     )
-    assert decode_all(encode_bars(bars)).bars.drop("bus_offset").equals(bars)
+    assert decode_all(encode_bars(bars, encoding), header).bars.drop("bus_offset").equals(bars)
 
 
-def test_numbers_that_json_lacks_travel_as_null():
+@ENCODINGS
+def test_numbers_that_json_lacks_travel_as_null(encoding, header):
     bars = make_bars("A", minutes(utc("2025-05-10T00:00"), 3)).with_columns(
         pl.Series("open", [math.nan, math.inf, -math.inf])
     )
-    back = decode_all(encode_bars(bars))
+    back = decode_all(encode_bars(bars, encoding), header)
     assert back.refused.is_empty()
     assert back.bars["open"].to_list() == [None] * 3
 
 
-def test_nothing_encodes_to_nothing():
-    assert encode_bars(make_bars("A", [])) == []
-    nothing = decode_all([])
+@ENCODINGS
+def test_nothing_encodes_to_nothing(encoding, header):
+    assert encode_bars(make_bars("A", []), encoding) == []
+    nothing = decode_all([], header)
     assert nothing.bars.schema == {**RAW_SCHEMA, "bus_offset": pl.Int64}
     assert nothing.refused.schema == REFUSED_SCHEMA
     assert nothing.bars.is_empty() and nothing.refused.is_empty()
@@ -196,7 +212,7 @@ def test_the_last_of_a_field_given_twice_counts_whatever_is_beside_it():
         ('{"schema": "trade", "version": "1"}', "malformed: the headers name no schema"),
         ('{"schema": ["bar"], "version": "1"}', "malformed: the headers name no schema"),
         ('{"schema": "bar", "version": "2", "encoding": "json"}', "unknown_version: bar version 2"),
-        ('{"schema": "bar", "version": "1", "encoding": "avro"}', "unknown_version: bar version 1, avro"),
+        ('{"schema": "bar", "version": "1", "encoding": "xml"}', "unknown_version: bar version 1, xml"),
         ('{"schema": "bar", "version": "\\ud800"}', "unknown_version: bar version \\ud800"),
     ],
 )
@@ -205,6 +221,84 @@ def test_a_record_whose_headers_cannot_be_read_is_refused(header, reason):
     assert back.bars["bus_offset"].to_list() == [1, 3]
     assert back.refused.select("bus_offset", "raw").row(0) == (2, GOOD.decode())
     assert back.refused["reason"][0].startswith(reason)
+
+
+def avro_with(**fields):
+    """A good bar in Avro by another producer's hand, with changes."""
+    content = io.BytesIO()
+    fastavro.schemaless_writer(content, BY_FASTAVRO, {**FIELDS, **fields})
+    return content.getvalue()
+
+
+GOOD_AVRO = avro_with()
+BAD_AVRO = {
+    "empty": (b"", "malformed: not an Avro bar"),
+    "no value": (None, "malformed: not an Avro bar"),
+    "JSON": (GOOD, "malformed: not an Avro bar"),
+    "cut off": (GOOD_AVRO[:-1], "malformed: not an Avro bar"),
+    "cut off early": (GOOD_AVRO[:3], "malformed: not an Avro bar"),
+    "rest after it": (GOOD_AVRO + b"x", "malformed: not an Avro bar (1 bytes too long)"),
+    "two in one": (GOOD_AVRO * 2, "malformed: not an Avro bar"),
+    "not UTF-8": (GOOD_AVRO.replace(b"BTC-USD", b"BTC\xffUSD"), "malformed: not an Avro bar"),
+    "a union of three": (GOOD_AVRO.replace(b"\x02\x0e\x0asmall", b"\x04\x0e\x0asmall"), "malformed: not an Avro bar"),
+    "text longer than there is": (b"\xfe\xff\xff\xff\x0f" + GOOD_AVRO[1:], "malformed: not an Avro bar"),
+    "text of negative length": (b"\x03" + GOOD_AVRO[1:], "malformed: not an Avro bar"),
+    "symbol empty": (avro_with(symbol=""), "malformed: symbol is empty"),
+    "time in nanoseconds": (
+        avro_with(open_time=FIELDS["open_time"] * 1000, close_time=FIELDS["close_time"] * 1000),
+        "malformed: open_time is not in microseconds",
+    ),
+    "time of 63 bits": (avro_with(fetched_at=(1 << 63) - 1), "malformed: fetched_at is not in microseconds"),
+    "no length": (avro_with(close_time=FIELDS["open_time"]), "malformed: close_time is not after open_time"),
+    "adjustment": (avro_with(adjustment="dividends"), "malformed: adjustment is neither"),
+    "unfinished": (avro_with(fetched_at=FIELDS["close_time"] - 1), "unfinished: fetched before its close_time"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_AVRO)
+@pytest.mark.parametrize("beside", [[], [GOOD_AVRO], [GOOD_AVRO, b""]])
+def test_a_bad_avro_record_is_refused_with_its_reason_and_the_good_ones_beside_it_land(kind, beside):
+    value, reason = BAD_AVRO[kind]
+    back = decode_all([*beside, value, *beside], AVRO)
+    at = len(beside)
+    assert (back.refused["bus_offset"] == at).any()
+    told = back.refused.filter(pl.col("bus_offset") == at).row(0, named=True)
+    assert told["reason"].startswith(reason)
+    assert told["raw"] == (value or b"").decode("utf-8", "backslashreplace")
+    assert len(back.bars) == 2 * beside.count(GOOD_AVRO)
+    assert back.bars.drop("bus_offset").n_unique() == min(1, len(back.bars))
+
+
+def test_avro_by_another_producer_s_hand_is_the_same_bar():
+    assert [GOOD_AVRO] == encode_bars(decode_all([GOOD]).bars)
+    assert decode_all([GOOD_AVRO], AVRO).bars.equals(decode_all([GOOD]).bars)
+
+
+def test_both_encodings_may_stand_side_by_side():
+    back = decode([5, 6, 7, 8], [BAR, AVRO, BAR, AVRO], [GOOD, GOOD_AVRO, GOOD_AVRO, GOOD])
+    assert back.bars["bus_offset"].to_list() == [5, 6]
+    assert back.refused["bus_offset"].to_list() == [7, 8]
+
+
+def test_what_is_published_is_avro_and_its_headers_say_so():
+    bars = make_bars("A", minutes(utc("2025-05-10T00:00"), 3))
+    assert BAR_HEADERS["encoding"] == "avro"
+    assert decode_all(encode_bars(bars), AVRO).bars.drop("bus_offset").equals(bars)
+
+
+@pytest.mark.parametrize("encoding", ["avro", "json"])
+def test_a_bad_record_among_very_many_costs_only_itself(encoding):
+    header = {"avro": AVRO, "json": BAR}[encoding]
+    bars = make_bars("A", minutes(utc("2025-05-10T00:00"), 20_000))
+    values = encode_bars(bars, encoding)
+    wrong = {0: b"", 7_999: b"x", 8_191: values[0] + b"\x00", 12_345: b"\x06\xff\xff\xff" + values[0][4:], 19_999: b"["}
+    for at, value in wrong.items():
+        values[at] = value
+    back = decode_all(values, header)
+    good = [at for at in range(20_000) if at not in wrong]
+    assert back.refused["bus_offset"].to_list() == list(wrong)
+    assert back.bars["bus_offset"].to_list() == good
+    assert back.bars.drop("bus_offset").equals(bars[good])
 
 
 def test_rows_that_a_file_import_refused_keep_its_reason_text_and_line():

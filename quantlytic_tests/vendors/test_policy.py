@@ -1,13 +1,15 @@
 """The retry policy: patient with errors that may pass, silent about nothing."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy
+from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy, split
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_tests.frames import make_bars
 
 REQUEST = BarRequest("d", "A", "1m", "24/7", datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 ANSWER = pl.DataFrame(schema=RAW_SCHEMA)
@@ -80,3 +82,58 @@ def test_a_fault_of_the_program_is_not_taken_for_a_vendor_s(fetch):
     with pytest.raises(KeyError):
         fetch(Scripted(KeyError("bug")))
     assert fetch.requests == 1
+
+
+def test_a_vendor_that_says_how_long_to_wait_is_not_asked_before(fetch):
+    fetch(Scripted(VendorError("busy", retryable=True, retry_after=30), VendorError("busy", retryable=True)))
+    assert 30 <= fetch.waits[0] <= 31 and 2 <= fetch.waits[1] <= 3
+
+
+def test_our_own_wait_counts_where_it_is_the_longer_one(fetch):
+    fetch(Scripted(*busy(3), VendorError("busy", retryable=True, retry_after=0.1)))
+    assert 8 <= fetch.waits[3] <= 9
+
+
+def test_one_that_wants_longer_than_the_policy_waits_is_left_to_the_caller(fetch):
+    with pytest.raises(VendorError, match="banned") as failed:
+        fetch(Scripted(VendorError("banned", retryable=True, retry_after=3600)))
+    assert (fetch.requests, fetch.waits) == (1, []) and failed.value.retry_after == 3600
+
+
+class Paging(Scripted):
+    """Ten bars a request; the second request fails once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[datetime, datetime]] = []
+
+    def traits(self, dataset: str) -> VendorTraits:
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=10)
+
+    def fetch(self, request: BarRequest) -> pl.DataFrame:
+        self.asked.append((request.start, request.end))
+        if len(self.asked) == 2:
+            raise VendorError("busy", retryable=True)
+        count = (request.end - request.start) // timedelta(minutes=1)
+        return make_bars("A", [request.start + timedelta(minutes=i) for i in range(count)])
+
+
+def test_a_long_request_is_cut_and_only_what_failed_is_asked_again(fetch):
+    vendor, start = Paging(), REQUEST.start
+    bars = fetch_with_policy(
+        vendor, replace(REQUEST, end=start + timedelta(minutes=25)), on_request=fetch._count, sleep=fetch.waits.append
+    )
+    assert bars["open_time"].to_list() == [start + timedelta(minutes=i) for i in range(25)]
+    edges = [start + timedelta(minutes=i) for i in (0, 10, 20, 25)]
+    parts = list(zip(edges, edges[1:], strict=False))
+    assert vendor.asked == [parts[0], parts[1], parts[1], parts[2]]
+    assert fetch.requests == 4 and len(fetch.waits) == 1
+
+
+@pytest.mark.parametrize(("minutes", "parts"), [(1, 1), (10, 1), (11, 2), (30, 3)])
+def test_parts_join_and_none_is_too_long(minutes, parts):
+    whole = replace(REQUEST, end=REQUEST.start + timedelta(minutes=minutes))
+    cut = split(whole, 10)
+    assert len(cut) == parts and cut[0].start == whole.start and cut[-1].end == whole.end
+    assert all(a.end == b.start for a, b in zip(cut, cut[1:], strict=False))
+    assert split(whole, None) == [whole]

@@ -1,0 +1,41 @@
+"""Calls that block, made beside the event loop in threads that nobody has to wait for when the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+
+async def in_background(call: Callable[[], _Result]) -> _Result:
+    """The result of `call`, or its exception. When this is cancelled the call goes on, and its result is dropped.
+
+    `asyncio.to_thread` would hold the end of the process up until a bus or vendor that does not answer has timed out.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def deliver(result: _Result | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def run() -> None:
+        try:
+            result, error = call(), None
+        except Exception as failure:
+            result, error = None, failure
+        try:
+            loop.call_soon_threadsafe(deliver, result, error)
+        except RuntimeError:
+            # The loop is closed: nobody waits for it any more.
+            return
+
+    threading.Thread(target=run, name="feed", daemon=True).start()
+    return await future

@@ -1,0 +1,1 @@
+"""Faults at random moments, against the real servers and a real `quantlytic serve`: `python -m quantlytic_tests.faults`."""

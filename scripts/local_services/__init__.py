@@ -1,0 +1,1 @@
+"""What `scripts/services` runs: real servers on loopback, from package registries or from Docker Compose."""
