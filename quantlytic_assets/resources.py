@@ -208,6 +208,10 @@ class ServiceResources(Resources):
             "QUANTLYTIC_POSTGRES_PORT": str(self.settings.postgres_port),
             "QUANTLYTIC_POSTGRES_USER": self.settings.postgres_user,
             "QUANTLYTIC_S3_BUCKET": self.bucket.bucket,
+            # boto3 reads the region under this name only.
+            "AWS_DEFAULT_REGION": self.settings.s3_region,
+            # The materializations of a range run in one statement: half of what Dagster takes for a partition.
+            "DAGSTER_EVENT_BATCH_SIZE": "1000",
             "QUANTLYTIC_LOGS_PREFIX": "/".join(part for part in (self.settings.namespace, "dagster-logs") if part),
         }
 

@@ -62,7 +62,8 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
         run = dg.RunRequest(
             run_key=request.key,
             run_config={"ops": {f"{dataset.name}_land": {"config": {"ranges": ranges, "life": life}}}},
-            tags={"quantlytic/offsets": json.dumps(ranges)},
+            # Ahead of what waits in the queue: it is short, and others wait for what it lands.
+            tags={"quantlytic/offsets": json.dumps(ranges), "dagster/priority": "10"},
         )
         return dg.SensorResult(run_requests=[run], cursor=asked.to_json())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -70,6 +71,8 @@ class KafkaBus:
 
     def __init__(self, place: KafkaPlace):
         self.place = place
+        # While a broker is away it logs several lines a second; `BusUnavailable` says it once.
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
         # kafka-python's producer bears several threads, its consumer and admin client don't.
         self._turn = threading.RLock()
 

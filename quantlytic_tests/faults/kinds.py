@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -54,14 +53,23 @@ def _landing_run(site: NumberedSite, random: Random, _turn: int) -> str:
 
 
 def _daemon(site: NumberedSite, random: Random, turn: int) -> str:
-    """By turns the daemon alone, and with all that it has started, as the end of its container does."""
-    _moment(site, random, 2)
-    pid = site.stack.daemon()
-    started = descendants(pid) if turn % 2 else []
-    for one in (pid, *started):
-        with suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
-    return f"daemon {pid} killed" + (f" with {len(started)} processes that it had started" if turn % 2 else "")
+    """By turns the daemon alone, and with all that it has started, a landing among it, as its container's end does."""
+    if turn % 2 == 0:
+        _moment(site, random, 2)
+        pid = site.stack.daemon()
+        kill(pid)
+        return f"daemon {pid} killed"
+    pid = wait_for(lambda: _daemon_that_lands(site.stack), "a landing run of the daemon is at work")
+    time.sleep(random.uniform(0, 1))
+    started = descendants(pid)
+    killed = sum(kill(one) for one in (pid, *started))
+    return f"daemon {pid} killed with its {killed - 1} processes"
+
+
+def _daemon_that_lands(stack: Stack) -> int | None:
+    """The daemon, when a landing run at work is its own and not of one that was killed before."""
+    landing, pid = stack.landing(), stack.daemon()
+    return pid if landing.pid in descendants(pid) else None
 
 
 def _feed(site: FedSite, random: Random, _turn: int) -> str:

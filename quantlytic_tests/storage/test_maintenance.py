@@ -208,6 +208,16 @@ def test_every_kept_snapshot_holds_its_rows_through_many_changes_and_maintenance
     assert len(known) > 20
 
 
+def test_rows_that_the_catalog_keeps_stay_there(place, lake):
+    for version in range(12):
+        replace_session(lake, version, "A", DAY, 3)
+    known = {snapshot: rows_at(lake, snapshot) for snapshot in snapshots(lake)[1:]}
+    maintain_lake(lake, A_MONTH * 12, small_files=1, now=datetime.now(UTC) + 2 * A_DAY)
+    # Flushed into files, older snapshots would show rows that they never had.
+    assert files(place) == []
+    assert all(same(rows_at(lake, snapshot), rows) for snapshot, rows in known.items())
+
+
 def test_writers_and_maintenances_at_once_lose_nothing(place, lake):
     fill(lake)
     together(maintain_at_once, [(place, name, 4) for name in ("writer1", "writer2", "maintenance1", "maintenance2")])

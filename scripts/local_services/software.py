@@ -103,7 +103,7 @@ class Software:
         go = shutil.which("go") or next((str(p) for p in [Path("/usr/local/go/bin/go")] if p.exists()), None)
         if go is None:
             raise ServiceError(
-                "go (1.24 or newer), which builds MinIO: install it from https://go.dev/dl or your package manager"
+                "go (1.24 or newer), which builds MinIO: install it with your package manager or as the Go project says"
             )
         say("building MinIO (about three minutes of two cores the first time)")
         partial = _partial(_MINIO)
