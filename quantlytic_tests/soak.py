@@ -128,6 +128,8 @@ def make_dataset(installed: Installed):  # noqa: ANN201 - of the universe
 def main() -> None:
     """Print p50, p95 and p99 of the lag; exit 1 where one bar took longer than a minute or was not seen."""
     minutes = int(sys.argv[1]) if len(sys.argv) > 1 else MINUTES
+    # What was started is ended also when this is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as root:
         installed = Installed(Path(root), universe(), "services")
         with socket.socket() as probe:

@@ -85,6 +85,32 @@ def test_fields_left_out_get_the_documented_defaults(write):
     assert strategy.costs == Costs(1.0, 2.0)
 
 
+def test_a_dataset_may_have_a_live_feed_and_a_symbol_names_of_its_vendors(write):
+    symbols = "[BTC-USD, {symbol: ETH-USD, names: {binance: ETHUSDC, coinbase: ETH-USDC}}]"
+    text = replaced("feed", "binance_trades", replaced("symbols", symbols))
+    dataset = load_universe(write(text)).datasets["prices_1m"]
+    assert dataset.feed == "binance_trades"
+    assert [dict(one.names) for one in dataset.symbols] == [{}, {"binance": "ETHUSDC", "coinbase": "ETH-USDC"}]
+    assert load_universe(write()).datasets["prices_1m"].feed is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"feed": "kraken"}, "datasets.prices_1m.feed: 'kraken' is not known"),
+        ({"feed": "binance_klines", "interval": "5m"}, "datasets.prices_1m.feed: live feeds give 1m bars"),
+        ({"feed": "binance_klines", "calendar": "XNYS"}, "datasets.prices_1m.feed: live feeds give 1m bars"),
+        ({"symbols": "[{symbol: A, names: {binanse: AX}}]"}, "datasets.prices_1m.symbols[0].names.binanse: unknown"),
+        ({"symbols": "[{symbol: A, names: AX}]"}, "datasets.prices_1m.symbols[0].names: is 'AX'"),
+    ],
+)
+def test_a_wrong_feed_or_name_is_one_mistake(write, changes, said):
+    text = DATASET
+    for field, value in changes.items():
+        text = replaced(field, value, text)
+    assert only_mistake(write(text)).startswith(said)
+
+
 def test_a_daily_dataset_is_partitioned_by_month_open_ended_and_has_features_at_its_own_interval(write):
     text = """
   prices_1d: {calendar: XNYS, interval: 1d, first_session: 2020-01-02, vendors: [], symbols: [AAPL]}

@@ -106,7 +106,7 @@ class Compactor:
             key = found.folder.rpartition("=")[2]
             before = (outcome.merged, outcome.deleted)
             try:
-                if closed(key):
+                if len(self._group(found.live)) > 1 and closed(key):
                     self._merge_partition(found, outcome)
                 if len(found.stored) > len(found.live) + (found.number > 0):
                     outcome.deleted += self.clear(found.folder)

@@ -295,7 +295,8 @@ class Lake:
         return connection
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction of this thread's connection, with the write lock held; an error rolls it back and passes."""
         connection = self.connect()
         with self.write_lock:
             try:
@@ -321,7 +322,7 @@ class Lake:
         Each change is (table, condition, its parameters, new rows): rows of the table that meet the condition go,
         the new ones come. Nobody sees anything between, and a process that dies leaves the old rows.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for table, condition, parameters, rows in changes:
                 connection.execute(f"DELETE FROM {table} WHERE {condition}", list(parameters))
                 if len(rows):

@@ -342,7 +342,7 @@ def test_compactions_killed_at_random_moments_lose_nothing(place):
     archive = place.resources.archive
     first = fill(archive)
     draw, known = random.Random(5), 0
-    for _ in range(12):
+    for _ in range(8):
         process = start(compact_forever, place)
         deadline = time.monotonic() + 60
         while len(archive.claims(DATASET, TOPIC, 7)) == known and time.monotonic() < deadline:
@@ -360,7 +360,7 @@ def test_compactions_killed_at_random_moments_lose_nothing(place):
         assert set(found.values()) == {80}
         # The segment of a landing that was killed may be there or not.
         assert {*first, *done} <= found.keys() <= {*first, *(path_of(claim, DAY) for claim in claims)}
-    assert len(done) > 5
+    assert len(done) >= 4
     compact(archive)
     compact(archive)
     assert all_rows(archive).equals(rows)
