@@ -24,45 +24,60 @@ from quantlytic_tests.faults.supervisor import descendants, kill
 _UNDER_MINIOS_MINIMUM = 1_000_000
 
 
+class Moments:
+    """Random moments, the same ones for the same seed. `pace` shortens all waits."""
+
+    def __init__(self, seed: str, pace: float):
+        self._random = Random(seed)
+        self._pace = pace
+
+    def seconds(self, least: float, most: float) -> float:
+        """A length of time."""
+        return self._random.uniform(least, most) * self._pace
+
+    def wait(self, most: float) -> float:
+        """Wait for up to so many seconds; returns how long it was."""
+        waited = self.seconds(0, most)
+        time.sleep(waited)
+        return waited
+
+    def mostly(self) -> bool:
+        """Three times out of four."""
+        return self._random.random() < 0.75
+
+
 @dataclass(frozen=True)
 class Kind:
-    """`strike(site, random, turn)` returns what it hit. `around` is entered before the first strike of the kind."""
+    """`strike(site, moments, turn)` returns what it hit. `around` is entered before the first strike of the kind."""
 
     name: str
     site: type[Site]
-    strike: Callable[[Any, Random, int], str]
+    strike: Callable[[Any, Moments, int], str]
     around: Callable[[Stack], AbstractContextManager[object]] = nullcontext
-    needs_mounts: bool = False
+    needs_small_disk: bool = False
 
 
-def _moment(site: NumberedSite, random: Random, seconds: float, always_landing: bool = False) -> None:
-    """Return at a random moment; three times out of four, or always, it is one when a landing is at work."""
-    if always_landing or random.random() < 0.75:
-        site.stack.landing()
-    time.sleep(random.uniform(0, seconds))
-
-
-def _landing_run(site: NumberedSite, random: Random, _turn: int) -> str:
+def _landing_run(site: NumberedSite, moments: Moments, _turn: int) -> str:
     while True:
         landing = site.stack.landing()
-        wait = random.uniform(0, 1)
-        time.sleep(wait)
+        waited = moments.wait(1)
         # It may have ended by itself meanwhile.
         if kill(landing.pid):
-            return f"run {landing.run[:8]} killed {wait:.2f} s after it was seen at work"
+            return f"run {landing.run[:8]} killed {waited:.2f} s after it was seen at work"
 
 
-def _daemon(site: NumberedSite, random: Random, turn: int) -> str:
+def _daemon(site: NumberedSite, moments: Moments, turn: int) -> str:
     """By turns the daemon alone, and with all that it has started, a landing among it, as its container's end does."""
     if turn % 2 == 0:
-        _moment(site, random, 2)
+        if moments.mostly():
+            site.stack.landing()
+        moments.wait(2)
         pid = site.stack.daemon()
         kill(pid)
         return f"daemon {pid} killed"
     pid = wait_for(lambda: _daemon_that_lands(site.stack), "a landing run of the daemon is at work")
-    time.sleep(random.uniform(0, 1))
-    started = descendants(pid)
-    killed = sum(kill(one) for one in (pid, *started))
+    moments.wait(1)
+    killed = sum(kill(one) for one in (pid, *descendants(pid)))
     return f"daemon {pid} killed with its {killed - 1} processes"
 
 
@@ -72,33 +87,37 @@ def _daemon_that_lands(stack: Stack) -> int | None:
     return pid if landing.pid in descendants(pid) else None
 
 
-def _feed(site: FedSite, random: Random, _turn: int) -> str:
+def _feed(site: FedSite, moments: Moments, _turn: int) -> str:
     """Three times out of four it has connected again since the last time."""
-    if random.random() < 0.75:
+    if moments.mostly():
         wait_for(site.connected_anew, "the feed has connected")
-    time.sleep(random.uniform(0, 6))
+    moments.wait(6)
     pid = wait_for(lambda: site.stack.supervisor.pid("feed"), "the feed runs")
     kill(pid)
     return f"feed {pid} killed"
 
 
-def _restarted(server: str) -> Callable[[NumberedSite, Random, int], str]:
-    """A strike that stops a server in good order, and the next time kills it; and starts it again after a while."""
+def _restarted(server: str, mid_landing: bool = False) -> Callable[[NumberedSite, Moments, int], str]:
+    """A strike that stops a server in good order, and the next time kills it; and starts it again after a while.
 
-    def strike(site: NumberedSite, random: Random, turn: int) -> str:
-        _moment(site, random, 1, always_landing=server == "minio")
+    Three times out of four, or always, a landing is at work just then.
+    """
+
+    def strike(site: NumberedSite, moments: Moments, turn: int) -> str:
+        if mid_landing or moments.mostly():
+            site.stack.landing()
+        moments.wait(1)
         end = site.stack.servers.kill if turn % 2 else site.stack.servers.stop
         end(server)
-        away = random.uniform(0, 6)
-        time.sleep(away)
+        away = moments.wait(6)
         site.stack.servers.start(server)
         return f"{server} {'killed' if turn % 2 else 'stopped'}, started again after {away:.1f} s"
 
     return strike
 
 
-def _minio_full(site: NumberedSite, random: Random, turn: int) -> str:
-    """By turns too few bytes for MinIO's own minimum, none at all, and no file that could be made."""
+def _minio_full(site: NumberedSite, moments: Moments, turn: int) -> str:
+    """By turns too few bytes for MinIO's own minimum, no file that could be made, and no byte at all."""
     disk = site.stack.disk
     ways: list[tuple[str, Callable[[], None]]] = [
         ("less than its minimum free", lambda: disk.fill(_UNDER_MINIOS_MINIMUM)),
@@ -106,12 +125,14 @@ def _minio_full(site: NumberedSite, random: Random, turn: int) -> str:
         ("no byte left", disk.fill),
     ]
     name, fill = ways[turn % len(ways)]
-    _moment(site, random, 1, always_landing=True)
-    store = _s3()
+    # Endpoint and keys are in the environment.
+    store = boto3.client("s3", config=Config(retries={"total_max_attempts": 1}))
+    site.stack.landing()
+    moments.wait(1)
     try:
         # What others delete meanwhile is taken as well.
         refusal = wait_for(lambda: fill() or _refusal(store), "MinIO refuses to write", 0.2)
-        full = random.uniform(2, 8)
+        full = moments.seconds(2, 8)
         until = time.monotonic() + full
         while time.monotonic() < until:
             fill()
@@ -119,11 +140,6 @@ def _minio_full(site: NumberedSite, random: Random, turn: int) -> str:
     finally:
         disk.free()
     return f"MinIO had {name} for {full:.1f} s ({refusal})"
-
-
-def _s3() -> BaseClient:
-    # Endpoint and keys are in the environment.
-    return boto3.client("s3", config=Config(retries={"total_max_attempts": 1}))
 
 
 def _refusal(store: BaseClient) -> str:
@@ -135,12 +151,13 @@ def _refusal(store: BaseClient) -> str:
     return ""
 
 
-def _embedded_full(site: EmbeddedSite, random: Random, turn: int) -> str:
-    time.sleep(random.uniform(0.5, 2.5))
+def _embedded_full(site: EmbeddedSite, moments: Moments, turn: int) -> str:
+    """By turns no byte, and no file that could be made. Full until a landing has ended with an error at least."""
+    moments.wait(3)
     fill = site.disk.use_up_files if turn % 2 else site.disk.fill
     before = site.supervisor.restarts.total()
     try:
-        full = random.uniform(1, 5)
+        full = moments.seconds(1, 5)
         until = time.monotonic() + full
         while time.monotonic() < until or site.supervisor.restarts.total() == before:
             fill()
@@ -153,36 +170,39 @@ def _embedded_full(site: EmbeddedSite, random: Random, turn: int) -> str:
     return f"{'no file' if turn % 2 else 'no byte'} left for {full:.1f} s, {errors} landings ended with an error"
 
 
-@contextmanager
-def _second_serve(stack: Stack) -> Iterator[None]:
-    """`quantlytic serve` a second time, with a port of its own, as somebody might by mistake."""
-    page = Browser(stack.serve("second_serve"))
-    wait_for(page.location_loaded, "the second one is up")
-    yield
-    stack.supervisor.stop("second_serve")
+class _TwoDaemons:
+    """`quantlytic serve` a second time, with a port of its own, as somebody might by mistake.
 
-
-class _Landings:
-    """A strike of nothing but two daemons: each repeat is another landing run that was at work."""
+    That is all: each strike is another landing run that was seen at work.
+    """
 
     def __init__(self) -> None:
         self._last: Landing | None = None
+        self._second: Browser
 
-    def __call__(self, site: NumberedSite, _random: Random, _turn: int) -> str:
+    @contextmanager
+    def around(self, stack: Stack) -> Iterator[None]:
+        self._second = Browser(stack.serve("second_serve"))
+        yield
+        stack.supervisor.stop("second_serve")
+
+    def strike(self, site: NumberedSite, _moments: Moments, _turn: int) -> str:
+        wait_for(self._second.location_loaded, "the second one is up", 0.5)
         self._last = site.stack.landing(other_than=self._last)
         return f"run {self._last.run[:8]} landed under two daemons"
 
 
 def all_kinds() -> list[Kind]:
     """All kinds, fresh, in the order in which they are tried."""
+    twice = _TwoDaemons()
     return [
         Kind("landing run killed", NumberedSite, _landing_run),
         Kind("daemon killed", NumberedSite, _daemon),
         Kind("feed killed", FedSite, _feed),
         Kind("Kafka restarted", NumberedSite, _restarted("kafka")),
-        Kind("MinIO stopped mid-write", NumberedSite, _restarted("minio")),
+        Kind("MinIO stopped mid-write", NumberedSite, _restarted("minio", mid_landing=True)),
         Kind("Postgres restarted", NumberedSite, _restarted("postgres")),
-        Kind("disk full, MinIO", NumberedSite, _minio_full, needs_mounts=True),
-        Kind("disk full, embedded", EmbeddedSite, _embedded_full, needs_mounts=True),
-        Kind("two daemons", NumberedSite, _Landings(), _second_serve),
+        Kind("disk full, MinIO", NumberedSite, _minio_full, needs_small_disk=True),
+        Kind("disk full, embedded", EmbeddedSite, _embedded_full, needs_small_disk=True),
+        Kind("two daemons", NumberedSite, twice.strike, twice.around),
     ]

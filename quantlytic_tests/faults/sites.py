@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -80,19 +79,23 @@ class Site:
         finally:
             _close(resources.bus)
 
-    def compare(self) -> Comparison:
-        """Everything against everything; makes `clean.bars` with `quantlytic backfill` first."""
+    def compare(self, clean_bars: bool) -> Comparison:
+        """Everything against everything; with `clean_bars` also those, which `quantlytic backfill` makes first."""
         wanted = self.wanted()
-        days = wanted["open_time"].dt.date()
-        self.installed.run("backfill", self.dataset, "--from", str(days.min()), "--to", str(days.max())).expect(0)
-        clean = self.installed.rows(f"SELECT symbol, open_time, volume FROM clean.bars WHERE dataset = '{self.dataset}'")
+        clean = self._clean_bars(wanted) if clean_bars else None
         resources = make_resources(self.installed.settings())
         try:
             published = on_bus(resources.bus, self.dataset)
             archived = in_archive(resources.archive, self.dataset)
         finally:
             _close(resources.bus)
-        return compare(published, archived, clean.cast(dict(WANTED)), wanted, self.once)
+        return compare(published, archived, clean, wanted, self.once)
+
+    def _clean_bars(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        days = wanted["open_time"].dt.date()
+        self.installed.run("backfill", self.dataset, "--from", str(days.min()), "--to", str(days.max())).expect(0)
+        rows = f"SELECT symbol, open_time, volume FROM clean.bars WHERE dataset = '{self.dataset}'"
+        return self.installed.rows(rows).cast(dict(WANTED))
 
 
 def _close(bus: Any) -> None:
@@ -194,8 +197,7 @@ class FedSite(Site):
 
     def finish(self) -> None:
         """See `Site.finish`."""
-        while self._exchange.now() < self._exchange.end:
-            time.sleep(0.5)
+        wait_for(lambda: self._exchange.now() > self._exchange.end, "the recording is over", 0.5)
         wait_for(self._all_published, "the feed has published every recorded minute", 1)
         code = self.stack.supervisor.stop("feed")
         if code:

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +31,10 @@ PATIENCE = 180
 _DISK_MEGABYTES, _DISK_FILES = 256, 40_000
 
 
+# Set when the program is being ended: nobody waits any more.
+interrupted = threading.Event()
+
+
 class Stalled(Exception):
     """What should have happened by itself did not."""
 
@@ -40,7 +45,8 @@ def wait_for(what: Callable[[], Any], described: str, every: float = 0.1) -> Any
     while not (found := what()):
         if time.monotonic() > deadline:
             raise Stalled(f"{described}: not in {PATIENCE} s")
-        time.sleep(every)
+        if interrupted.wait(every):
+            raise Stalled(f"{described}: interrupted")
     return found
 
 
@@ -133,7 +139,7 @@ class Stack:
 
     def landing(self, other_than: Landing | None = None) -> Landing:
         """A landing run of the numbered bars that is at work, waited for."""
-        return wait_for(lambda: self._landing_now(other_than), "a landing run is at work", 0.05)
+        return wait_for(lambda: self._landing_now(other_than), "a landing run is at work", 0.2)
 
     def _landing_now(self, other_than: Landing | None) -> Landing | None:
         answer = self._ask(
