@@ -72,9 +72,12 @@ def test_the_universe_makes_one_set_of_assets_a_dataset_and_a_strategy(definitio
     found = {key.to_user_string() for key in graph(definitions).materializable_asset_keys}
     datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in ("raw_bars", *CHAIN)}
     strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "paper_trades", "performance")}
-    assert found == datasets | strategy
+    upkeep = {"equities_5m/archive_maintenance", "equities_1d/archive_maintenance"}
+    upkeep |= {"lake_maintenance", "instance_maintenance"}
+    assert found == datasets | strategy | upkeep
     for key in graph(definitions).materializable_asset_keys:
-        assert graph(definitions).get(key).group_name == key.path[0]
+        wanted = "maintenance" if key.to_user_string() in upkeep else key.path[0]
+        assert graph(definitions).get(key).group_name == wanted
 
 
 def test_every_asset_is_described_owned_and_of_a_kind(definitions: dg.Definitions):
@@ -83,7 +86,7 @@ def test_every_asset_is_described_owned_and_of_a_kind(definitions: dg.Definition
         assert len(node.description) > 30, key
         assert node.owners == ["team:quantlytic"], key
         assert node.kinds, key
-        if key.path[-1] not in ("model", "performance"):
+        if node.group_name != "maintenance" and key.path[-1] not in ("model", "performance"):
             assert "dagster/table_name" in node.metadata or key.path[-1] == "raw_bars", key
 
 

@@ -21,6 +21,7 @@ from quantlytic_tests.faults.rounds import Plan, Row, run_round, say
 from quantlytic_tests.faults.small_disk import enter_own_mounts
 
 _SHORT_REPEATS, _SHORT_PACE = 2, 0.4
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -33,6 +34,13 @@ def _table(rows: Sequence[Row]) -> Table:
         strikes = "\n".join(str(count) for count in row.strikes.values())
         table.add_row("\n".join(row.strikes), strikes, *counts, seconds)
     return table
+
+
+def _end(number: int, _frame: object) -> None:
+    # Once: what is started here has to be ended, however impatient somebody is.
+    for one in _ENDING:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def main() -> int:
@@ -49,7 +57,8 @@ def main() -> int:
     if not kinds:
         parser.error(f"the kinds are: {', '.join(kind.name for kind in all_kinds())}")
     no_mounts = enter_own_mounts("quantlytic_tests.faults")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in _ENDING:
+        signal.signal(number, _end)
     say(f"seed {options.seed}")
     plan = Plan(options.seed, options.repeats, 1.0, no_mounts)
     if options.short:

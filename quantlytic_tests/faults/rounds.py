@@ -62,6 +62,9 @@ def run_round(kinds: Sequence[Kind], plan: Plan) -> list[Row]:
     except Exception as error:  # the other kinds are tried all the same
         traceback.print_exc()
         rows[0].wrong.append(f"{type(error).__name__}: {error}")
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
     if any(row.wrong for row in rows):
         say(f"logs are kept in {root}")
     else:
