@@ -11,7 +11,7 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quantlytic_assets.storage.sqlite import use_write_ahead_log
+from quantlytic_assets.storage.state import create_tables, state_engine
 
 _metadata = sa.MetaData()
 
@@ -30,25 +30,12 @@ _attempts = sa.Table(
 ATTEMPTS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "attempts": pl.Int64, "answered": pl.Int64})
 
 
-def state_engine(url: str) -> sa.Engine:
-    """An engine for the state database; on SQLite with a write-ahead log, so that processes don't block each other."""
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def _prepare(connection, _record):  # noqa: ANN001
-            use_write_ahead_log(connection)
-
-    return engine
-
-
 class AttemptLog:
     """Sessions of symbols that a vendor was asked for and that still have holes: how often, and how often answered."""
 
     def __init__(self, url: str):
         self.engine = state_engine(url)
-        with self.engine.begin() as connection:
-            connection.execute(sa.schema.CreateTable(_attempts, if_not_exists=True))
+        create_tables(self.engine, _attempts)
 
     def record(self, dataset: str, holes: pl.DataFrame) -> None:
         """Count one more attempt for each row of holes: symbol, session, error (null where the vendor answered)."""
