@@ -5,7 +5,8 @@ The one place where vendors and storage meet. Knows nothing of Dagster; the raw_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
@@ -14,15 +15,20 @@ import polars as pl
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, plan
 from quantlytic_assets.sessions import expected_bars, session_table
+from quantlytic_assets.storage.action_archive import ActionArchive
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.landing import Landed, Lander
 from quantlytic_assets.universe import Dataset
-from quantlytic_assets.vendors.policy import fetch_with_policy
-from quantlytic_assets.vendors.protocol import BarRequest, Vendor, VendorError
+from quantlytic_assets.vendors.policy import Budget, fetch_with_policy, split
+from quantlytic_assets.vendors.protocol import BarRequest, Served, Vendor, VendorError
 
-# Bars published at once: bounds memory however long the range is.
-_BATCH_BARS = 500_000
+# Landed while there is more to ask for: bounds what stands on the bus alone, however long it goes on.
+_LAND_BARS = 500_000
+_LAND_SECONDS = 60.0
+# So many questions in a row that failed after all repeats, and the vendor is left alone for a while.
+_FAILURES = 3
+_LEFT_ALONE = 300.0
 
 
 @dataclass(frozen=True)
@@ -40,25 +46,42 @@ class Need:
 
 @dataclass
 class Fetched:
-    """What came of asking: requests made, bars received per vendor, and the errors of the ranges nobody answered."""
+    """What came of asking: requests made, bars received, new corporate actions, and the errors of the ranges nobody
+
+    answered.
+    """
 
     requests: int = 0
     bars: int = 0
+    actions: int = 0
     errors: list[str] = field(default_factory=list)
     landed: Landed = field(default_factory=Landed)
 
 
 class Ingest:
-    """Fetches and lands one dataset. `vendors` are in order of preference; none means files and feeds only."""
+    """Fetches and lands one dataset. `vendors` are in order of preference; none means files and feeds only.
+
+    `budget` counts what is asked; without one nobody does.
+    """
 
     def __init__(
-        self, dataset: Dataset, vendors: Sequence[Vendor], archive: Archive, attempts: AttemptLog, lander: Lander
+        self,
+        dataset: Dataset,
+        vendors: Sequence[Vendor],
+        archive: Archive,
+        attempts: AttemptLog,
+        lander: Lander,
+        budget: Budget | None = None,
     ):
         self.dataset = dataset
         self.vendors = list(vendors)
         self.archive = archive
+        self.actions = ActionArchive(archive)
         self.attempts = attempts
         self.lander = lander
+        self.budget = budget
+        self._names = {one.symbol: one.names for one in dataset.symbols}
+        self._failures: dict[str, int] = {}
 
     def need(self, first: date, last: date, symbols: Sequence[str] = (), force: bool = False) -> Need:
         """What the sessions from `first` to `last` (inclusive) lack; with `force` everything, archived or not."""
@@ -90,7 +113,8 @@ class Ingest:
     def fill(self, need: Need, progress: Callable[[int], None] | None = None) -> Fetched:
         """Ask for the ranges of `need`, publish what comes and land it; remember what stayed missing.
 
-        What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again. A range that
+        What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again, and each
+        answer is published at once, so that a run which is killed loses the one it was waiting for. A range that
         no vendor answers is left as it is, with its error in the result: the others go on. `progress`
         is called with the number of ranges done.
         """
@@ -98,57 +122,74 @@ class Ingest:
         if outcome.landed.rows and len(need.missing) and not need.force:
             missing = self._still_missing(need)
             need = replace(need, missing=missing, ranges=plan(missing, need.expected, self.dataset.calendar))
-        batch: list[pl.DataFrame] = []
         answers: list[dict] = []
-        try:
-            for done, row in enumerate(need.ranges.iter_rows(named=True), start=1):
-                bars, error = self._ask(row, outcome)
-                answers.append({"symbol": row["symbol"], "start": row["start"], "end": row["end"], "error": error})
-                if error is not None:
-                    outcome.errors.append(f"{row['symbol']} {row['start']:%Y-%m-%d} to {row['end']:%Y-%m-%d}: {error}")
-                batch.append(bars)
-                if sum(map(len, batch)) >= _BATCH_BARS:
-                    self.lander.publish(pl.concat(batch))
-                    batch = []
-                if progress:
-                    progress(done)
-        finally:
-            # Also when a fault ends it here: what was answered was paid for out of the vendor's rate limit.
-            if any(len(bars) for bars in batch):
-                self.lander.publish(pl.concat(batch))
-        if outcome.bars:
+        on_bus, landed_at = 0, time.monotonic()
+        for done, row in enumerate(need.ranges.iter_rows(named=True), start=1):
+            for request, served, error in self._ask(row["symbol"], row["start"], row["end"], outcome):
+                answers.append({"symbol": request.symbol, "start": request.start, "end": request.end, "error": error})
+                on_bus += self._publish(served, outcome)
+                if on_bus >= _LAND_BARS or (on_bus and time.monotonic() - landed_at > _LAND_SECONDS):
+                    outcome.landed.merge(self.lander.land())
+                    on_bus, landed_at = 0, time.monotonic()
+            if progress:
+                progress(done)
+        if on_bus:
             outcome.landed.merge(self.lander.land())
         if answers:
             self._remember(need, answers)
         return outcome
 
-    def _ask(self, row: dict, outcome: Fetched) -> tuple[pl.DataFrame, str | None]:
-        """The bars of one range from the first vendor that answers, or none and the last error."""
-        request = BarRequest(
-            dataset=self.dataset.name,
-            symbol=row["symbol"],
-            interval=self.dataset.interval,
-            calendar=self.dataset.calendar,
-            start=row["start"],
-            end=row["end"],
-        )
-        error = "no vendor"
+    def _publish(self, served: Served, outcome: Fetched) -> int:
+        """Keep the actions and put finished bars on the bus; returns how many."""
+        # First: when it ends here, both are asked for again, and actions that are known already are not kept twice.
+        outcome.actions += self.actions.record(self.dataset.name, served.actions)
+        finished = served.bars.filter(pl.col("close_time") <= pl.col("fetched_at"))
+        if len(finished):
+            self.lander.publish(finished)
+        outcome.bars += len(finished)
+        return len(finished)
+
+    def _ask(
+        self, symbol: str, start: datetime, end: datetime, outcome: Fetched
+    ) -> Iterator[tuple[BarRequest, Served, str | None]]:
+        """The parts of a range, each from the first vendor that answers it, or with nothing and the last error."""
+        dataset = self.dataset
+        pending = [BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)]
+        errors = ["no vendor"]
 
         def count() -> None:
             outcome.requests += 1
 
-        names = next(one.names for one in self.dataset.symbols if one.symbol == row["symbol"])
         for vendor in self.vendors:
-            called = replace(request, name=names.get(vendor.name))
-            try:
-                bars = fetch_with_policy(vendor, called, on_request=count)
-            except VendorError as failure:
-                error = f"{vendor.name}: {failure}"
-                continue
-            finished = bars.filter(pl.col("close_time") <= pl.col("fetched_at"))
-            outcome.bars += len(finished)
-            return finished.select(RAW_SCHEMA.names()), None
-        return pl.DataFrame(schema=RAW_SCHEMA), error
+            limit, unanswered = vendor.traits(dataset.name).bars_per_request, []
+            for part in (part for whole in pending for part in split(whole, limit)):
+                called = replace(part, name=self._names[symbol].get(vendor.name))
+                try:
+                    served = fetch_with_policy(vendor, called, on_request=count, budget=self.budget)
+                except VendorError as failure:
+                    self._failed(vendor, failure)
+                    errors.append(f"{vendor.name}: {failure}")
+                    unanswered.append(part)
+                    continue
+                self._failures[vendor.name] = 0
+                yield part, served, None
+            pending = unanswered
+            if not pending:
+                return
+        nothing = Served(pl.DataFrame(schema=RAW_SCHEMA))
+        for part in pending:
+            yield part, nothing, errors[-1]
+        first, last = pending[0].start, pending[-1].end
+        outcome.errors.append(f"{symbol} {first:%Y-%m-%d} to {last:%Y-%m-%d}: {errors[-1]}")
+
+    def _failed(self, vendor: Vendor, failure: VendorError) -> None:
+        """Open the circuit of a vendor that fails again and again, so that the next one is asked without delay."""
+        if not failure.retryable:
+            return
+        self._failures[vendor.name] = self._failures.get(vendor.name, 0) + 1
+        if self.budget is not None and self._failures[vendor.name] >= _FAILURES:
+            self.budget.close(vendor.name, _LEFT_ALONE, f"{_FAILURES} questions in a row failed: {failure}")
+            self._failures[vendor.name] = 0
 
     def _remember(self, need: Need, answers: list[dict]) -> None:
         """Count an attempt for each session that was asked for and still lacks bars.

@@ -18,8 +18,10 @@ from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.learning.registry import ModelStore
 from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.settings import CHECKOUT, Settings
+from quantlytic_assets.storage.action_archive import ActionArchive
 from quantlytic_assets.storage.archive import Archive, local_archive, s3_archive
 from quantlytic_assets.storage.attempts import AttemptLog
+from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.storage.bus import Bus, LocalBus
 from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
 from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
@@ -51,6 +53,11 @@ class Resources:
         return local_archive(str(self.settings.directory("archive")))
 
     @cached_property
+    def actions(self) -> ActionArchive:
+        """The archive's corporate actions."""
+        return ActionArchive(self.archive)
+
+    @cached_property
     def lake(self) -> Lake:
         """The tables."""
         return local_lake(self.settings.directory("lake"), self.settings.duckdb_memory, self.settings.duckdb_threads)
@@ -64,6 +71,11 @@ class Resources:
     def attempts(self) -> AttemptLog:
         """What vendors were asked in vain."""
         return AttemptLog(self.state_url)
+
+    @cached_property
+    def budgets(self) -> BudgetLog:
+        """What vendors were asked, against their rate limits."""
+        return BudgetLog(self.state_url)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -112,7 +124,7 @@ class Resources:
     def ingest(self, dataset: Dataset) -> Ingest:
         """What fetches and lands a dataset."""
         vendors = [self.vendor(name) for name in dataset.vendors]
-        return Ingest(dataset, vendors, self.archive, self.attempts, self.lander(dataset))
+        return Ingest(dataset, vendors, self.archive, self.attempts, self.lander(dataset), self.budgets)
 
 
 class ServiceResources(Resources):

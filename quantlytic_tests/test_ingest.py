@@ -19,7 +19,7 @@ from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.universe import Instrument
-from quantlytic_assets.vendors.protocol import VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_bars, make_dataset, utc
 from quantlytic_tests.storage.processes import start
 
@@ -40,8 +40,16 @@ class SmallVendor:
         self.shift = shift
         self.asked = []
 
+    limits = ()
+
     def traits(self, dataset):
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries)
+
+    def weight(self, request):
+        return 1
+
+    def refusal(self, request):
+        return None
 
     def fetch(self, request):
         self.asked.append((request.symbol, request.start, request.end))
@@ -55,8 +63,8 @@ class SmallVendor:
         opens = [time for time in grid["open_time"] if (request.symbol, time) not in self.holes]
         bars = make_bars(request.symbol, opens, request.interval, datetime.now(UTC) - self.shift, vendor=self.name)
         if request.interval != "1d":
-            return bars
-        return bars.drop("close_time").join(grid, on="open_time").select(RAW_SCHEMA.names())
+            return Served(bars)
+        return Served(bars.drop("close_time").join(grid, on="open_time").select(RAW_SCHEMA.names()))
 
 
 class FaultyVendor(SmallVendor):

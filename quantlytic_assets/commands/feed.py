@@ -41,7 +41,8 @@ def run_feed(installation: Installation, out: Console, name: str) -> None:
     try:
         venue = make_venue(dataset.feed, instruments, settings)
         vendor = make_vendor(venue.name, settings)
-        feed = Feed(dataset, instruments, venue, vendor, installation.resources.bus, write)
+        resources = installation.resources
+        feed = Feed(dataset, instruments, venue, vendor, resources.bus, write, budget=resources.budgets)
     except ValueError as error:
         raise UsageError(f"{name} can't be fed: {error}") from None
     try:

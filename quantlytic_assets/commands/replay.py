@@ -73,7 +73,7 @@ def _known_bars(installation: Installation, dataset: Dataset, first: date | None
             BarRequest(dataset.name, one.symbol, dataset.interval, dataset.calendar, begin, end)
             for one in dataset.symbols
         ]
-        return pl.concat([fetch_with_policy(sample, request) for request in requests])
+        return pl.concat([fetch_with_policy(sample, request).bars for request in requests])
     objects = installation.resources.archive.objects(dataset.name, span[0].first, span[-1].last)
     archived = installation.resources.archive.read(objects)
     newest = archived.sort("fetched_at", "bus_offset").unique(["symbol", "open_time"], keep="last")

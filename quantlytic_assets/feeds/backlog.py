@@ -10,6 +10,7 @@ import polars as pl
 from quantlytic_assets.feeds.background import in_background
 from quantlytic_assets.market_data.stream import MINUTE, micros, moment
 from quantlytic_assets.universe import Dataset
+from quantlytic_assets.vendors.policy import Budget, ask_once
 from quantlytic_assets.vendors.protocol import BarRequest, Vendor, VendorError
 
 _SECOND = 1_000_000
@@ -33,17 +34,25 @@ class BacklogRules:
 class Backlog:
     """The minutes wanted of one dataset. `instruments` are asked for by the vendor's `names`, by symbol.
 
-    `empty_bars`: whether the vendor's bars without a trade are bars here.
+    `empty_bars`: whether the vendor's bars without a trade are bars here. `budget` counts what is asked, with all else
+    that asks this vendor.
     """
 
     def __init__(
-        self, dataset: Dataset, vendor: Vendor, names: Mapping[str, str], rules: BacklogRules, empty_bars: bool
+        self,
+        dataset: Dataset,
+        vendor: Vendor,
+        names: Mapping[str, str],
+        rules: BacklogRules,
+        empty_bars: bool,
+        budget: Budget | None = None,
     ):
         self._dataset = dataset
         self._vendor = vendor
         self._names = names
         self._rules = rules
         self._empty_bars = empty_bars
+        self._budget = budget
         # By symbol and minute: when, by the venue's time, it may be asked for.
         self._due: dict[str, dict[int, float]] = {}
         self._quiet_until = 0.0
@@ -91,7 +100,7 @@ class Backlog:
 
     async def ask(self, request: BarRequest) -> pl.DataFrame:
         """The bars of a request. Raises `VendorError`."""
-        return await in_background(lambda: self._vendor.fetch(request))
+        return (await in_background(lambda: ask_once(self._vendor, request, budget=self._budget))).bars
 
     def answered(self, request: BarRequest, bars: pl.DataFrame, now: int) -> pl.DataFrame:
         """Take note of an answer; returns those of its bars that were wanted."""

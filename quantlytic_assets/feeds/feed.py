@@ -22,6 +22,7 @@ from quantlytic_assets.market_data.stream import MINUTE, micros, moment
 from quantlytic_assets.market_data.trade_bars import TradeBars
 from quantlytic_assets.storage.bus import Bus
 from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.vendors.policy import Budget
 from quantlytic_assets.vendors.protocol import Vendor, VendorError
 
 
@@ -71,6 +72,7 @@ class Feed:
         write: Callable[[str], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rules: FeedRules | None = None,
+        budget: Budget | None = None,
     ):
         rules = rules or FeedRules()
         self._dataset = dataset
@@ -84,7 +86,7 @@ class Feed:
         )
         names = {one.symbol: one.names[venue.name] for one in instruments if venue.name in one.names}
         backlog = rules.backlog or BacklogRules(after=venue.rest_after)
-        self._backlog = Backlog(dataset, vendor, names, backlog, empty_bars=venue.gives == "klines")
+        self._backlog = Backlog(dataset, vendor, names, backlog, venue.gives == "klines", budget)
         self._outbox = Outbox(
             bus,
             dataset.name,

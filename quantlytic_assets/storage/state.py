@@ -32,3 +32,5 @@ def create_tables(engine: sa.Engine, *tables: sa.Table) -> None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
         for table in tables:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))

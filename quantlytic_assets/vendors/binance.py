@@ -16,9 +16,10 @@ from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.market_data.stream import micros
 from quantlytic_assets.market_data.trade_bars import vwap
 from quantlytic_assets.vendors.http import Answer, ask, numbers, open_session, start_of, whole_numbers
-from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 _LIMIT = 1000
+_WEIGHT = 2
 # Binance counts weight a minute and address, 6,000 at most, and bans who goes on beyond; others may share the address.
 _ENOUGH_WEIGHT = 5_000
 _TOO_MANY_REQUESTS = -1003
@@ -39,6 +40,7 @@ class BinanceVendor:
     """See `Vendor`. `url` is the host's, scheme included; `sleep` waits when the weight of a minute is used up."""
 
     name = "binance"
+    limits = (Limit(60, _ENOUGH_WEIGHT),)
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep):
         self._url = url.rstrip("/") + "/api/v3/klines"
@@ -49,7 +51,15 @@ class BinanceVendor:
         """Minutes without a trade are served, so that a missing one is an outage of Binance's, or not there yet."""
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=_LIMIT)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def weight(self, request: BarRequest) -> int:
+        """See `Vendor.weight`: 2 for a page of klines, by Binance's documentation."""
+        return _WEIGHT
+
+    def refusal(self, request: BarRequest) -> str | None:
+        """See `Vendor.refusal`: all intervals and ages are served."""
+        return None
+
+    def fetch(self, request: BarRequest) -> Served:
         """See `Vendor.fetch`; 1,000 bars at most."""
         step = INTERVALS[request.interval]
         if request.end - request.start > _LIMIT * step:
@@ -67,7 +77,7 @@ class BinanceVendor:
             },
         )
         self._heed_weight(answer)
-        return _bars(answer, request, step)
+        return Served(_bars(answer, request, step))
 
     def _heed_weight(self, answer: Answer) -> None:
         """Wait for the next minute when this one's weight is nearly used up."""

@@ -12,7 +12,7 @@ import polars as pl
 
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.vendors.http import ask, numbers, open_session, whole_numbers
-from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 _LIMIT = 300
 # In the endpoint's order, which is not the usual one: low and high come before the open.
@@ -28,6 +28,8 @@ class CoinbaseVendor:
     """See `Vendor`. `url` is the host's, scheme included."""
 
     name = "coinbase"
+    # Public endpoints: 10 requests a second and address, by Coinbase's documentation.
+    limits = (Limit(1, 10),)
 
     def __init__(self, url: str):
         self._url = url.rstrip("/")
@@ -37,7 +39,15 @@ class CoinbaseVendor:
         """No candle where there was no trade; one that is asked for early may be missing and come later."""
         return VendorTraits(omits_empty_bars=True, attempts_before_hole=3, bars_per_request=_LIMIT)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def weight(self, request: BarRequest) -> int:
+        """See `Vendor.weight`."""
+        return 1
+
+    def refusal(self, request: BarRequest) -> str | None:
+        """See `Vendor.refusal`."""
+        return None
+
+    def fetch(self, request: BarRequest) -> Served:
         """See `Vendor.fetch`; 300 bars at most. There is neither vwap nor trade_count in a candle."""
         step = INTERVALS[request.interval]
         if request.end - request.start > _LIMIT * step:
@@ -53,7 +63,7 @@ class CoinbaseVendor:
                 "end": _iso(request.end - step),
             },
         )
-        return (
+        bars = (
             _frame(answer.body)
             .with_columns(
                 pl.lit(request.symbol).alias("symbol"),
@@ -73,6 +83,7 @@ class CoinbaseVendor:
             .sort("open_time", maintain_order=True)
             .select(RAW_SCHEMA.names())
         )
+        return Served(bars)
 
 
 def _iso(time: datetime) -> str:

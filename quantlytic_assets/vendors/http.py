@@ -83,7 +83,7 @@ def _refusal(response: requests.Response, now: datetime) -> VendorError:
     said = _message(response)
     if status == 418:
         until = f" for {after:.0f} s" if after is not None else ""
-        return VendorError(f"HTTP 418, this address is banned{until}: {said}", retryable=False, retry_after=after)
+        return VendorError(f"HTTP 418, this address is banned{until}: {said}", False, retry_after=after, closed=True)
     if status == 451:
         return VendorError(f"HTTP 451, not served to where this machine is: {said}", retryable=False)
     return VendorError(f"HTTP {status}: {said}", retryable=status in _MAY_PASS, retry_after=after)

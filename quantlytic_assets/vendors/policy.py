@@ -1,21 +1,21 @@
-"""How often, and how patiently, any vendor is asked: one retry policy around every `fetch`.
+"""How often, and how patiently, any vendor is asked: one limiter and one retry policy around every `fetch`.
 
 What is worth asking again, and when, is the vendor's own judgement (`VendorError.retryable`, `retry_after`), and so is
-how much one question may ask for; nothing vendor-specific is here.
+how much one question may ask for and its limits; nothing vendor-specific is here. Who counts the calls is a `Budget`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
 from quantlytic_assets.market_data.bars import INTERVALS
-from quantlytic_assets.vendors.protocol import BarRequest, Vendor, VendorError
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, Vendor, VendorError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -32,6 +32,26 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
+# How long a vendor that refuses everything is left alone where it doesn't say.
+_CLOSED_FOR = 600.0
+# The longest wait for a free place in a rate limit; who needs longer (a day's quota) asks somebody else meanwhile.
+_LONGEST_WAIT_FOR_BUDGET = 120.0
+
+
+class Budget(Protocol):
+    """Counts what is asked of vendors, for all processes of an installation together."""
+
+    def reserve(self, vendor: str, limits: Sequence[Limit], weight: int) -> float:
+        """Take a place for a call of `weight` and return 0, or take none and return the seconds until there is one."""
+        ...
+
+    def closed(self, vendor: str) -> tuple[float, str] | None:
+        """For how many seconds more the vendor must be left alone, and why; None where it may be asked."""
+        ...
+
+    def close(self, vendor: str, seconds: float, reason: str) -> None:
+        """Leave the vendor alone for so long."""
+        ...
 
 
 def fetch_with_policy(
@@ -40,16 +60,21 @@ def fetch_with_policy(
     policy: RetryPolicy = DEFAULT_POLICY,
     on_request: Callable[[], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> pl.DataFrame:
+    budget: Budget | None = None,
+) -> Served:
     """The bars of `request`, asked for in as many `fetch`es as the vendor needs, each repeated after retryable errors.
 
-    A vendor that says how long to wait is not asked before; when that is longer than the policy waits, its error is
-    raised at once. `on_request` is called before each request made, the repeated ones too. Raises the last
-    `VendorError` when the attempts are used up, and one that is not retryable at once; any other exception is a fault
-    and passes.
+    With a `budget` each waits for a place within the vendor's limits first; where that takes more than two minutes, or
+    the vendor is closed, `VendorError` says so and nothing is asked. A vendor that says how long to wait is not asked
+    before, by anybody; when that is longer than the policy waits, its error is raised at once. `on_request` is called
+    before each request made, the repeated ones too. Raises the last `VendorError` when the attempts are used up, and
+    one that is not retryable at once; any other exception is a fault and passes.
     """
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
+    refused = vendor.refusal(request)
+    if refused is not None:
+        raise VendorError(refused, retryable=False)
     retrying = Retrying(
         retry=retry_if_exception(lambda error: _worth_it(error, policy)),
         stop=stop_after_attempt(policy.attempts),
@@ -58,13 +83,54 @@ def fetch_with_policy(
         reraise=True,
     )
 
-    def ask(part: BarRequest) -> pl.DataFrame:
-        if on_request is not None:
-            on_request()
-        return vendor.fetch(part)
+    def ask(part: BarRequest) -> Served:
+        return ask_once(vendor, part, on_request, sleep, budget)
 
     limit = vendor.traits(request.dataset).bars_per_request
-    return pl.concat([retrying(ask, part) for part in split(request, limit)])
+    answers = [retrying(ask, part) for part in split(request, limit)]
+    return Served(
+        pl.concat([answer.bars for answer in answers]),
+        pl.concat([answer.actions for answer in answers]).unique(maintain_order=True),
+    )
+
+
+def ask_once(
+    vendor: Vendor,
+    request: BarRequest,
+    on_request: Callable[[], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    budget: Budget | None = None,
+) -> Served:
+    """One question to a vendor, asked when the budget has a place for it. Raises `VendorError`."""
+    if budget is not None:
+        _take_place(vendor, request, sleep, budget)
+    if on_request is not None:
+        on_request()
+    try:
+        return vendor.fetch(request)
+    except VendorError as error:
+        if budget is not None and (error.closed or error.retry_after is not None):
+            seconds = error.retry_after if error.retry_after is not None else _CLOSED_FOR
+            budget.close(vendor.name, seconds, str(error))
+        raise
+
+
+def _take_place(vendor: Vendor, request: BarRequest, sleep: Callable[[float], None], budget: Budget) -> None:
+    weight, waited = vendor.weight(request), 0.0
+    while True:
+        shut = budget.closed(vendor.name)
+        wait, why = shut if shut is not None else (budget.reserve(vendor.name, vendor.limits, weight), "")
+        if not wait:
+            return
+        if waited + wait > _LONGEST_WAIT_FOR_BUDGET:
+            said = f"not to be asked yet ({why})" if why else "its rate limit is used up"
+            raise VendorError(f"{said}; free again in {_length(wait)}", retryable=False)
+        sleep(wait)
+        waited += wait
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def split(request: BarRequest, bars: int | None) -> list[BarRequest]:
@@ -79,7 +145,7 @@ def split(request: BarRequest, bars: int | None) -> list[BarRequest]:
 
 
 def _worth_it(error: BaseException, policy: RetryPolicy) -> bool:
-    return isinstance(error, VendorError) and error.retryable and (error.retry_after or 0) <= policy.longest_wait
+    return isinstance(error, VendorError) and error.retryable and not error.closed and (error.retry_after or 0) <= policy.longest_wait
 
 
 def _wait(state: RetryCallState, policy: RetryPolicy) -> float:

@@ -5,11 +5,13 @@ No vendor's own wire format, retry or rate limit is known here; those are in the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 import polars as pl
+
+from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,59 @@ class VendorTraits:
     bars_per_request: int | None = None
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A vendor's rate limit: at most `weight` in any `seconds`, of all that this installation asks it."""
+
+    seconds: int
+    weight: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """An answer: `bars` (RAW_SCHEMA, oldest first, finished ones only) and the splits and dividends that came along
+
+    with them (ACTIONS_SCHEMA), where the vendor tells of them in the same answer. No bars: asked, and there are none.
+    """
+
+    bars: pl.DataFrame
+    actions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ACTIONS_SCHEMA))
+
+
 class VendorError(Exception):
     """A vendor did not answer a request. `retryable` says whether the same request may do better a little later,
 
-    `retry_after` how many seconds the vendor itself asked to wait, if it did.
+    `retry_after` how many seconds the vendor itself asked to wait, if it did. `closed`: it refuses everything for now
+    (a ban, a used-up daily quota), so nothing more is asked of it for `retry_after` seconds.
     """
 
-    def __init__(self, message: str, retryable: bool, retry_after: float | None = None):
+    def __init__(self, message: str, retryable: bool, retry_after: float | None = None, closed: bool = False):
         super().__init__(message)
         self.retryable = retryable
         self.retry_after = retry_after
+        self.closed = closed
 
 
 class Vendor(Protocol):
-    """A source of bars that can be asked. An answer without rows means: asked, and there are none."""
+    """A source of bars that can be asked. `limits` are the vendor's own; () where there are none."""
 
     name: str
+    limits: tuple[Limit, ...]
 
     def traits(self, dataset: str) -> VendorTraits:
         """What missing bars mean for this dataset. Never raises; an unknown dataset has the vendor's general traits."""
         ...
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
-        """The bars of `request` as a RAW_SCHEMA frame, oldest first, finished ones only.
+    def weight(self, request: BarRequest) -> int:
+        """What one `fetch` of the request counts against the limits."""
+        ...
+
+    def refusal(self, request: BarRequest) -> str | None:
+        """Why the vendor can't serve such a request at all (its interval, its age), known without asking; else None."""
+        ...
+
+    def fetch(self, request: BarRequest) -> Served:
+        """The bars of `request`.
 
         One question to the vendor: `policy.fetch_with_policy` cuts longer ranges to `bars_per_request`. Raises
         `VendorError` and nothing else.

@@ -16,7 +16,7 @@ import polars as pl
 
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.market_data.daily_bars import with_session_times
-from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 SAMPLE_DATA = Path(__file__).parent / "sample_data"
 
@@ -37,6 +37,7 @@ class SampleVendor:
     """Serves the Parquet files of a directory with an `index.json`; the shipped ones unless told otherwise."""
 
     name = "sample"
+    limits: tuple[Limit, ...] = ()
 
     def __init__(self, directory: Path = SAMPLE_DATA):
         self._directory = directory
@@ -61,7 +62,15 @@ class SampleVendor:
         omits = any(series.omits_empty_bars for series in self._index if series.dataset == dataset)
         return VendorTraits(omits_empty_bars=omits, attempts_before_hole=1)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def weight(self, request: BarRequest) -> int:
+        """See `Vendor.weight`: files cost nothing."""
+        return 0
+
+    def refusal(self, request: BarRequest) -> str | None:
+        """See `Vendor.refusal`: what the files lack is said when it is asked for."""
+        return None
+
+    def fetch(self, request: BarRequest) -> Served:
         """The shipped bars with open_time in `[start, end)`; see `Vendor.fetch`.
 
         The files of daily bars hold dates. Such a bar gets the open and close of that session of the request's
@@ -74,7 +83,7 @@ class SampleVendor:
         else:
             bars = scan.filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end).collect()
             bars = bars.with_columns((pl.col("open_time") + INTERVALS[series.interval]).alias("close_time"))
-        return (
+        served = (
             bars.with_columns(
                 pl.lit(None, pl.Float64).alias("vwap"),
                 pl.lit(None, pl.Int64).alias("trade_count"),
@@ -86,6 +95,7 @@ class SampleVendor:
             .cast(RAW_SCHEMA)
             .sort("open_time", maintain_order=True)
         )
+        return Served(served)
 
     def _series(self, request: BarRequest) -> _Series:
         at_interval = [series for series in self._index if series.interval == request.interval]

@@ -8,7 +8,7 @@ import pytest
 from quantlytic_assets.feeds.backlog import Backlog, BacklogRules
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.stream import MINUTE, micros, moment
-from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import BarRequest, Served, VendorError, VendorTraits
 from quantlytic_tests.feeds.feeding import fed_dataset
 from quantlytic_tests.frames import make_bars
 
@@ -21,14 +21,21 @@ class Ten:
     """A vendor of at most ten bars a request."""
 
     name = "ten"
+    limits = ()
+
+    def weight(self, request: BarRequest) -> int:
+        return 1
+
+    def refusal(self, request: BarRequest) -> str | None:
+        return None
 
     def traits(self, dataset: str) -> VendorTraits:
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=10)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def fetch(self, request: BarRequest) -> Served:
         if request.symbol == "BAD":
             raise VendorError("no such symbol", retryable=False)
-        return answer(request.symbol, *range(minute(request.start), minute(request.end)))
+        return Served(answer(request.symbol, *range(minute(request.start), minute(request.end))))
 
 
 def minute(time) -> int:

@@ -65,7 +65,7 @@ def test_symbols_have_binance_s_names(ours, theirs):
 
 
 def test_bars_are_those_of_the_trades(vendor):
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     truth = bars_of(trades())
     assert bars.schema == RAW_SCHEMA
     got = {int(one["open_time"].timestamp() * 1000): one for one in bars.iter_rows(named=True)}
@@ -97,7 +97,7 @@ def test_the_question_has_both_ends_and_the_vendor_s_name(vendor, exchange):
 
 def test_every_documented_field_has_its_place(vendor, exchange):
     reply(exchange, DOCUMENTED)
-    bars = vendor.fetch(request(start=utc("2017-07-03"), end=utc("2017-07-04"), interval="1d"))
+    bars = vendor.fetch(request(start=utc("2017-07-03"), end=utc("2017-07-04"), interval="1d")).bars
     assert exchange.requests[0]["interval"] == "1d"
     one = bars.drop("fetched_at", "vwap").row(0)
     assert one == (
@@ -110,32 +110,32 @@ def test_every_documented_field_has_its_place(vendor, exchange):
 def test_microseconds_mean_the_same(vendor, exchange):
     reply(exchange, row(0), row(1))
     reply(exchange, *[[one[0] * 1000, *one[1:6], one[6] * 1000 + 999, *one[7:]] for one in (row(0), row(1))])
-    assert vendor.fetch(request()).drop("fetched_at").equals(vendor.fetch(request()).drop("fetched_at"))
+    assert vendor.fetch(request()).bars.drop("fetched_at").equals(vendor.fetch(request()).bars.drop("fetched_at"))
 
 
 def test_a_bar_that_is_not_over_by_binance_s_clock_is_left_out(vendor, exchange):
     """Also when ours is fast, as it is here by years."""
     exchange.now = lambda: int(utc("2024-08-08T23:57:30").timestamp() * 1000)
-    assert vendor.fetch(request())["open_time"].max() == utc("2024-08-08T23:56")
+    assert vendor.fetch(request()).bars["open_time"].max() == utc("2024-08-08T23:56")
     exchange.now = lambda: int(utc("2024-08-08T23:58").timestamp() * 1000)
-    assert vendor.fetch(request())["open_time"].max() == utc("2024-08-08T23:57")
+    assert vendor.fetch(request()).bars["open_time"].max() == utc("2024-08-08T23:57")
 
 
 def test_nor_is_one_that_is_not_over_by_ours(vendor, exchange):
     exchange.now = lambda: int(utc("2099-01-01").timestamp() * 1000)
     soon = utc("2098-01-01")
     reply(exchange, [int(soon.timestamp() * 1000), *DOCUMENTED[1:]])
-    assert vendor.fetch(request(start=soon, end=soon + timedelta(hours=1))).is_empty()
+    assert vendor.fetch(request(start=soon, end=soon + timedelta(hours=1))).bars.is_empty()
 
 
 def test_what_was_not_asked_for_is_left_out(vendor, exchange):
     reply(exchange, row(-1), row(0), row(19), row(20))
-    assert vendor.fetch(request())["open_time"].to_list() == [BEGIN, END - timedelta(minutes=1)]
+    assert vendor.fetch(request()).bars["open_time"].to_list() == [BEGIN, END - timedelta(minutes=1)]
 
 
 def test_numbers_that_are_none_become_nulls_for_cleaning_to_judge(vendor, exchange):
     reply(exchange, row(0, p1=None, p2="\ud800", p4={}, p5=[1], p7=True, p8="many"), row(1, p1=1.5, p8="7"))
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     assert bars.select("open", "high", "low", "close", "volume", "vwap", "trade_count").rows() == [
         (None, None, 0.5, None, None, None, None),
         (1.5, 3.0, 0.5, 2.0, 4.0, 1.5, 7),
@@ -144,13 +144,13 @@ def test_numbers_that_are_none_become_nulls_for_cleaning_to_judge(vendor, exchan
 
 def test_an_empty_answer_says_that_there_are_none(vendor, exchange):
     reply(exchange)
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     assert bars.is_empty() and bars.schema == RAW_SCHEMA
 
 
 def test_a_bar_that_comes_twice_is_handed_on_twice(vendor, exchange):
     reply(exchange, row(0), row(0, p4="2.5"))
-    assert vendor.fetch(request())["close"].to_list() == [2.0, 2.5]
+    assert vendor.fetch(request()).bars["close"].to_list() == [2.0, 2.5]
 
 
 ERRORS = {
@@ -196,7 +196,7 @@ def test_more_than_an_answer_holds_is_refused_and_cut_by_the_policy(vendor, exch
         vendor.fetch(long)
     assert exchange.requests == []
     requests = []
-    bars = fetch_with_policy(vendor, long, on_request=lambda: requests.append(1))
+    bars = fetch_with_policy(vendor, long, on_request=lambda: requests.append(1)).bars
     assert len(requests) == len(exchange.requests) == 3
     assert bars["open_time"].is_sorted() and bars["open_time"].is_unique().all()
     spans = [(int(one["startTime"]), int(one["endTime"])) for one in exchange.requests]

@@ -35,7 +35,7 @@ def request(symbol: str = "BTC-USD", start=BEGIN, end=END, interval: str = "1m",
 
 
 def test_bars_are_those_of_the_trades_oldest_first(vendor):
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     truth = bars_of(trades())
     assert bars.schema == RAW_SCHEMA
     assert bars["open_time"].dt.timestamp("ms").to_list() == sorted(truth), "none without a trade"
@@ -49,7 +49,7 @@ def test_bars_are_those_of_the_trades_oldest_first(vendor):
 def test_each_number_has_its_place(vendor, exchange):
     exchange.replies.append(Reply(200, json.dumps([SEEN])))
     at = utc("2024-03-13T11:00")
-    bars = vendor.fetch(request(start=at, end=at + timedelta(hours=1), interval="1h"))
+    bars = vendor.fetch(request(start=at, end=at + timedelta(hours=1), interval="1h")).bars
     assert bars.drop("fetched_at").row(0) == (
         "BTC-USD", at, at + timedelta(hours=1), 73243.33, 73402.47, 73241.5, 73370.65, 1.56794406, None, None,
         "coinbase", "none",
@@ -72,20 +72,20 @@ def test_the_question_has_both_ends_and_the_vendor_s_name(vendor, exchange):
 
 def test_a_bar_that_is_not_over_is_left_out(vendor, exchange):
     exchange.now = lambda: int(utc("2024-08-08T23:57:30").timestamp() * 1000)
-    assert vendor.fetch(request())["open_time"].max() == utc("2024-08-08T23:56")
+    assert vendor.fetch(request()).bars["open_time"].max() == utc("2024-08-08T23:56")
 
 
 def test_as_many_as_an_answer_holds_are_asked_for_at_once(vendor, exchange):
     long = request(start=END - timedelta(minutes=650))
     with pytest.raises(VendorError, match="300 bars"):
         vendor.fetch(long)
-    bars = fetch_with_policy(vendor, long)
+    bars = fetch_with_policy(vendor, long).bars
     assert len(exchange.requests) == 3 and len(bars) == len(bars_of(trades()))
 
 
 def test_an_empty_answer_says_that_there_are_none(vendor, exchange):
     exchange.replies.append(Reply(200, "[]"))
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     assert bars.is_empty() and bars.schema == RAW_SCHEMA
 
 
@@ -120,7 +120,7 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, exchange, ca
 
 def test_numbers_that_are_none_become_nulls_for_cleaning_to_judge(vendor, exchange):
     exchange.replies.append(Reply(200, json.dumps([[int(BEGIN.timestamp()), None, "x", 1, "2.5", {}]])))
-    bars = vendor.fetch(request())
+    bars = vendor.fetch(request()).bars
     assert bars.select("low", "high", "open", "close", "volume").row(0) == (None, None, 1.0, 2.5, None)
 
 

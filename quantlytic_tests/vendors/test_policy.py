@@ -8,7 +8,7 @@ import pytest
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy, split
-from quantlytic_assets.vendors.protocol import BarRequest, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_bars
 
 REQUEST = BarRequest("d", "A", "1m", "24/7", datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
@@ -19,6 +19,7 @@ class Scripted:
     """A vendor that raises the given errors one after the other and then answers."""
 
     name = "scripted"
+    limits = ()
 
     def __init__(self, *errors: Exception):
         self.errors = list(errors)
@@ -26,10 +27,16 @@ class Scripted:
     def traits(self, dataset: str) -> VendorTraits:
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=3)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def weight(self, request: BarRequest) -> int:
+        return 1
+
+    def refusal(self, request: BarRequest) -> str | None:
+        return None
+
+    def fetch(self, request: BarRequest) -> Served:
         if self.errors:
             raise self.errors.pop(0)
-        return ANSWER
+        return Served(ANSWER)
 
 
 class Watched:
@@ -40,7 +47,7 @@ class Watched:
         self.waits: list[float] = []
 
     def __call__(self, vendor: Scripted, policy: RetryPolicy = DEFAULT_POLICY) -> pl.DataFrame:
-        return fetch_with_policy(vendor, REQUEST, policy, on_request=self._count, sleep=self.waits.append)
+        return fetch_with_policy(vendor, REQUEST, policy, on_request=self._count, sleep=self.waits.append).bars
 
     def _count(self) -> None:
         self.requests += 1
@@ -110,19 +117,19 @@ class Paging(Scripted):
     def traits(self, dataset: str) -> VendorTraits:
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=10)
 
-    def fetch(self, request: BarRequest) -> pl.DataFrame:
+    def fetch(self, request: BarRequest) -> Served:
         self.asked.append((request.start, request.end))
         if len(self.asked) == 2:
             raise VendorError("busy", retryable=True)
         count = (request.end - request.start) // timedelta(minutes=1)
-        return make_bars("A", [request.start + timedelta(minutes=i) for i in range(count)])
+        return Served(make_bars("A", [request.start + timedelta(minutes=i) for i in range(count)]))
 
 
 def test_a_long_request_is_cut_and_only_what_failed_is_asked_again(fetch):
     vendor, start = Paging(), REQUEST.start
     bars = fetch_with_policy(
         vendor, replace(REQUEST, end=start + timedelta(minutes=25)), on_request=fetch._count, sleep=fetch.waits.append
-    )
+    ).bars
     assert bars["open_time"].to_list() == [start + timedelta(minutes=i) for i in range(25)]
     edges = [start + timedelta(minutes=i) for i in (0, 10, 20, 25)]
     parts = list(zip(edges, edges[1:], strict=False))

@@ -16,9 +16,8 @@ from quantlytic_assets.vendors.sample import SAMPLE_DATA, SampleVendor
 
 
 def ask(dataset: str, symbol: str, interval: str, calendar: str, start: datetime, end: datetime) -> pl.DataFrame:
-    return SampleVendor().fetch(
-        BarRequest(dataset, symbol, interval, calendar, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC))
-    )
+    request = BarRequest(dataset, symbol, interval, calendar, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC))
+    return SampleVendor().fetch(request).bars
 
 
 def test_every_symbol_of_the_shipped_universe_is_served_for_its_whole_range():
@@ -35,7 +34,7 @@ def test_every_symbol_of_the_shipped_universe_is_served_for_its_whole_range():
                     grid["open_time"].min(),
                     grid["close_time"].max(),
                 )
-            )
+            ).bars
             assert bars.schema == RAW_SCHEMA
             assert bars["open_time"].is_sorted() and bars["open_time"].is_unique().all()
             missing = grid.join(bars, on=["open_time", "close_time"], how="anti")["open_time"].to_list()
@@ -87,7 +86,7 @@ def test_a_date_without_a_session_gets_its_local_midnight(tmp_path):
     vendor = SampleVendor(tmp_path)
     bars = vendor.fetch(
         BarRequest("odd_1d", "A", "1d", "XNYS", datetime(2024, 7, 4, tzinfo=UTC), datetime(2024, 7, 6, tzinfo=UTC))
-    )
+    ).bars
     assert bars.select("open_time", "close_time").rows() == [
         (datetime(2024, 7, 4, 4, tzinfo=UTC), datetime(2024, 7, 5, 4, tzinfo=UTC)),
         (datetime(2024, 7, 5, 13, 30, tzinfo=UTC), datetime(2024, 7, 5, 20, tzinfo=UTC)),

@@ -1,0 +1,66 @@
+"""Corporate actions in the archive: immutable objects `<dataset>/actions/<hash>.parquet`, each told once.
+
+What actions mean, and which of two that differ is right, is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import obstore
+import polars as pl
+from obstore.exceptions import AlreadyExistsError
+
+from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.storage.archive import Archive
+
+SOURCED_ACTIONS_SCHEMA = pl.Schema({**ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64})
+# What makes two tellings the same: all but when they were recorded, and what was known by then.
+_SAME = ["symbol", "session", "kind", "value", "new_symbol", "adjustment", "vendor"]
+
+
+class ActionArchive:
+    """The corporate actions of all datasets in one archive."""
+
+    def __init__(self, archive: Archive):
+        self._archive = archive
+
+    def record(self, dataset: str, actions: pl.DataFrame) -> int:
+        """Keep those ACTIONS_SCHEMA rows that nobody told before; returns how many. Told again they change nothing."""
+        if actions.is_empty():
+            return 0
+        known = self.read(dataset)
+        new = (
+            actions.select(ACTIONS_SCHEMA.names())
+            .cast(dict(ACTIONS_SCHEMA))
+            .unique(_SAME, keep="first")
+            .join(known, on=_SAME, how="anti", nulls_equal=True)
+            .sort(_SAME)
+        )
+        if new.is_empty():
+            return 0
+        told = hashlib.sha256(new.select(_SAME).write_csv().encode()).hexdigest()[:24]
+        buffer = io.BytesIO()
+        new.write_parquet(buffer, compression="zstd")
+        try:
+            obstore.put(self._archive.store, f"{dataset}/actions/{told}.parquet", buffer.getvalue(), mode="create")
+        except AlreadyExistsError:
+            # Another process told the very same at this moment.
+            return 0
+        return len(new)
+
+    def read(self, dataset: str) -> pl.DataFrame:
+        """All that was told, SOURCED_ACTIONS_SCHEMA, in no particular order."""
+        listing = obstore.list(self._archive.store, prefix=f"{dataset}/actions/")
+        frames = []
+        for path in sorted(item["path"] for batch in listing for item in batch):
+            content = io.BytesIO(bytes(obstore.get(self._archive.store, path).bytes()))
+            frames.append(
+                pl.read_parquet(content)
+                .with_row_index("source_row")
+                .with_columns(pl.lit(path).alias("source_object"))
+                .select(SOURCED_ACTIONS_SCHEMA.names())
+                .cast(dict(SOURCED_ACTIONS_SCHEMA))
+            )
+        return pl.concat(frames) if frames else pl.DataFrame(schema=SOURCED_ACTIONS_SCHEMA)

@@ -1,0 +1,133 @@
+"""What vendors were asked, counted against their rate limits by all processes of an installation together.
+
+Kept in the state database, so that a restart forgets nothing; closed vendors (bans, used-up quotas) are there too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from quantlytic_assets.storage.state import create_tables, state_engine
+
+_metadata = sa.MetaData()
+
+# One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window are deleted with the next call.
+_calls = sa.Table(
+    "vendor_calls",
+    _metadata,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("vendor", sa.String, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Index("vendor_calls_by_time", "vendor", "at"),
+)
+
+_closed = sa.Table(
+    "vendor_closed",
+    _metadata,
+    sa.Column("vendor", sa.String, primary_key=True),
+    sa.Column("until", sa.Double, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+)
+
+
+class Window(Protocol):
+    """At most `weight` in any `seconds`."""
+
+    seconds: int
+    weight: int
+
+
+class BudgetLog:
+    """See `vendors.policy.Budget`. `clock` gives seconds since 1970 and is there for tests."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time):
+        self._engine = state_engine(url)
+        self._clock = clock
+        create_tables(self._engine, _calls, _closed)
+
+    @contextmanager
+    def _turn(self, vendor: str) -> Iterator[sa.Connection]:
+        """A transaction that nobody else has at the same time for this vendor."""
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                # pysqlite begins by itself only before a change, which would be after the count.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"calls {vendor}"))))
+            yield connection
+            connection.commit()
+
+    def reserve(self, vendor: str, limits: Sequence[Window], weight: int) -> float:
+        """Take a place for a call of `weight` and return 0, or take none and return the seconds until there is one.
+
+        Raises `ValueError` for a call that is heavier than a limit allows at all.
+        """
+        if not limits or not weight:
+            return 0.0
+        if weight > min(limit.weight for limit in limits):
+            raise ValueError(f"a call of weight {weight} is more than {vendor} ever allows")
+        with self._turn(vendor) as connection:
+            now = self._clock()
+            wait = max(self._wait(connection, vendor, limit, weight, now) for limit in limits)
+            if wait:
+                return wait
+            longest = max(limit.seconds for limit in limits)
+            connection.execute(sa.delete(_calls).where(_calls.c.vendor == vendor, _calls.c.at <= now - longest))
+            connection.execute(sa.insert(_calls).values(vendor=vendor, at=now, weight=weight))
+        return 0.0
+
+    @staticmethod
+    def _wait(connection: sa.Connection, vendor: str, limit: Window, weight: int, now: float) -> float:
+        """Seconds until enough calls are older than the window."""
+        within = sa.select(
+            _calls.c.at, sa.func.sum(_calls.c.weight).over(order_by=(_calls.c.at.desc(), _calls.c.id.desc())).label("sum")
+        ).where(_calls.c.vendor == vendor, _calls.c.at > now - limit.seconds)
+        # The newest call that must be gone: with it and all newer ones there is no room.
+        counted = within.subquery()
+        oldest = connection.execute(
+            sa.select(sa.func.max(counted.c.at)).where(counted.c.sum > limit.weight - weight)
+        ).scalar()
+        # A little more, for the clocks of two machines.
+        return 0.0 if oldest is None else max(oldest + limit.seconds - now, 0.0) + 0.001
+
+    def closed(self, vendor: str) -> tuple[float, str] | None:
+        """For how many seconds more the vendor must be left alone, and why; None where it may be asked."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_closed.c.until, _closed.c.reason).where(_closed.c.vendor == vendor)).first()
+        if row is None or row.until <= self._clock():
+            return None
+        return row.until - self._clock(), row.reason
+
+    def close(self, vendor: str, seconds: float, reason: str) -> None:
+        """Leave the vendor alone for so long, or longer where it was closed for longer already."""
+        until = self._clock() + seconds
+        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_closed)
+        later = insert.excluded.until > _closed.c.until
+        statement = insert.values(vendor=vendor, until=until, reason=reason).on_conflict_do_update(
+            index_elements=["vendor"], set_={"until": insert.excluded.until, "reason": insert.excluded.reason}, where=later
+        )
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+
+    def left(self, vendor: str, limits: Sequence[Window]) -> dict[int, int]:
+        """By window (seconds): the weight that may still be asked for now; 0 in all while the vendor is closed."""
+        if self.closed(vendor) is not None:
+            return {limit.seconds: 0 for limit in limits}
+        now = self._clock()
+        with self._engine.connect() as connection:
+            used = {
+                limit.seconds: connection.execute(
+                    sa.select(sa.func.coalesce(sa.func.sum(_calls.c.weight), 0)).where(
+                        _calls.c.vendor == vendor, _calls.c.at > now - limit.seconds
+                    )
+                ).scalar()
+                for limit in limits
+            }
+        return {limit.seconds: max(0, limit.weight - int(used[limit.seconds])) for limit in limits}
