@@ -20,7 +20,8 @@ from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.landing import Landed, Lander
 from quantlytic_assets.universe import Dataset
-from quantlytic_assets.vendors.policy import Budget, fetch_with_policy, split
+from quantlytic_assets.vendors.cost import Cost, seconds_for
+from quantlytic_assets.vendors.policy import DEFAULT_POLICY, Budget, RetryPolicy, fetch_with_policy, split
 from quantlytic_assets.vendors.protocol import BarRequest, Served, Vendor, VendorError
 
 # Landed while there is more to ask for: bounds what stands on the bus alone, however long it goes on.
@@ -61,7 +62,7 @@ class Fetched:
 class Ingest:
     """Fetches and lands one dataset. `vendors` are in order of preference; none means files and feeds only.
 
-    `budget` counts what is asked; without one nobody does.
+    `budget` counts what is asked; without one nobody does. `policy`: how often a question is repeated.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Ingest:
         attempts: AttemptLog,
         lander: Lander,
         budget: Budget | None = None,
+        policy: RetryPolicy = DEFAULT_POLICY,
     ):
         self.dataset = dataset
         self.vendors = list(vendors)
@@ -80,6 +82,7 @@ class Ingest:
         self.attempts = attempts
         self.lander = lander
         self.budget = budget
+        self.policy = policy
         self._names = {one.symbol: one.names for one in dataset.symbols}
         self._failures: dict[str, int] = {}
 
@@ -109,6 +112,40 @@ class Ingest:
     def _still_missing(self, need: Need) -> pl.DataFrame:
         present = self._present(need.missing["session"].min(), need.missing["session"].max())
         return need.missing.join(present, on=["symbol", "open_time"], how="anti")
+
+    def costs(self, ranges: pl.DataFrame) -> tuple[list[Cost], list[str]]:
+        """What asking for ranges (PLAN_SCHEMA) will cost, by vendor, and what no vendor serves, with why. Asks nobody.
+
+        Each range counts for the first vendor that may be asked for it now.
+        """
+        requests: dict[str, int] = {}
+        weights: dict[str, int] = {}
+        refused: list[str] = []
+        open_vendors = [one for one in self.vendors if self.budget is None or self.budget.closed(one.name) is None]
+        for row in ranges.iter_rows(named=True):
+            request = self._request(row["symbol"], row["start"], row["end"])
+            why = "every vendor is closed for now" if self.vendors else "no vendor"
+            for vendor in open_vendors:
+                refusal = vendor.refusal(request)
+                if refusal is None:
+                    parts = split(request, vendor.traits(self.dataset.name).bars_per_request)
+                    requests[vendor.name] = requests.get(vendor.name, 0) + len(parts)
+                    weights[vendor.name] = weights.get(vendor.name, 0) + sum(map(vendor.weight, parts))
+                    break
+                why = f"{vendor.name}: {refusal}"
+            else:
+                refused.append(f"{row['symbol']} {row['start']:%Y-%m-%d} to {row['end']:%Y-%m-%d}: {why}")
+        costs = []
+        for vendor in self.vendors:
+            count, weight = requests.get(vendor.name, 0), weights.get(vendor.name, 0)
+            full = {limit.seconds: limit.weight for limit in vendor.limits}
+            left = self.budget.left(vendor.name, vendor.limits) if self.budget else full
+            if count:
+                costs.append(Cost(vendor.name, count, weight, seconds_for(count, weight, vendor.limits, left)))
+        return costs, refused
+
+    def _request(self, symbol: str, start: datetime, end: datetime) -> BarRequest:
+        return BarRequest(self.dataset.name, symbol, self.dataset.interval, self.dataset.calendar, start, end)
 
     def fill(self, need: Need, progress: Callable[[int], None] | None = None) -> Fetched:
         """Ask for the ranges of `need`, publish what comes and land it; remember what stayed missing.
@@ -154,7 +191,7 @@ class Ingest:
     ) -> Iterator[tuple[BarRequest, Served, str | None]]:
         """The parts of a range, each from the first vendor that answers it, or with nothing and the last error."""
         dataset = self.dataset
-        pending = [BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)]
+        pending = [self._request(symbol, start, end)]
         errors = ["no vendor"]
 
         def count() -> None:
@@ -165,7 +202,7 @@ class Ingest:
             for part in (part for whole in pending for part in split(whole, limit)):
                 called = replace(part, name=self._names[symbol].get(vendor.name))
                 try:
-                    served = fetch_with_policy(vendor, called, on_request=count, budget=self.budget)
+                    served = fetch_with_policy(vendor, called, self.policy, on_request=count, budget=self.budget)
                 except VendorError as failure:
                     self._failed(vendor, failure)
                     errors.append(f"{vendor.name}: {failure}")

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
+from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.universe import Dataset, Instrument
 
@@ -79,3 +80,16 @@ def make_bars(
 def minutes(start: datetime, count: int, every: int = 1) -> list[datetime]:
     """`count` times, `every` minutes apart, from `start` on."""
     return [start + timedelta(minutes=every * i) for i in range(count)]
+
+
+def make_actions(*rows: tuple[str, date, str, float], vendor: str = "small", **columns: object) -> pl.DataFrame:
+    """Corporate actions (symbol, session, kind, value) as a vendor tells them on their day."""
+    frame = pl.DataFrame(rows, schema=["symbol", "session", "kind", "value"], orient="row").with_columns(
+        pl.lit(None, pl.String).alias("new_symbol"),
+        pl.col("session").alias("known_on"),
+        pl.lit("none").alias("adjustment"),
+        pl.lit(vendor).alias("vendor"),
+        pl.lit(datetime.now(UTC)).alias("recorded_at"),
+    )
+    changed = frame.with_columns(pl.lit(value).alias(name) for name, value in columns.items())
+    return changed.select(ACTIONS_SCHEMA.names()).cast(dict(ACTIONS_SCHEMA))

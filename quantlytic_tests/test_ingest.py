@@ -16,11 +16,13 @@ from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.sessions import expected_bars
 from quantlytic_assets.storage.archive import local_archive
 from quantlytic_assets.storage.attempts import AttemptLog
+from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.universe import Instrument
-from quantlytic_assets.vendors.protocol import Served, VendorError, VendorTraits
-from quantlytic_tests.frames import make_bars, make_dataset, utc
+from quantlytic_assets.vendors.policy import RetryPolicy
+from quantlytic_assets.vendors.protocol import Limit, Served, VendorError, VendorTraits
+from quantlytic_tests.frames import make_actions, make_bars, make_dataset, utc
 from quantlytic_tests.storage.processes import start
 
 FIRST, LAST = date(2025, 3, 3), date(2025, 3, 14)
@@ -30,8 +32,23 @@ DAY = date(2025, 3, 6)
 class SmallVendor:
     """Has every bar of a dataset's grid, less `holes`; fails for `broken` symbols; remembers what it was asked."""
 
-    def __init__(self, dataset, name="small", broken=(), holes=(), tries=1, hiccups=0, shift=timedelta(0)):
+    def __init__(
+        self,
+        dataset,
+        name="small",
+        broken=(),
+        holes=(),
+        tries=1,
+        hiccups=0,
+        shift=timedelta(0),
+        page=None,
+        limits=(),
+        since=None,
+    ):
         self.name = name
+        self.page = page
+        self.limits = limits
+        self.since = since
         self.dataset = dataset
         self.broken = set(broken)
         self.holes = set(holes)
@@ -40,16 +57,14 @@ class SmallVendor:
         self.shift = shift
         self.asked = []
 
-    limits = ()
-
     def traits(self, dataset):
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries)
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries, bars_per_request=self.page)
 
     def weight(self, request):
         return 1
 
     def refusal(self, request):
-        return None
+        return f"nothing before {self.since}" if self.since and request.start.date() < self.since else None
 
     def fetch(self, request):
         self.asked.append((request.symbol, request.start, request.end))
@@ -67,6 +82,27 @@ class SmallVendor:
         return Served(bars.drop("close_time").join(grid, on="open_time").select(RAW_SCHEMA.names()))
 
 
+class ClosingVendor(SmallVendor):
+    """Says after `calls` answers that it will not be asked any more today."""
+
+    calls = 1
+
+    def fetch(self, request):
+        if len(self.asked) >= self.calls:
+            self.asked.append((request.symbol, request.start, request.end))
+            raise VendorError("your daily quota is used up", retryable=False, retry_after=3600, closed=True)
+        return super().fetch(request)
+
+
+class SplittingVendor(SmallVendor):
+    """Tells with its bars of a split of that symbol."""
+
+    def fetch(self, request):
+        served = super().fetch(request)
+        split = make_actions((request.symbol, DAY, "split", 4.0))
+        return Served(served.bars, split)
+
+
 class FaultyVendor(SmallVendor):
     """Breaks as only a programming mistake does."""
 
@@ -81,7 +117,8 @@ def make_ingest(home, dataset, *vendors):
     home = Path(home)
     archive = local_archive(str(home / "archive"))
     lander = Lander(LocalBus(home / "bus"), archive, dataset.name, partial(archive_keys, dataset=dataset), 10_000)
-    return Ingest(dataset, vendors, archive, AttemptLog(f"sqlite:///{home / 'state.sqlite'}"), lander)
+    state = f"sqlite:///{home / 'state.sqlite'}"
+    return Ingest(dataset, vendors, archive, AttemptLog(state), lander, BudgetLog(state))
 
 
 def materialize(ingest, first=FIRST, last=LAST, **options):
@@ -230,6 +267,96 @@ def test_when_all_vendors_fail_the_last_error_is_reported(tmp_path):
     assert len(outcome.errors) == 1 and "second: no A today" in outcome.errors[0]
 
 
+def test_a_closed_vendor_is_asked_nothing_more_and_the_next_takes_over_at_once(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C"])
+    first, second = ClosingVendor(dataset, "first"), SmallVendor(dataset, "second")
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    assert materialize(ingest).errors == []
+    assert [symbol for symbol, _, _ in first.asked] == ["A", "B"]
+    assert [symbol for symbol, _, _ in second.asked] == ["B", "C"]
+    # Another process, another day's range: closed is closed for all.
+    later = make_ingest(tmp_path, dataset, SmallVendor(dataset, "first"), SmallVendor(dataset, "second"))
+    materialize(later, force=True)
+    assert later.vendors[0].asked == [] and len(later.vendors[1].asked) == 3
+    alone = make_ingest(tmp_path, dataset, SmallVendor(dataset, "first"))
+    outcome = materialize(alone, force=True)
+    assert outcome.requests == 0 and len(outcome.errors) == 3
+    assert "your daily quota is used up" in outcome.errors[0] and "free again in 60 min" in outcome.errors[0]
+
+
+def test_a_vendor_that_fails_again_and_again_is_left_alone_for_a_while(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C", "D", "E"])
+    first, second = SmallVendor(dataset, "first", hiccups=1000), SmallVendor(dataset, "second")
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    ingest.policy = RetryPolicy(attempts=2, first_wait=0.001)
+    assert materialize(ingest).errors == []
+    assert {symbol for symbol, _, _ in first.asked} == {"A", "B", "C"}
+    assert len(second.asked) == 5
+    seconds, reason = ingest.budget.closed("first")
+    assert 290 < seconds <= 300 and "3 questions in a row failed" in reason
+
+
+def test_a_used_up_limit_lets_the_next_vendor_take_over(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C"])
+    first = SmallVendor(dataset, "first", limits=(Limit(86_400, 2),))
+    ingest = make_ingest(tmp_path, dataset, first, SmallVendor(dataset, "second"))
+    assert materialize(ingest).errors == []
+    assert [symbol for symbol, _, _ in first.asked] == ["A", "B"]
+    assert archived(ingest).select("symbol", "vendor").unique().sort("symbol").rows() == [
+        ("A", "first"),
+        ("B", "first"),
+        ("C", "second"),
+    ]
+
+
+def test_only_the_part_that_failed_goes_to_the_next_vendor(tmp_path):
+    dataset = make_dataset("24/7", "1m", first=date(2025, 3, 3), last=date(2025, 3, 3), symbols=["A"])
+    first = ClosingVendor(dataset, "first", page=600)
+    second = SmallVendor(dataset, "second", page=1000)
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    assert materialize(ingest, date(2025, 3, 3), date(2025, 3, 3)).errors == []
+    assert first.asked[1][1:] == (utc("2025-03-03T10:00"), utc("2025-03-03T20:00"))
+    assert [part[1:] for part in second.asked] == [
+        (utc("2025-03-03T10:00"), utc("2025-03-03T20:00")),
+        (utc("2025-03-03T20:00"), utc("2025-03-04T00:00")),
+    ]
+    assert archived(ingest).group_by("vendor").len().sort("vendor").rows() == [("first", 600), ("second", 840)]
+
+
+def test_a_vendor_that_does_not_serve_a_range_is_not_asked_for_it(tmp_path):
+    dataset = make_dataset(symbols=["A"])
+    first, second = SmallVendor(dataset, "first", since=date(2025, 4, 1)), SmallVendor(dataset, "second")
+    outcome = materialize(make_ingest(tmp_path, dataset, first, second))
+    assert (first.asked, len(second.asked), outcome.requests) == ([], 1, 1)
+
+
+def test_what_it_costs_is_told_by_vendor_without_asking(tmp_path):
+    dataset = make_dataset("24/7", "1m", first=date(2025, 3, 1), last=date(2025, 3, 3), symbols=["A", "B"])
+    limits = (Limit(60, 3), Limit(86_400, 100))
+    first = SmallVendor(dataset, "first", page=1000, limits=limits, since=date(2025, 3, 2))
+    ingest = make_ingest(tmp_path, dataset, first, SmallVendor(dataset, "second", since=date(2025, 3, 2)))
+    need = ingest.need(date(2025, 3, 2), date(2025, 3, 3))
+    costs, refused = ingest.costs(need.ranges)
+    # Two days of 1,440 minutes are three pages a symbol; three places now, three more a minute later.
+    assert [(cost.vendor, cost.requests, cost.weight) for cost in costs] == [("first", 6, 6)] and refused == []
+    assert costs[0].seconds == pytest.approx(60 + 6 * 0.3)
+    costs, refused = ingest.costs(ingest.need(date(2025, 3, 1), date(2025, 3, 3)).ranges)
+    assert costs == [] and len(refused) == 2 and "second: nothing before 2025-03-02" in refused[0]
+    ingest.budget.close("first", 600, "banned")
+    costs, _ = ingest.costs(need.ranges)
+    assert [(cost.vendor, cost.requests) for cost in costs] == [("second", 2)]
+    assert first.asked == []
+
+
+def test_actions_that_come_with_bars_are_kept_once(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    ingest = make_ingest(tmp_path, dataset, SplittingVendor(dataset))
+    assert materialize(ingest).actions == 2
+    assert materialize(ingest, force=True).actions == 0
+    kept = ingest.actions.read(dataset.name).sort("symbol")
+    assert kept.select("symbol", "session", "kind", "value").rows() == [(s, DAY, "split", 4.0) for s in "AB"]
+
+
 def test_every_request_is_counted_repeated_ones_too(tmp_path):
     dataset = make_dataset(symbols=["A"])
     vendor = SmallVendor(dataset, hiccups=1)
@@ -314,6 +441,32 @@ def test_what_a_killed_run_had_published_is_landed_without_asking_again(tmp_path
     assert {key: entry["rows"] for key, entry in outcome.landed.partitions.items()} == {
         day.isoformat(): 156 for day in expected_bars("XNYS", "1d", FIRST, LAST)["session"]
     }
+
+
+class MurderousVendor(SmallVendor):
+    """Ends the process when it is asked for a broken symbol, as a power cut would."""
+
+    def fetch(self, request):
+        if request.symbol in self.broken:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fetch(request)
+
+
+def fetch_until_killed(home):
+    """Fetch A and B, and be killed while C is asked for."""
+    dataset = make_dataset(symbols=["A", "B", "C", "D"])
+    materialize(make_ingest(home, dataset, MurderousVendor(dataset, broken={"C"})))
+
+
+def test_a_run_killed_between_two_answers_has_to_ask_for_nothing_twice(tmp_path):
+    process = start(fetch_until_killed, tmp_path)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    dataset = make_dataset(symbols=["A", "B", "C", "D"])
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset))
+    outcome = materialize(ingest)
+    assert [symbol for symbol, _, _ in ingest.vendors[0].asked] == ["C", "D"]
+    assert outcome.landed.rows == len(archived(ingest)) == 4 * 780
 
 
 def test_progress_is_told_range_by_range(tmp_path):

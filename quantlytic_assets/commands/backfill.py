@@ -26,13 +26,16 @@ from quantlytic_assets.definitions import (
     strategy_keys,
     trading_job_name,
 )
+from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_assets.universe import Dataset, Strategy
+    from quantlytic_assets.vendors.cost import Cost
 
+_RANGES_SHOWN = 50
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -211,13 +214,25 @@ def _neighbours(keys: Sequence[str], all_keys: Sequence[str]) -> list[list[str]]
     return runs
 
 
-def dry_run(installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str]) -> pl.DataFrame:
-    """What a backfill would ask for: one row a vendor request (symbol, start, end, bars). Asks nobody."""
-    ranges = []
-    for span in partitions.windows(dataset, keys):
-        last = date.fromordinal(span.last.toordinal() - 1)
-        ranges.append(installation.resources.ingest(dataset).need(span.first, last, symbols).ranges)
-    return pl.concat(ranges) if ranges else pl.DataFrame()
+@dataclass(frozen=True)
+class Plan:
+    """What a backfill would ask for: `ranges` (symbol, start, end, bars), what that costs, and what nobody serves."""
+
+    ranges: pl.DataFrame
+    costs: list[Cost]
+    refused: list[str]
+
+
+def dry_run(installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str]) -> Plan:
+    """The plan of a backfill of these partitions, in runs as the backfill makes them. Asks nobody."""
+    ingest = installation.resources.ingest(dataset)
+    needs = [
+        ingest.need(span.first, date.fromordinal(span.last.toordinal() - 1), symbols)
+        for span in partitions.windows(dataset, keys, installation.settings.backfill_chunk)
+    ]
+    ranges = pl.concat([need.ranges for need in needs]) if needs else pl.DataFrame(schema=PLAN_SCHEMA)
+    costs, refused = ingest.costs(ranges)
+    return Plan(ranges, costs, refused)
 
 
 def check_symbols(dataset: Dataset, symbols: Sequence[str]) -> None:
@@ -279,19 +294,32 @@ def _forget_trades(installation: Installation, strategy: Strategy) -> None:
     installation.resources.lake.replace([(table, "strategy = ?", [strategy.name], pl.DataFrame()) for table in tables])
 
 
-def _show_plan(out: Console, dataset: Dataset, plan: pl.DataFrame, keys: int) -> None:
-    vendors = ", ".join(dataset.vendors) or "no vendor (imports and feeds only)"
-    bars = int(plan["bars"].sum()) if len(plan) else 0
+def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:
+    bars = int(plan.ranges["bars"].sum())
+    said = [f"{cost.requests:,} requests to {cost.vendor}, about {_length(cost.seconds)}" for cost in plan.costs]
+    vendors = "; ".join(said) or ("0 requests" if dataset.vendors else "no vendor (imports and feeds only)")
+    symbols = plan.ranges["symbol"].n_unique()
     out.print(
-        f"{dataset.name}: {keys} partitions, {bars:,} bars missing, {len(plan)} requests to {vendors}", highlight=False
+        f"{dataset.name}: {keys} partitions, {bars:,} bars missing of {symbols} symbols; {vendors}",
+        highlight=False,
+        soft_wrap=True,
     )
-    for row in plan.head(50).iter_rows(named=True):
+    for row in plan.ranges.head(_RANGES_SHOWN).iter_rows(named=True):
         out.print(
             f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  {row['bars']:,} bars",
             highlight=False,
         )
-    if len(plan) > 50:
-        out.print(f"  and {len(plan) - 50} more")
+    if len(plan.ranges) > _RANGES_SHOWN:
+        out.print(f"  and {len(plan.ranges) - _RANGES_SHOWN} more")
+    for refused in plan.refused[:_RANGES_SHOWN]:
+        out.print(f"  not served: {refused}", highlight=False, soft_wrap=True)
+
+
+def _length(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _show_holes(

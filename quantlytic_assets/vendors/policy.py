@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,6 +51,10 @@ class Budget(Protocol):
 
     def close(self, vendor: str, seconds: float, reason: str) -> None:
         """Leave the vendor alone for so long."""
+        ...
+
+    def left(self, vendor: str, limits: Sequence[Limit]) -> Mapping[int, int]:
+        """By window (seconds): the weight that may still be asked for now."""
         ...
 
 

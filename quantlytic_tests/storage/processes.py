@@ -19,8 +19,10 @@ import obstore
 import polars as pl
 
 from quantlytic_assets.storage.attempts import AttemptLog
+from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.storage.lake import Lake
 from quantlytic_assets.storage.landing import Landed, Lander
+from quantlytic_assets.vendors.protocol import Limit
 from quantlytic_tests.storage.places import Place
 
 HEADERS = {"schema": "bar", "version": "1", "encoding": "json"}
@@ -184,3 +186,14 @@ def hold_lock(place: Place, name: str, ready: Path) -> None:
     with place.resources.lock(name, wait=False):
         ready.touch()
         signal.pause()
+
+
+# Budgets -------------------------------------------------------------------------------------------------------
+
+
+def reserve_places(barrier: Barrier, place: Place, calls: int) -> None:
+    """Ask `calls` times for one of the hundred places that vendor `v` has in an hour; a wait is no place."""
+    budgets = BudgetLog(place.resources.state_url)
+    barrier.wait(60)
+    for _ in range(calls):
+        budgets.reserve("v", (Limit(3600, 100),), 1)

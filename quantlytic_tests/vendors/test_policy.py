@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.storage.budgets import BudgetLog
+from quantlytic_assets.vendors.cost import seconds_for
 from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy, split
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_bars
@@ -144,3 +146,91 @@ def test_parts_join_and_none_is_too_long(minutes, parts):
     assert len(cut) == parts and cut[0].start == whole.start and cut[-1].end == whole.end
     assert all(a.end == b.start for a, b in zip(cut, cut[1:], strict=False))
     assert split(whole, None) == [whole]
+
+
+class Hour:
+    """Our own time: `sleep` makes it pass."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+class Limited(Scripted):
+    """Two calls a minute and five an hour."""
+
+    limits = (Limit(60, 2), Limit(3600, 5))
+
+
+@pytest.fixture
+def hour() -> Hour:
+    return Hour()
+
+
+@pytest.fixture
+def budget(tmp_path, hour) -> BudgetLog:
+    return BudgetLog(f"sqlite:///{tmp_path / 'state.sqlite'}", hour)
+
+
+def test_calls_wait_for_a_place_and_are_refused_where_that_takes_too_long(hour, budget):
+    vendor = Limited()
+    for _ in range(5):
+        fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget)
+    assert [round(wait) for wait in hour.waits] == [60, 60]
+    with pytest.raises(VendorError, match="rate limit is used up; free again in 58 min") as refused:
+        fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget)
+    assert not refused.value.retryable and len(hour.waits) == 2
+
+
+def test_repeated_calls_need_places_too(hour, budget):
+    fetch_with_policy(Limited(*busy(1)), REQUEST, sleep=hour.sleep, budget=budget)
+    assert budget.left("scripted", Limited.limits) == {60: 0, 3600: 3}
+
+
+def test_a_vendor_s_retry_after_holds_for_everybody(hour, budget):
+    with pytest.raises(VendorError):
+        fetch_with_policy(Limited(VendorError("busy", True, retry_after=900)), REQUEST, sleep=hour.sleep, budget=budget)
+    other = Limited()
+    with pytest.raises(VendorError, match=r"not to be asked yet \(busy\); free again in 15 min"):
+        fetch_with_policy(other, REQUEST, sleep=hour.sleep, budget=budget)
+    hour.now += 890
+    fetch_with_policy(other, REQUEST, sleep=hour.sleep, budget=budget)
+    assert hour.waits == [10]
+
+
+def test_a_ban_is_not_repeated_and_closes_the_vendor_for_a_while_where_it_doesn_t_say(hour, budget):
+    with pytest.raises(VendorError, match="banned"):
+        fetch_with_policy(
+            Limited(VendorError("banned", True, closed=True)), REQUEST, sleep=hour.sleep, budget=budget
+        )
+    assert budget.closed("scripted") == (600, "banned") and hour.waits == []
+
+
+def test_what_a_vendor_can_t_serve_is_not_asked_for(hour, budget):
+    class Young(Limited):
+        def refusal(self, request: BarRequest) -> str | None:
+            return "nothing before 2025"
+
+    with pytest.raises(VendorError, match="nothing before 2025"):
+        fetch_with_policy(Young(), REQUEST, sleep=hour.sleep, budget=budget)
+    assert budget.left("scripted", Limited.limits) == {60: 2, 3600: 5}
+
+
+@pytest.mark.parametrize(
+    ("requests", "weight", "left", "seconds"),
+    [
+        (2, 2, {60: 2, 3600: 5}, 0.6),
+        (3, 3, {60: 2, 3600: 5}, 60.9),
+        (4, 4, {60: 0, 3600: 5}, 121.2),
+        (6, 6, {60: 2, 3600: 5}, 3601.8),
+    ],
+)
+def test_what_a_plan_takes_follows_from_the_tightest_limit(requests, weight, left, seconds):
+    assert seconds_for(requests, weight, Limited.limits, left) == pytest.approx(seconds)
