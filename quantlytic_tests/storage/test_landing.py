@@ -11,11 +11,13 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import ARCHIVE_SCHEMA
+from quantlytic_assets.market_data.wire import encode_bars
 from quantlytic_assets.storage.bus import DEAD_LETTERS, bars_topic
 from quantlytic_assets.storage.landing import TopicChanged
 from quantlytic_tests.frames import make_bars, minutes, utc
 from quantlytic_tests.storage.places import opened
 from quantlytic_tests.storage.processes import HEADERS, land, land_and_die, land_at_once, make_lander, start, together
+from quantlytic_tests.vendors.bodies import spoilt
 
 TOPIC = bars_topic("sample_set")
 BROKEN = [b"", b"not json", b'{"symbol": "A"}', b"\xff\xfe", b"[]"]
@@ -191,6 +193,38 @@ def test_a_topic_of_nothing_but_broken_records_lands_without_a_bar(places):
     assert (landed.partitions, landed.refused) == ({}, 5)
     assert landed_offsets(places[1]) == list(range(5))
     assert lander.landed_through(TOPIC, 0) == 5
+
+
+def spoilt_records(encoding: str, draw: random.Random) -> list[bytes]:
+    """Good records of both kinds, most of them with a few bytes or a JSON value changed."""
+    bars = make_bars("A", minutes(utc("2025-05-10T00:00"), 250))
+    records = []
+    for value in encode_bars(bars, encoding):
+        kind = draw.random()
+        if encoding == "json" and kind < 0.6:
+            value = spoilt(json.loads(value), draw)
+        elif kind < 0.8:
+            at = draw.randrange(len(value))
+            value = value[:at] + draw.randbytes(draw.randrange(4)) + value[at + draw.randrange(4) :]
+        records.append(value)
+    return records
+
+
+def test_each_of_a_thousand_spoilt_records_is_archived_or_refused_with_its_reason(places):
+    lander, draw, end = make_lander(*places), random.Random(11), 0
+    headers = [
+        {"encoding": "avro"}, {"encoding": "json"}, {"encoding": "avro", "version": "2"}, {"encoding": "\ud7ff"},
+    ]  # fmt: skip
+    for change in headers:
+        values = spoilt_records("json" if change["encoding"] == "json" else "avro", draw)
+        end += len(values)
+        lander.bus.publish(TOPIC, values, ["A"] * len(values), HEADERS | change)
+    landed = lander.land()
+    assert end == landed.rows + landed.refused == 1000
+    assert landed_offsets(places[1]) == list(range(end))
+    refused = lander.archive.read_refused("sample_set", lander.archive.refused_objects("sample_set"))
+    assert len(refused) == landed.refused > 500
+    assert refused["reason"].null_count() == 0 and refused["reason"].str.len_chars().min() > 0
 
 
 def test_two_outcomes_add_up(places):
