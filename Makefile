@@ -46,6 +46,7 @@ faults: install programs
 # Prints times as ratios to a named baseline of the same run.
 bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
+	$(BIN)/python -m quantlytic_tests.benchmarks.backfill
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, plan
+from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, outside_outages, plan
 from quantlytic_assets.sessions import expected_bars, session_table
 from quantlytic_assets.storage.action_archive import ActionArchive
 from quantlytic_assets.storage.archive import Archive
@@ -21,7 +21,8 @@ from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.landing import Landed, Lander
 from quantlytic_assets.universe import Dataset
 from quantlytic_assets.vendors.cost import Cost, seconds_for
-from quantlytic_assets.vendors.policy import DEFAULT_POLICY, Budget, RetryPolicy, fetch_with_policy, split
+from quantlytic_assets.vendors.parts import joined
+from quantlytic_assets.vendors.policy import DEFAULT_POLICY, Budget, RetryPolicy, fetch_with_policy, joint_traits
 from quantlytic_assets.vendors.protocol import BarRequest, Served, Vendor, VendorError
 
 # Landed while there is more to ask for: bounds what stands on the bus alone, however long it goes on.
@@ -98,9 +99,10 @@ class Ingest:
             missing = expected
         else:
             present = self._present(first, last)
-            traits = self.vendors[0].traits(self.dataset.name)
+            traits = joint_traits(self.vendors, self.dataset.name)
             known = self.attempts.read(self.dataset.name, first, last)
-            missing = missing_keys(expected, present, known, traits.attempts_before_hole)
+            askable = outside_outages(expected, self.dataset)
+            missing = missing_keys(askable, present, known, traits.attempts_before_hole)
         return Need(expected, missing, plan(missing, expected, self.dataset.calendar), force)
 
     def _present(self, first: date, last: date) -> pl.DataFrame:
@@ -116,25 +118,27 @@ class Ingest:
     def costs(self, ranges: pl.DataFrame) -> tuple[list[Cost], list[str]]:
         """What asking for ranges (PLAN_SCHEMA) will cost, by vendor, and what no vendor serves, with why. Asks nobody.
 
-        Each range counts for the first vendor that may be asked for it now.
+        Each part of a range counts for the first vendor that may be asked for it now.
         """
         requests: dict[str, int] = {}
         weights: dict[str, int] = {}
         refused: list[str] = []
         open_vendors = [one for one in self.vendors if self.budget is None or self.budget.closed(one.name) is None]
         for row in ranges.iter_rows(named=True):
-            request = self._request(row["symbol"], row["start"], row["end"])
+            pending = [self._request(row["symbol"], row["start"], row["end"])]
             why = "every vendor is closed for now" if self.vendors else "no vendor"
             for vendor in open_vendors:
-                refusal = vendor.refusal(request)
-                if refusal is None:
-                    parts = split(request, vendor.traits(self.dataset.name).bars_per_request)
-                    requests[vendor.name] = requests.get(vendor.name, 0) + len(parts)
-                    weights[vendor.name] = weights.get(vendor.name, 0) + sum(map(vendor.weight, parts))
+                parts = [part for whole in joined(pending) for part in vendor.parts(whole)]
+                refusals = [vendor.refusal(part) for part in parts]
+                served = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
+                pending = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is not None]
+                requests[vendor.name] = requests.get(vendor.name, 0) + len(served)
+                weights[vendor.name] = weights.get(vendor.name, 0) + sum(map(vendor.weight, served))
+                if not pending:
                     break
-                why = f"{vendor.name}: {refusal}"
-            else:
-                refused.append(f"{row['symbol']} {row['start']:%Y-%m-%d} to {row['end']:%Y-%m-%d}: {why}")
+                why = f"{vendor.name}: {next(refusal for refusal in refusals if refusal is not None)}"
+            for part in joined(pending):
+                refused.append(f"{part.symbol} {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}: {why}")
         costs = []
         for vendor in self.vendors:
             count, weight = requests.get(vendor.name, 0), weights.get(vendor.name, 0)
@@ -152,8 +156,8 @@ class Ingest:
 
         What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again, and each
         answer is published at once, so that a run which is killed loses the one it was waiting for. A range that
-        no vendor answers is left as it is, with its error in the result: the others go on. `progress`
-        is called with the number of ranges done.
+        no vendor answers is left as it is, with its error in the result: the others go on. What a vendor has answered
+        without before is asked of the next one first. `progress` is called with the number of ranges done.
         """
         outcome = Fetched(landed=self.lander.land())
         if outcome.landed.rows and len(need.missing) and not need.force:
@@ -161,9 +165,12 @@ class Ingest:
             need = replace(need, missing=missing, ranges=plan(missing, need.expected, self.dataset.calendar))
         answers: list[dict] = []
         on_bus, landed_at = 0, time.monotonic()
+        turns = self._turns(need)
         for done, row in enumerate(need.ranges.iter_rows(named=True), start=1):
-            for request, served, error in self._ask(row["symbol"], row["start"], row["end"], outcome):
-                answers.append({"symbol": request.symbol, "start": request.start, "end": request.end, "error": error})
+            whole = self._request(row["symbol"], row["start"], row["end"])
+            order = self._order(turns.get((whole.symbol, whole.start), 0))
+            for part, served, error in self._ask(whole, order, outcome):
+                answers.append({"symbol": part.symbol, "start": part.start, "end": part.end, "error": error})
                 on_bus += self._publish(served, outcome)
                 if on_bus >= _LAND_BARS or (on_bus and time.monotonic() - landed_at > _LAND_SECONDS):
                     outcome.landed.merge(self.lander.land())
@@ -186,20 +193,39 @@ class Ingest:
         outcome.bars += len(finished)
         return len(finished)
 
+    def _turns(self, need: Need) -> dict[tuple[str, datetime], int]:
+        """By symbol and start of a range: how often the least answered of its sessions was answered without its bars."""
+        if len(self.vendors) < 2 or need.missing.is_empty():
+            return {}
+        known = self.attempts.read(self.dataset.name, need.missing["session"].min(), need.missing["session"].max())
+        ranges = need.ranges.select("symbol", "start").sort("start")
+        turns = (
+            need.missing.join(known.select("symbol", "session", "answered"), on=["symbol", "session"], how="left")
+            .sort("close_time")
+            .join_asof(ranges, left_on="close_time", right_on="start", by="symbol", check_sortedness=False)
+            .group_by("symbol", "start")
+            .agg(pl.col("answered").fill_null(0).min())
+        )
+        return {(symbol, start): answered for symbol, start, answered in turns.iter_rows()}
+
+    def _order(self, turn: int) -> list[Vendor]:
+        """Whom to ask first: what one vendor has answered without, the next one is asked for."""
+        first = turn % max(1, len(self.vendors))
+        return [*self.vendors[first:], *self.vendors[:first]]
+
     def _ask(
-        self, symbol: str, start: datetime, end: datetime, outcome: Fetched
+        self, request: BarRequest, vendors: Sequence[Vendor], outcome: Fetched
     ) -> Iterator[tuple[BarRequest, Served, str | None]]:
         """The parts of a range, each from the first vendor that answers it, or with nothing and the last error."""
-        dataset = self.dataset
-        pending = [self._request(symbol, start, end)]
+        symbol, pending = request.symbol, [request]
         errors = ["no vendor"]
 
         def count() -> None:
             outcome.requests += 1
 
-        for vendor in self.vendors:
-            limit, unanswered = vendor.traits(dataset.name).bars_per_request, []
-            for part in (part for whole in pending for part in split(whole, limit)):
+        for vendor in vendors:
+            unanswered = []
+            for part in (part for whole in joined(pending) for part in vendor.parts(whole)):
                 called = replace(part, name=self._names[symbol].get(vendor.name))
                 try:
                     served = fetch_with_policy(vendor, called, self.policy, on_request=count, budget=self.budget)

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.learning.registry import ModelStore
+from quantlytic_assets.notify import Notifier, addresses
 from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.settings import CHECKOUT, Settings
 from quantlytic_assets.storage.action_archive import ActionArchive
@@ -30,7 +31,8 @@ from quantlytic_assets.storage.object_store import S3Place
 from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
 from quantlytic_assets.trading.ledger import Ledger
 from quantlytic_assets.universe import Dataset
-from quantlytic_assets.vendors.protocol import Vendor
+from quantlytic_assets.vendors.policy import joint_traits
+from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
 from quantlytic_assets.vendors.registry import make_vendor
 
 
@@ -88,6 +90,11 @@ class Resources:
         home = self.settings.directory("mlflow")
         return ModelStore(f"sqlite:///{home / 'mlflow.db'}", str(home / "artifacts"))
 
+    @cached_property
+    def notifier(self) -> Notifier:
+        """Whom alerts are sent to."""
+        return Notifier(addresses(self.settings.notify.get_secret_value()) if self.settings.notify else ())
+
     @contextmanager
     def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """Hold a lock that every process of this installation knows by `name`; whatever ends a process lets it go.
@@ -114,6 +121,11 @@ class Resources:
     def vendor(self, name: str) -> Vendor:
         """A vendor by its name in the universe."""
         return make_vendor(name, self.settings)
+
+    def traits(self, dataset: Dataset) -> VendorTraits | None:
+        """What missing bars mean where a dataset's vendors were asked for them; None where it has none."""
+        vendors = [self.vendor(name) for name in dataset.vendors]
+        return joint_traits(vendors, dataset.name) if vendors else None
 
     def lander(self, dataset: Dataset) -> Lander:
         """What lands a dataset's topic."""

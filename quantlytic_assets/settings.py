@@ -69,11 +69,28 @@ class Settings(BaseSettings):
     postgres_user: str = "quantlytic"
     postgres_password: SecretStr | None = None
 
+    notify: SecretStr | None = Field(None, description="whom alerts go to: Apprise addresses, by comma or space")
+
     # Where the venues are; another address is for one of their regional branches, or for a test.
     binance_ws: str = Field("wss://stream.binance.com:9443", description="Binance's market streams")
     binance_rest: str = Field("https://data-api.binance.vision", description="Binance's public REST host")
     coinbase_ws: str = Field("wss://ws-feed.exchange.coinbase.com", description="Coinbase Exchange's feed")
     coinbase_rest: str = Field("https://api.exchange.coinbase.com", description="Coinbase Exchange's REST host")
+    binance_files_url: str = Field("https://data.binance.vision", description="Binance's public files")
+    yahoo_url: str = Field("https://query2.finance.yahoo.com", description="Yahoo Finance's chart endpoint")
+
+    alpha_vantage_url: str = Field("https://www.alphavantage.co", description="Alpha Vantage's host")
+    alpha_vantage_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("QUANTLYTIC_ALPHA_VANTAGE_KEY", "ALPHAVANTAGE_API_KEY")
+    )
+    alpha_vantage_premium: bool = Field(False, description="the key is a paid one: whole histories, intraday bars")
+    twelve_data_url: str = Field("https://api.twelvedata.com", description="Twelve Data's host")
+    twelve_data_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("QUANTLYTIC_TWELVE_DATA_KEY", "TWELVEDATA_API_KEY")
+    )
+    ibkr_host: str = Field("127.0.0.1", description="where TWS or IB Gateway listens for programs")
+    ibkr_port: int = Field(4002, ge=1, le=65535, description="4002 or 4001: Gateway; 7497 or 7496: TWS; paper first")
+    ibkr_client_id: int = Field(17, ge=1, description="the number that TWS knows us by; no other program may have it")
 
     @model_validator(mode="after")
     def _credentials(self) -> Settings:

@@ -21,6 +21,7 @@ from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.universe import Instrument
 from quantlytic_assets.vendors.policy import RetryPolicy
+from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import Limit, Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_actions, make_bars, make_dataset, utc
 from quantlytic_tests.storage.processes import start
@@ -58,7 +59,10 @@ class SmallVendor:
         self.asked = []
 
     def traits(self, dataset):
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries, bars_per_request=self.page)
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries)
+
+    def parts(self, request):
+        return by_bars(request, self.page) if self.page else [request]
 
     def weight(self, request):
         return 1
@@ -316,10 +320,8 @@ def test_only_the_part_that_failed_goes_to_the_next_vendor(tmp_path):
     ingest = make_ingest(tmp_path, dataset, first, second)
     assert materialize(ingest, date(2025, 3, 3), date(2025, 3, 3)).errors == []
     assert first.asked[1][1:] == (utc("2025-03-03T10:00"), utc("2025-03-03T20:00"))
-    assert [part[1:] for part in second.asked] == [
-        (utc("2025-03-03T10:00"), utc("2025-03-03T20:00")),
-        (utc("2025-03-03T20:00"), utc("2025-03-04T00:00")),
-    ]
+    # What the first one left is cut as the second one wants it.
+    assert [part[1:] for part in second.asked] == [(utc("2025-03-03T10:00"), utc("2025-03-04T00:00"))]
     assert archived(ingest).group_by("vendor").len().sort("vendor").rows() == [("first", 600), ("second", 840)]
 
 
@@ -328,6 +330,14 @@ def test_a_vendor_that_does_not_serve_a_range_is_not_asked_for_it(tmp_path):
     first, second = SmallVendor(dataset, "first", since=date(2025, 4, 1)), SmallVendor(dataset, "second")
     outcome = materialize(make_ingest(tmp_path, dataset, first, second))
     assert (first.asked, len(second.asked), outcome.requests) == ([], 1, 1)
+
+
+def test_the_parts_of_a_range_that_a_vendor_serves_are_asked_for(tmp_path):
+    dataset = make_dataset("24/7", "1m", first=date(2025, 3, 1), last=date(2025, 3, 3), symbols=["A"])
+    vendor = SmallVendor(dataset, page=1440, since=date(2025, 3, 2))
+    outcome = materialize(make_ingest(tmp_path, dataset, vendor), date(2025, 3, 1), date(2025, 3, 3))
+    assert outcome.bars == 2 * 1440
+    assert outcome.errors == ["A 2025-03-01 to 2025-03-02: small: nothing before 2025-03-02"]
 
 
 def test_what_it_costs_is_told_by_vendor_without_asking(tmp_path):
@@ -341,7 +351,8 @@ def test_what_it_costs_is_told_by_vendor_without_asking(tmp_path):
     assert [(cost.vendor, cost.requests, cost.weight) for cost in costs] == [("first", 6, 6)] and refused == []
     assert costs[0].seconds == pytest.approx(60 + 6 * 0.3)
     costs, refused = ingest.costs(ingest.need(date(2025, 3, 1), date(2025, 3, 3)).ranges)
-    assert costs == [] and len(refused) == 2 and "second: nothing before 2025-03-02" in refused[0]
+    assert [(cost.vendor, cost.requests) for cost in costs] == [("first", 6)]
+    assert refused == [f"{one} 2025-03-01 to 2025-03-02: second: nothing before 2025-03-02" for one in "AB"]
     ingest.budget.close("first", 600, "banned")
     costs, _ = ingest.costs(need.ranges)
     assert [(cost.vendor, cost.requests) for cost in costs] == [("second", 2)]
@@ -382,6 +393,23 @@ def test_an_attempt_is_remembered_only_where_something_stayed_missing(tmp_path):
         path: content for path, content in before.items() if "state" not in path
     }
     assert materialize(ingest, force=True).requests == 2
+
+
+def test_what_one_vendor_has_not_got_the_next_one_is_asked_for(tmp_path):
+    dataset = make_dataset(symbols=["A", "B"])
+    hole, both = utc("2025-03-06T15:00"), utc("2025-03-07T15:00")
+    first = SmallVendor(dataset, "first", holes={("A", hole), ("B", both)})
+    second = SmallVendor(dataset, "second", holes={("B", both)})
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    materialize(ingest)
+    assert second.asked == []
+    materialize(ingest)
+    assert [(symbol, start) for symbol, start, _ in second.asked] == [("A", hole), ("B", both)]
+    found = archived(ingest).filter(pl.col("symbol") == "A", pl.col("open_time") == hole)
+    assert found["vendor"].to_list() == ["second"]
+    # Both were asked for the other one, though one answer is the first vendor's last word.
+    assert materialize(ingest).requests == 0
+    assert attempts(ingest)[-1] == ("B", both.date(), 2, 2)
 
 
 def test_while_a_session_runs_no_answer_makes_a_hole_of_it(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -77,17 +78,22 @@ class Backlog:
         """The question that is due at `now`, of those the one with the newest minute; None: there is none."""
         if now < self._quiet_until:
             return None
-        limit = self._vendor.traits(self._dataset.name).bars_per_request or 1000
-        best: tuple[int, int, str] | None = None
-        for symbol, minutes in self._due.items():
-            ripe = [minute for minute, due in minutes.items() if due <= now]
-            if ripe:
-                newest = max(ripe)
-                oldest = min(minute for minute in ripe if minute > newest - limit * MINUTE)
-                best = max(best or (0, 0, ""), (newest, oldest, symbol))
-        if best is None:
+        ripe = {
+            symbol: sorted(minute for minute, due in minutes.items() if due <= now)
+            for symbol, minutes in self._due.items()
+        }
+        newest, symbol = max(((minutes[-1], symbol) for symbol, minutes in ripe.items() if minutes), default=(0, ""))
+        if not symbol:
             return None
-        newest, oldest, symbol = best
+
+        def request(oldest: int) -> BarRequest:
+            return self._request(symbol, oldest, newest)
+
+        # The oldest minute from which on the vendor answers them all at once.
+        minutes = ripe[symbol]
+        return request(minutes[bisect_left(minutes, True, key=lambda one: len(self._vendor.parts(request(one))) == 1)])
+
+    def _request(self, symbol: str, oldest: int, newest: int) -> BarRequest:
         return BarRequest(
             dataset=self._dataset.name,
             symbol=symbol,

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.market_data.stream import micros
-from quantlytic_assets.market_data.trade_bars import vwap
+from quantlytic_assets.vendors.binance_klines import COLUMNS, COLUMNS_SENT, kline_bars
 from quantlytic_assets.vendors.http import Answer, ask, numbers, open_session, start_of, whole_numbers
+from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 _LIMIT = 1000
@@ -23,11 +23,6 @@ _WEIGHT = 2
 # Binance counts weight a minute and address, 6,000 at most, and bans who goes on beyond; others may share the address.
 _ENOUGH_WEIGHT = 5_000
 _TOO_MANY_REQUESTS = -1003
-# A kline's fields, by Binance's documentation of the endpoint.
-_COLUMNS = ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "trade_count")
-_COLUMNS_SENT = 12
-# Times are milliseconds, or microseconds since 2025 where those are asked for and in files: 1e14 ms is the year 5138.
-_LEAST_MICROSECONDS = 100_000_000_000_000
 
 
 def binance_name(symbol: str) -> str:
@@ -49,7 +44,11 @@ class BinanceVendor:
 
     def traits(self, dataset: str) -> VendorTraits:
         """Minutes without a trade are served, so that a missing one is an outage of Binance's, or not there yet."""
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=_LIMIT)
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3)
+
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        """See `Vendor.parts`."""
+        return by_bars(request, _LIMIT)
 
     def weight(self, request: BarRequest) -> int:
         """See `Vendor.weight`: 2 for a page of klines, by Binance's documentation."""
@@ -77,7 +76,7 @@ class BinanceVendor:
             },
         )
         self._heed_weight(answer)
-        return Served(_bars(answer, request, step))
+        return Served(_bars(answer, request))
 
     def _heed_weight(self, answer: Answer) -> None:
         """Wait for the next minute when this one's weight is nearly used up."""
@@ -86,40 +85,21 @@ class BinanceVendor:
             self._sleep(61 - answer.at.second)
 
 
-def _bars(answer: Answer, request: BarRequest, step: timedelta) -> pl.DataFrame:
+def _bars(answer: Answer, request: BarRequest) -> pl.DataFrame:
     """RAW_SCHEMA rows of an answer. Numbers that are none become nulls, for cleaning to refuse."""
     rows = _rows(answer.body)
     if not rows:
         return pl.DataFrame(schema=RAW_SCHEMA)
-    columns = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=False))
+    columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=False))
     opened = whole_numbers("open_time", columns["open_time"])
-    micro = pl.when(pl.col("open_time") < _LEAST_MICROSECONDS).then(pl.col("open_time") * 1000).otherwise("open_time")
-    return (
-        pl.DataFrame([opened, *(numbers(name, columns[name]) for name in (*_COLUMNS[1:6], *_COLUMNS[7:]))])
-        .with_columns(
-            micro.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
-            pl.col("trade_count").cast(pl.Int64, strict=False),
-        )
-        .with_columns(
-            pl.lit(request.symbol).alias("symbol"),
-            (pl.col("open_time") + step).alias("close_time"),
-            vwap(pl.col("quote_volume"), pl.col("volume")).alias("vwap"),
-            pl.lit(BinanceVendor.name).alias("vendor"),
-            pl.lit(datetime.now(UTC)).cast(RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-            pl.lit("none").alias("adjustment"),
-        )
-        .filter(
-            pl.col("open_time") >= request.start, pl.col("open_time") < request.end, pl.col("close_time") <= answer.at
-        )
-        .sort("open_time", maintain_order=True)
-        .select(RAW_SCHEMA.names())
-    )
+    klines = pl.DataFrame([opened, *(numbers(name, columns[name]) for name in (*COLUMNS[1:6], *COLUMNS[7:]))])
+    return kline_bars(klines, request, answer.at, BinanceVendor.name)
 
 
 def _rows(body: Any) -> list[list]:
     if isinstance(body, dict) and "code" in body:
         said = start_of(f"{body['code']} {body.get('msg', '')}")
         raise VendorError(f"answered an error: {said}", retryable=body["code"] == _TOO_MANY_REQUESTS)
-    if not isinstance(body, list) or not all(isinstance(row, list) and len(row) == _COLUMNS_SENT for row in body):
+    if not isinstance(body, list) or not all(isinstance(row, list) and len(row) == COLUMNS_SENT for row in body):
         raise VendorError("the answer is not a list of klines", retryable=False)
     return body

@@ -12,6 +12,7 @@ import polars as pl
 
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.vendors.http import ask, numbers, open_session, whole_numbers
+from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 _LIMIT = 300
@@ -37,7 +38,11 @@ class CoinbaseVendor:
 
     def traits(self, dataset: str) -> VendorTraits:
         """No candle where there was no trade; one that is asked for early may be missing and come later."""
-        return VendorTraits(omits_empty_bars=True, attempts_before_hole=3, bars_per_request=_LIMIT)
+        return VendorTraits(omits_empty_bars=True, attempts_before_hole=3)
+
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        """See `Vendor.parts`."""
+        return by_bars(request, _LIMIT)
 
     def weight(self, request: BarRequest) -> int:
         """See `Vendor.weight`."""

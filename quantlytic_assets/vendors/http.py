@@ -6,6 +6,7 @@ Vendors that answer JSON over HTTP share this; what the JSON means is each vendo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,20 +44,28 @@ def open_session() -> requests.Session:
 
 
 def ask(session: requests.Session, url: str, params: Mapping[str, object]) -> Answer:
-    """GET. Raises `VendorError` when there is no answer, an error status, or anything but JSON.
-
-    429 and 418 carry `retry_after` where the vendor gives it; 418, a ban, is not worth repeating.
-    """
-    try:
-        response = session.get(url, params=dict(params), timeout=_TIMEOUT)
-    except requests.RequestException as error:
-        raise VendorError(f"no answer: {type(error).__name__}", retryable=True) from None
-    now = datetime.now(UTC)
+    """GET. Raises `VendorError` when there is no answer, an error status, or anything but JSON: see `refusal`."""
+    response = get(session, url, params)
     if response.status_code != 200:
-        raise _refusal(response, now)
+        raise refusal(response)
+    return answer_of(response)
+
+
+def get(session: requests.Session, url: str, params: Mapping[str, object] | None = None) -> requests.Response:
+    """GET, whatever the status says. Raises `VendorError` when there is no whole answer."""
+    try:
+        return session.get(url, params=dict(params or {}), timeout=_TIMEOUT)
+    except (requests.RequestException, ValueError) as error:
+        # ValueError: where a redirect leads is no address.
+        raise VendorError(f"no answer: {type(error).__name__}", retryable=True) from None
+
+
+def answer_of(response: requests.Response) -> Answer:
+    """The JSON of a response. Raises `VendorError` where it is anything else."""
+    now = datetime.now(UTC)
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         kind = response.headers.get("Content-Type", "no content type")
         raise VendorError(f"answered {kind} that is not JSON: {start_of(response.text)}", retryable=True) from None
     return Answer(body, response.headers, min(now, _date(response) or now))
@@ -78,9 +87,13 @@ def numbers(name: str, values: Sequence[object]) -> pl.Series:
     )
 
 
-def _refusal(response: requests.Response, now: datetime) -> VendorError:
-    status, after = response.status_code, _retry_after(response, now)
-    said = _message(response)
+def refusal(response: requests.Response, said: str = "") -> VendorError:
+    """What a status that is not 200 means; `said`: the vendor's words, where they are not in the usual places.
+
+    429 and 418 carry `retry_after` where the vendor gives it; 418, a ban, is not worth repeating.
+    """
+    status, after = response.status_code, retry_after(response)
+    said = said or _message(response)
     if status == 418:
         until = f" for {after:.0f} s" if after is not None else ""
         return VendorError(f"HTTP 418, this address is banned{until}: {said}", False, retry_after=after, closed=True)
@@ -93,7 +106,7 @@ def _message(response: requests.Response) -> str:
     """The vendor's own words: Binance's `msg`, Coinbase's `message`, or how the body begins."""
     try:
         body = json.loads(response.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict):
         words = [str(body[name]) for name in ("code", "msg", "message") if body.get(name) is not None]
@@ -109,17 +122,18 @@ def start_of(text: str) -> str:
     return (flat[:160] + " …" if len(flat) > 160 else flat) or "nothing"
 
 
-def _retry_after(response: requests.Response, now: datetime) -> float | None:
-    """Seconds, from a header that holds seconds or a date."""
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds to wait, from a header that holds seconds or a date; None where it is not there or neither."""
     given = response.headers.get("Retry-After")
     if given is None:
         return None
     try:
-        return max(0.0, float(given))
+        seconds = float(given)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
+        return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
 

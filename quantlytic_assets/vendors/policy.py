@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS
-from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, Vendor, VendorError
+from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, Vendor, VendorError, VendorTraits
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -36,6 +35,15 @@ DEFAULT_POLICY = RetryPolicy()
 _CLOSED_FOR = 600.0
 # The longest wait for a free place in a rate limit; who needs longer (a day's quota) asks somebody else meanwhile.
 _LONGEST_WAIT_FOR_BUDGET = 120.0
+
+
+def joint_traits(vendors: Sequence[Vendor], dataset: str) -> VendorTraits:
+    """What silence means where vendors (one at least) are asked in turn: the first one's word, but each is asked once
+
+    before anything counts as a hole.
+    """
+    first = vendors[0].traits(dataset)
+    return replace(first, attempts_before_hole=max(first.attempts_before_hole, len(vendors)))
 
 
 class Budget(Protocol):
@@ -76,9 +84,11 @@ def fetch_with_policy(
     """
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    refused = vendor.refusal(request)
-    if refused is not None:
-        raise VendorError(refused, retryable=False)
+    parts = vendor.parts(request)
+    for part in parts:
+        refused = vendor.refusal(part)
+        if refused is not None:
+            raise VendorError(refused, retryable=False)
     retrying = Retrying(
         retry=retry_if_exception(lambda error: _worth_it(error, policy)),
         stop=stop_after_attempt(policy.attempts),
@@ -90,8 +100,7 @@ def fetch_with_policy(
     def ask(part: BarRequest) -> Served:
         return ask_once(vendor, part, on_request, sleep, budget)
 
-    limit = vendor.traits(request.dataset).bars_per_request
-    answers = [retrying(ask, part) for part in split(request, limit)]
+    answers = [retrying(ask, part) for part in parts]
     return Served(
         pl.concat([answer.bars for answer in answers]),
         pl.concat([answer.actions for answer in answers]).unique(maintain_order=True),
@@ -135,17 +144,6 @@ def _take_place(vendor: Vendor, request: BarRequest, sleep: Callable[[float], No
 
 def _length(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def split(request: BarRequest, bars: int | None) -> list[BarRequest]:
-    """The request in parts of at most `bars` bars of its interval each, oldest first; None: whole."""
-    if bars is None:
-        return [request]
-    parts, step, start = [], bars * INTERVALS[request.interval], request.start
-    while start < request.end:
-        parts.append(replace(request, start=start, end=min(start + step, request.end)))
-        start += step
-    return parts
 
 
 def _worth_it(error: BaseException, policy: RetryPolicy) -> bool:

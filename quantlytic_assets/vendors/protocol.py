@@ -42,12 +42,10 @@ class VendorTraits:
 
     omits_empty_bars: it serves no bar for an interval without a trade, so a lone missing bar says nothing is wrong.
     attempts_before_hole: after how many answers without a bar it counts as a hole of the vendor's.
-    bars_per_request: how many bars one `fetch` may ask for; None: as many as one likes.
     """
 
     omits_empty_bars: bool
     attempts_before_hole: int
-    bars_per_request: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,24 @@ class Vendor(Protocol):
         """What missing bars mean for this dataset. Never raises; an unknown dataset has the vendor's general traits."""
         ...
 
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        """The request cut into what one `fetch` can answer each, oldest first, with nothing left out or doubled.
+
+        Parts of a part are that part, also a while later. Never raises.
+        """
+        ...
+
     def weight(self, request: BarRequest) -> int:
         """What one `fetch` of the request counts against the limits."""
         ...
 
     def refusal(self, request: BarRequest) -> str | None:
-        """Why the vendor can't serve such a request at all (its interval, its age), known without asking; else None."""
+        """Why the vendor can't serve such a part at all (its interval, its age), known without asking; else None."""
         ...
 
     def fetch(self, request: BarRequest) -> Served:
-        """The bars of `request`.
+        """The bars of `request`, which is one of `parts`: one question to the vendor.
 
-        One question to the vendor: `policy.fetch_with_policy` cuts longer ranges to `bars_per_request`. Raises
-        `VendorError` and nothing else.
+        Raises `VendorError` and nothing else.
         """
         ...

@@ -62,6 +62,10 @@ class SampleVendor:
         omits = any(series.omits_empty_bars for series in self._index if series.dataset == dataset)
         return VendorTraits(omits_empty_bars=omits, attempts_before_hole=1)
 
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        """See `Vendor.parts`: files are read at once."""
+        return [request]
+
     def weight(self, request: BarRequest) -> int:
         """See `Vendor.weight`: files cost nothing."""
         return 0

@@ -120,40 +120,26 @@ def rebuild() -> None:
 
 def empty_graph() -> None:
     """Baseline (a): assets and checks with the same keys, partitions and policy that do nothing."""
-    import dagster as dg
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     from quantlytic_assets import partitions
+    from quantlytic_tests.benchmarks.empty_graph import empty_job
 
     installation = _installation()
     dataset = installation.universe.datasets["rebuild_1m"]
-    real = installation.definitions.resolve_job_def("rebuild_1m_pipeline").asset_layer
     keys = partitions.known_keys(dataset)
-    definition = partitions.definition(dataset)
-
-    def body(key: dg.AssetKey) -> dg.AssetsDefinition:
-        deps = [dep for dep in real.asset_graph.get(key).parent_keys if dep.path[-1] != "raw_bars"]
-
-        @dg.asset(
-            key=key, deps=deps, partitions_def=definition, backfill_policy=dg.BackfillPolicy.multi_run(len(keys))
-        )
-        def empty():
-            return dg.MaterializeResult()
-
-        return empty
-
-    assets = [body(key) for key in real.selected_asset_keys if key.path[-1] != "raw_bars"]
-    job = dg.define_asset_job("empty", executor_def=dg.in_process_executor, partitions_def=definition)
-    definitions = dg.Definitions(assets=assets, jobs=[job])
+    real = installation.definitions.resolve_job_def("rebuild_1m_pipeline")
+    wanted = [key for key in real.asset_layer.selected_asset_keys if key.path[-1] != "raw_bars"]
+    job = empty_job(real, wanted, partitions.definition(dataset))
     instance = installation.instance
     started = time.monotonic()
-    definitions.resolve_job_def("empty").execute_in_process(
+    job.execute_in_process(
         instance=instance,
         tags={ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=True,
     )
-    _print(time.monotonic() - started, {"assets": len(assets)})
+    _print(time.monotonic() - started, {"assets": len(wanted)})
 
 
 def one_statement() -> None:

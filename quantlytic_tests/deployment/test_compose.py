@@ -14,7 +14,8 @@ from quantlytic_assets.cli import app
 from quantlytic_assets.settings import CHECKOUT, Settings, load_settings
 from quantlytic_tests.deployment.stack import COMPOSE, compose, example, filled, variables
 
-SECRET = re.compile(r"PASSWORD|SECRET|TOKEN")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY")
+VENDOR_KEYS = ("ALPHAVANTAGE_API_KEY", "TWELVEDATA_API_KEY")
 # What other programs read, by who reads it.
 OTHERS = {
     "KAFKA_": ("kafka",),
@@ -49,11 +50,14 @@ def test_it_starts_nothing_without_the_passwords():
 
 
 def test_no_secret_has_a_default_or_stands_in_the_file():
-    for name, kind, _ in variables(COMPOSE.read_text()):
-        assert not SECRET.search(name) or kind == "?", f"{name} may be left out"
+    # Without a vendor's key that vendor is not asked; without any other secret nothing starts.
+    for name, kind, default in variables(COMPOSE.read_text()):
+        needed = SECRET.search(name) and name not in VENDOR_KEYS
+        assert not needed or kind == "?", f"{name} may be left out"
+        assert name not in VENDOR_KEYS or default == ""
     for service in compose()["services"].values():
         for name, value in (service.get("environment") or {}).items():
-            assert not SECRET.search(name) or re.fullmatch(r"\$\{\w+:\?[^}]+\}", str(value)), name
+            assert not SECRET.search(name) or re.fullmatch(r"\$\{\w+:(\?[^}]+|-)\}", str(value)), name
 
 
 def test_every_variable_is_explained_in_the_example_and_the_other_way_round():
@@ -119,7 +123,7 @@ def test_volumes_are_declared_or_files_of_the_checkout(services):
 
 
 def test_every_variable_given_is_read_by_somebody(services, monkeypatch):
-    aliases = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    aliases = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *VENDOR_KEYS}
     known = aliases | {f"QUANTLYTIC_{name.upper()}" for name in Settings.model_fields}
     instance = set(re.findall(r"env: (\w+)", (CHECKOUT / "deploy" / "dagster.services.yaml").read_text()))
     for name, service in services.items():

@@ -86,6 +86,8 @@ def test_vendors_have_pools_of_one_and_live_runs_find_places(placed):
     assert instance.event_log_storage.get_concurrency_info("vendor_sample").claimed_slots == []
     queue = limits.run_queue_config
     assert 0 < queue.max_concurrent_runs < 10
+    gaps = [one["limit"] for one in queue.tag_concurrency_limits if one["key"] == "quantlytic/gaps"]
+    assert gaps == [1]
     if not place.embedded:
         backfills = [one["limit"] for one in queue.tag_concurrency_limits if one["key"] == "dagster/backfill"]
         assert backfills and backfills[0] < queue.max_concurrent_runs

@@ -8,6 +8,7 @@ import pytest
 from quantlytic_assets.feeds.backlog import Backlog, BacklogRules
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.stream import MINUTE, micros, moment
+from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Served, VendorError, VendorTraits
 from quantlytic_tests.feeds.feeding import fed_dataset
 from quantlytic_tests.frames import make_bars
@@ -23,6 +24,9 @@ class Ten:
     name = "ten"
     limits = ()
 
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        return by_bars(request, 10)
+
     def weight(self, request: BarRequest) -> int:
         return 1
 
@@ -30,7 +34,7 @@ class Ten:
         return None
 
     def traits(self, dataset: str) -> VendorTraits:
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=10)
+        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3)
 
     def fetch(self, request: BarRequest) -> Served:
         if request.symbol == "BAD":

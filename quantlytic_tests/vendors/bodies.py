@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import Any
+
+from quantlytic_tests.vendors.loopback import Reply, serving
 
 # What stands where something else was expected.
 ODD: tuple[Any, ...] = (
@@ -24,39 +24,17 @@ ODD: tuple[Any, ...] = (
 
 
 class Bodies:
-    """Answers every GET with `body`, whatever was asked. `url` is its address."""
+    """Answers every question with `body`, whatever was asked. `url` is its address."""
 
     def __init__(self) -> None:
         self.body = b""
-        self.status = 200
-        self.headers: dict[str, str] = {"Content-Type": "application/json"}
+        self.url = ""
 
     @contextmanager
     def serving(self) -> Iterator[Bodies]:
         """Serve on a free port of 127.0.0.1 until the block ends."""
-        told = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # One packet an answer: in two, the second waits for the acknowledgement of the first.
-            wbufsize = 1 << 20
-
-            def do_GET(self) -> None:
-                self.send_response(told.status)
-                for name, value in {**told.headers, "Content-Length": str(len(told.body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(told.body)
-
-            def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-            self.url = f"http://127.0.0.1:{server.server_address[1]}"
+        with serving(lambda question: Reply(body=self.body)) as self.url:
             yield self
-            server.shutdown()
 
 
 def spoilt(recorded: Any, random: Random) -> bytes:

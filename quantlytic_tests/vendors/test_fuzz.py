@@ -9,6 +9,7 @@ from random import Random
 
 import polars as pl
 import pytest
+from pydantic import SecretStr
 
 from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
@@ -20,11 +21,15 @@ from quantlytic_assets.storage.archive import local_archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.bus import LocalBus
 from quantlytic_assets.storage.landing import Lander
+from quantlytic_assets.vendors.alpha_vantage import AlphaVantageVendor
 from quantlytic_assets.vendors.binance import BinanceVendor
 from quantlytic_assets.vendors.coinbase import CoinbaseVendor
 from quantlytic_assets.vendors.policy import RetryPolicy
 from quantlytic_assets.vendors.protocol import BarRequest, Vendor, VendorError
+from quantlytic_assets.vendors.twelve_data import TwelveDataVendor
+from quantlytic_assets.vendors.yahoo import YahooVendor
 from quantlytic_tests.frames import make_dataset, utc
+from quantlytic_tests.vendors.alpha_vantage_server import RECORDINGS
 from quantlytic_tests.vendors.bodies import Bodies, spoilt
 
 # Of each vendor.
@@ -58,9 +63,35 @@ def candles() -> list:
 
 MINUTES = BarRequest("fuzzed", "BTC-USD", "1m", "24/7", utc("2024-08-08T00:00"), utc("2024-08-08T00:30"))
 
+DAYS = BarRequest("fuzzed", "AAPL", "1d", "XNYS", utc("2020-08-31T04:00"), utc("2020-11-07T05:00"))
+
+
+def recorded(name: str) -> object:
+    return json.loads((RECORDINGS / f"{name}.json").read_text("utf-8"))
+
+
+def alpha_vantage(url: str) -> AlphaVantageVendor:
+    return AlphaVantageVendor(url, SecretStr("key"), premium=True)
+
+
+def twelve_data(url: str) -> TwelveDataVendor:
+    return TwelveDataVendor(url, SecretStr("key"))
+
+
 CASES = {
     "binance": Case(partial(BinanceVendor, sleep=lambda seconds: None), MINUTES, klines()),
     "coinbase": Case(CoinbaseVendor, MINUTES, candles()),
+    "yahoo": Case(YahooVendor, DAYS, recorded("yahoo_aapl_1d_split")),
+    "alpha_vantage": Case(
+        alpha_vantage,
+        BarRequest("fuzzed", "MSFT", "1d", "XNYS", utc("2019-10-29T04:00"), utc("2019-11-05T05:00")),
+        recorded("alpha_vantage_daily_msft"),
+    ),
+    "twelve_data": Case(
+        twelve_data,
+        BarRequest("fuzzed", "AAPL", "1d", "XNYS", utc("2024-11-22T04:00"), utc("2024-11-23T05:00")),
+        recorded("twelve_data_1day_aapl"),
+    ),
 }
 
 

@@ -9,7 +9,8 @@ import pytest
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.vendors.cost import seconds_for
-from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy, split
+from quantlytic_assets.vendors.parts import by_bars
+from quantlytic_assets.vendors.policy import DEFAULT_POLICY, RetryPolicy, fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_bars
 
@@ -28,6 +29,9 @@ class Scripted:
 
     def traits(self, dataset: str) -> VendorTraits:
         return VendorTraits(omits_empty_bars=False, attempts_before_hole=3)
+
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        return [request]
 
     def weight(self, request: BarRequest) -> int:
         return 1
@@ -116,8 +120,8 @@ class Paging(Scripted):
         super().__init__()
         self.asked: list[tuple[datetime, datetime]] = []
 
-    def traits(self, dataset: str) -> VendorTraits:
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=3, bars_per_request=10)
+    def parts(self, request: BarRequest) -> list[BarRequest]:
+        return by_bars(request, 10)
 
     def fetch(self, request: BarRequest) -> Served:
         self.asked.append((request.start, request.end))
@@ -137,15 +141,6 @@ def test_a_long_request_is_cut_and_only_what_failed_is_asked_again(fetch):
     parts = list(zip(edges, edges[1:], strict=False))
     assert vendor.asked == [parts[0], parts[1], parts[1], parts[2]]
     assert fetch.requests == 4 and len(fetch.waits) == 1
-
-
-@pytest.mark.parametrize(("minutes", "parts"), [(1, 1), (10, 1), (11, 2), (30, 3)])
-def test_parts_join_and_none_is_too_long(minutes, parts):
-    whole = replace(REQUEST, end=REQUEST.start + timedelta(minutes=minutes))
-    cut = split(whole, 10)
-    assert len(cut) == parts and cut[0].start == whole.start and cut[-1].end == whole.end
-    assert all(a.end == b.start for a, b in zip(cut, cut[1:], strict=False))
-    assert split(whole, None) == [whole]
 
 
 class Hour:
@@ -217,6 +212,9 @@ def test_what_a_vendor_can_t_serve_is_not_asked_for(hour, budget):
     class Young(Limited):
         def refusal(self, request: BarRequest) -> str | None:
             return "nothing before 2025"
+
+        def parts(self, request: BarRequest) -> list[BarRequest]:
+            return by_bars(request, 720)
 
     with pytest.raises(VendorError, match="nothing before 2025"):
         fetch_with_policy(Young(), REQUEST, sleep=hour.sleep, budget=budget)
