@@ -1,13 +1,19 @@
 """`<dataset>/coverage`: for every symbol and session what should be there, what is, and why the rest is not."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
-from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture, table_metadata
+from quantlytic_assets.assets.per_partition import (
+    PartitionMetadata,
+    group_by_key,
+    materialize_windows,
+    picture,
+    table_metadata,
+)
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.coverage import coverage
 from quantlytic_assets.market_data.pictures import heat_map
@@ -62,13 +68,15 @@ def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapp
 def cover_window(resources: Resources, dataset: Dataset, window: Window) -> pl.DataFrame:
     """Compute the coverage of a window's sessions, put it into the lake and return it."""
     condition, parameters = window.condition()
+    day = timedelta(days=1)
+    # The sessions next to it show whether a quiet minute at midnight is one.
     bars = resources.lake.query(
-        f"SELECT symbol, session, open_time FROM clean.bars WHERE dataset = ? AND {condition}",
-        [dataset.name, *parameters],
+        "SELECT symbol, open_time FROM clean.bars WHERE dataset = ? AND session BETWEEN ? AND ?",
+        [dataset.name, window.first - day, window.last],
     )
     last = date.fromordinal(window.last.toordinal() - 1)
     grid = expected_bars(dataset.calendar, dataset.interval, window.first, last)
-    traits = resources.vendor(dataset.vendors[0]).traits(dataset.name) if dataset.vendors else None
+    traits = resources.traits(dataset)
     attempts = resources.attempts.read(dataset.name, window.first, last)
     covered = coverage(bars, dataset, grid, attempts, traits, datetime.now(UTC))
     resources.lake.replace([("clean.coverage", f"dataset = ? AND {condition}", [dataset.name, *parameters], covered)])
@@ -88,7 +96,8 @@ def _metadata(dataset: Dataset, window: Window, covered: pl.DataFrame) -> Partit
         )
         .iter_rows(named=True)
     }
-    causes = keyed.filter(pl.col("cause").is_not_null()).group_by("partition", "cause").agg(pl.col("missing_bars").sum())
+    caused = keyed.filter(pl.col("cause").is_not_null())
+    causes = caused.group_by("partition", "cause").agg(pl.col("missing_bars").sum())
     for row in causes.iter_rows(named=True):
         counts[row["partition"]].setdefault("missing_by_cause", {})[row["cause"]] = row["missing_bars"]
     empty = {"dagster/partition_row_count": 0, "expected_bars": 0, "present_bars": 0, "missing_bars": 0, "holes": 0}

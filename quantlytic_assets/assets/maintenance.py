@@ -1,7 +1,8 @@
-"""`<dataset>/archive_maintenance`, `lake_maintenance`, `instance_maintenance`: what grows with use, kept small.
+"""What grows with use, kept small: `<dataset>/archive_maintenance`, `<dataset>/retention` and two for all datasets.
 
-How it is done is in `storage.compaction`, `storage.maintenance` and `automation.run_retention`; here it is put into
-assets, so that what it did and the sizes before and after are seen in the UI, and a failure is a failed run.
+How it is done is in `storage.compaction`, `storage.retention`, `storage.maintenance` and `automation.run_retention`;
+here it is put into assets, so that what it did and the sizes before and after are seen in the UI, and a failure is a
+failed run.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,13 @@ import dagster as dg
 from pydantic import Field
 
 from quantlytic_assets.automation.run_retention import forget_old_runs
+from quantlytic_assets.market_data.retention import first_kept
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.sessions import session_table
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.compaction import Compactor
 from quantlytic_assets.storage.maintenance import lake_size, maintain_lake
+from quantlytic_assets.storage.retention import expire_archive, expire_lake
 from quantlytic_assets.universe import Dataset
 
 _POOL = "maintenance"
@@ -27,6 +30,14 @@ class ArchiveMaintenanceConfig(dg.Config):
 
     settled_hours: float = Field(24, ge=0, description="Merge a partition this long after its last session has closed.")
     grace_hours: float = Field(1, ge=0, description="Delete segments this long after they were merged.")
+
+
+class RetentionConfig(dg.Config):
+    """What is deleted beside the lake's rows."""
+
+    archive: bool = Field(
+        False, description="Delete expired partitions from the archive as well: only the vendors could bring them back."
+    )
 
 
 class LakeMaintenanceConfig(dg.Config):
@@ -103,6 +114,35 @@ def closed_before(dataset: Dataset, moment: datetime) -> Callable[[str], bool]:
         return end < moment
 
     return closed
+
+
+def retention_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+    """The asset that deletes what a dataset with `keep` keeps no longer. Config: `archive`."""
+
+    @dg.asset(
+        key=dg.AssetKey([dataset.name, "retention"]),
+        description=f"Rows of {dataset.name} whose session is older than the universe's `keep` says, deleted from the "
+        "lake's clean and features tables. The archive keeps them, unless the run's config says `archive: true`.",
+        kinds={"ducklake"},
+        pool=_POOL,
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def retention(context: dg.AssetExecutionContext, config: RetentionConfig) -> dg.MaterializeResult:
+        resources: Resources = context.resources.quantlytic
+        before = first_kept(dataset, datetime.now(UTC).date())
+        rows = expire_lake(resources.lake, dataset.name, before)
+        metadata: dict[str, object] = {
+            "first_kept": before.isoformat(),
+            "rows_deleted": sum(rows.values()),
+            "rows_deleted_by_table": rows,
+        }
+        if config.archive:
+            done = expire_archive(resources.archive, dataset.name, before)
+            metadata |= {f"archive_{name}_deleted": count for name, count in asdict(done).items()}
+        return dg.MaterializeResult(metadata=metadata)
+
+    return retention
 
 
 def lake_maintenance_asset(common: Mapping[str, object]) -> dg.AssetsDefinition:

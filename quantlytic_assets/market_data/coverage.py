@@ -7,18 +7,22 @@ what to ask for next is decided in `fetch_plan`.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA, TIME
+from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA, INTERVALS, TIME
+from quantlytic_assets.sessions import ROUND_THE_CLOCK
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe import Dataset
 
 # Cause → what it says, in the order in which they are considered (and named first where two miss as many bars).
 CAUSES: dict[str, str] = {
-    "outage": "At least three quarters of the venue's symbols, two or more, miss the same minutes.",
+    "outage": "A known outage of the venue, or at least three quarters of its symbols, two or more, miss the same "
+    "minutes.",
     "no_trade": "The vendor serves no bar for a minute without a trade, and there are bars before and after it.",
     "vendor_hole": "The vendor was asked the configured number of times and answered without the bar.",
     "not_fetched": "Nobody asked, or asked and failed.",
@@ -29,6 +33,8 @@ OUTAGE_SHARE = 0.75
 OUTAGE_SYMBOLS = 2
 # Thin symbols of a vendor that omits empty bars miss the same minute by chance; so many in a row they don't.
 OUTAGE_BARS_IF_EMPTY_OMITTED = 5
+# Round the clock, so many bars without a trade at midnight are no missing end of a file.
+_QUIET_EDGE_BARS = 15
 
 
 class Traits(Protocol):
@@ -48,14 +54,16 @@ def coverage(
 ) -> pl.DataFrame:
     """COVERAGE_SCHEMA rows, by symbol and session, for every symbol of the universe on each session of the grid.
 
-    `bars`: symbol, open_time of clean bars, one a key; `grid`: `sessions.expected_bars` of whole sessions;
+    `bars`: symbol, open_time of clean bars, one a key, those of the sessions next to the grid's among them where there
+    are any (a quiet minute at midnight has its neighbours there); `grid`: `sessions.expected_bars` of whole sessions;
     `attempts`: symbol, session, attempts, answered (Int64); `traits`: of the vendor, None without one; `now`: aware.
 
     A bar is expected once its close and the dataset's delay are past, so that a running session counts as far as it
     has gone. Bars beside the grid (kept out of session) don't count. `missing_ranges` are [start, end), exact, oldest
     first: unbroken in the grid (so none spans a night or a lunch break) and of one cause each.
 
-    Causes are those of CAUSES. A stretch that most of the venue misses is an `outage` only on evidence from two of
+    Causes are those of CAUSES. Bars that open in a known outage of the venue (`Dataset.outages`) need no further
+    evidence. Another stretch that most of the venue misses is an `outage` only on evidence from two of
     its symbols: an answer of the vendor for that session, or bars before and after the stretch in it. Files that all
     end at the same minute, with nobody having asked for the rest, were not fetched. A single bar that one symbol has
     amid such a stretch, or at its very edge, leaves it whole for the others.
@@ -69,7 +77,8 @@ def coverage(
     counted = _count(sessions, present, attempts, names)
     missing = _missing(counted, present, due)
     if len(missing):
-        missing = _with_cause(missing, counted, due, dataset, traits)
+        quiet = _quiet_edges(counted, bars, due, dataset, traits)
+        missing = _with_cause(missing, counted.join(quiet, on=["symbol", "session"], how="left"), due, dataset, traits)
     found = counted.join(_ranges(missing), on=["symbol", "session"], how="left")
     return (
         found.sort("symbol", "session")
@@ -170,13 +179,67 @@ def _missing(counted: pl.DataFrame, present: pl.DataFrame, due: pl.DataFrame) ->
     )
 
 
+def _quiet_edges(
+    counted: pl.DataFrame, bars: pl.DataFrame, due: pl.DataFrame, dataset: Dataset, traits: Traits | None
+) -> pl.DataFrame:
+    """symbol, session, quiet_head, quiet_tail: whether the symbol only didn't trade at the session's very begin or end.
+
+    It has a bar a few minutes beyond then. That is so only where a session begins as the one before it ends.
+    """
+    keys = counted.select("symbol", "session").with_columns(
+        pl.lit(False).alias("quiet_head"), pl.lit(False).alias("quiet_tail")
+    )
+    if traits is None or not traits.omits_empty_bars or dataset.calendar != ROUND_THE_CLOCK:
+        return keys
+    near = _QUIET_EDGE_BARS * INTERVALS[dataset.interval]
+    times = (
+        bars.select(pl.col("symbol").cast(counted.schema["symbol"], strict=False), pl.col("open_time").alias("beyond"))
+        .drop_nulls()
+        .sort("beyond")
+    )
+    bounds = due.group_by("session").agg(
+        pl.col("open_time").min().alias("begin"),
+        pl.col("close_time").max().alias("end"),
+        pl.col("at").min().alias("first_of_all"),
+        pl.col("at").max().alias("last_of_all"),
+    )
+    edges = counted.join(bounds, on="session", how="inner").filter(pl.col("present") > 0)
+    head = edges.sort("begin").join_asof(
+        times, left_on="begin", right_on="beyond", by="symbol", strategy="backward", tolerance=near,
+        allow_exact_matches=False, check_sortedness=False,
+    )  # fmt: skip
+    tail = edges.sort("end").join_asof(
+        times, left_on="end", right_on="beyond", by="symbol", strategy="forward", tolerance=near, check_sortedness=False
+    )
+    short_head = pl.col("first_at") - pl.col("first_of_all") <= _QUIET_EDGE_BARS
+    short_tail = pl.col("last_of_all") - pl.col("last_at") <= _QUIET_EDGE_BARS
+    return (
+        keys.select("symbol", "session")
+        .join(
+            head.select("symbol", "session", (pl.col("beyond").is_not_null() & short_head).alias("quiet_head")),
+            on=["symbol", "session"],
+            how="left",
+        )
+        .join(
+            tail.select("symbol", "session", (pl.col("beyond").is_not_null() & short_tail).alias("quiet_tail")),
+            on=["symbol", "session"],
+            how="left",
+        )
+        .with_columns(pl.col("quiet_head", "quiet_tail").fill_null(False))
+    )
+
+
 def _with_cause(
     missing: pl.DataFrame, counted: pl.DataFrame, due: pl.DataFrame, dataset: Dataset, traits: Traits | None
 ) -> pl.DataFrame:
     """`missing` with the bars' grid columns and their `cause`."""
     placed = missing.join(due.select("at", "open_time", "close_time", "joined"), on="at", how="left").join(
-        counted.select("symbol", "session", "first_at", "last_at", "answered"), on=["symbol", "session"], how="left"
+        counted.select("symbol", "session", "first_at", "last_at", "answered", "quiet_head", "quiet_tail"),
+        on=["symbol", "session"],
+        how="left",
     )
+    known = in_known_outage(placed["open_time"], dataset)
+    placed = placed.with_columns(known.alias("known"))
     outages = _outages(placed, counted, due, traits)
     out = (
         placed.select(pl.col("at").unique().sort())
@@ -184,8 +247,9 @@ def _with_cause(
         .filter(pl.col("at") <= pl.col("last"))
         .select("at", pl.lit(True).alias("out"))
     )
-    inside = (pl.col("at") > pl.col("first_at")) & (pl.col("at") < pl.col("last_at"))
-    rules = [("outage", pl.col("out"))]
+    after_start = (pl.col("at") > pl.col("first_at")) | pl.col("quiet_head")
+    inside = after_start & ((pl.col("at") < pl.col("last_at")) | pl.col("quiet_tail"))
+    rules = [("outage", pl.col("known") | pl.col("out").fill_null(False))]
     if traits is not None:
         rules.append(("no_trade", inside & pl.lit(traits.omits_empty_bars)))
         rules.append(("vendor_hole", pl.col("answered") >= traits.attempts_before_hole))
@@ -196,6 +260,13 @@ def _with_cause(
         .with_columns(pl.coalesce(pl.when(rule).then(pl.lit(cause, kind)) for cause, rule in rules).alias("cause"))
         .sort("symbol", "at")
     )
+
+
+def in_known_outage(open_times: pl.Series, dataset: Dataset) -> pl.Series:
+    """Whether each bar opens in a known outage of the dataset's venue."""
+    inside = [open_times.is_between(one.start, one.end, closed="left") for one in dataset.outages]
+    nowhere = pl.Series(open_times.name, [False], pl.Boolean).new_from_index(0, len(open_times))
+    return reduce(or_, inside, nowhere)
 
 
 def _outages(placed: pl.DataFrame, counted: pl.DataFrame, due: pl.DataFrame, traits: Traits | None) -> pl.DataFrame:

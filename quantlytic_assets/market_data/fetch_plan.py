@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.market_data.bars import TIME
+from quantlytic_assets.market_data.coverage import in_known_outage
 from quantlytic_assets.sessions import calendar_timezone, session_table
 from quantlytic_assets.universe import Dataset
 
@@ -35,6 +36,11 @@ def expected_keys(dataset: Dataset, grid: pl.DataFrame, now: datetime) -> pl.Dat
         pl.col("last").is_null() | (pl.col("session") <= pl.col("last"))
     )
     return symbols.join(sessions, how="cross").filter(member).drop("first", "last")
+
+
+def outside_outages(expected: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Expected bars less those of known outages of the dataset's venue, which nobody has."""
+    return expected.filter(~in_known_outage(expected["open_time"], dataset)) if dataset.outages else expected
 
 
 def missing_keys(

@@ -7,6 +7,7 @@ pyplot's global state, so that several runs in a process don't meet.
 from __future__ import annotations
 
 import io
+from datetime import date
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -32,29 +33,43 @@ _MOST_CANDLES = 120
 _UP, _DOWN = "#009e73", "#d55e00"
 
 
-def heat_map(coverage: pl.DataFrame) -> bytes:
-    """Symbol × session: green where complete, else the main cause's colour, the stronger the more is missing.
+def heat_cells(coverage: pl.DataFrame, most_columns: int) -> tuple[pl.DataFrame, list[date]]:
+    """What a heat map shows: cells of symbol, column, share (missing of expected) and cause; and the columns' days.
 
-    `coverage`: COVERAGE_SCHEMA rows of one dataset. Where sessions outnumber the columns that fit, a column stands
-    for several and shows the worst of them. White: not in the universe on that session, or nothing expected yet.
+    `coverage`: COVERAGE_SCHEMA rows of one dataset. Where sessions outnumber the columns a column stands for several
+    and shows the worst of them; its day is its first session's. Nothing expected makes no cell.
     """
-    import numpy as np
-    from matplotlib.colors import to_rgb
-    from matplotlib.patches import Patch
-
-    symbols = coverage["symbol"].unique().sort().to_list()
     sessions = coverage["session"].unique().sort()
-    columns = min(len(sessions), _MOST_COLUMNS)
+    columns = min(len(sessions), most_columns)
     places = pl.DataFrame({"session": sessions}).with_columns(
         (pl.int_range(pl.len(), dtype=pl.Int64) * columns // max(1, len(sessions))).alias("column")
     )
     cells = (
         coverage.filter(pl.col("expected_bars") > 0)
         .join(places, on="session")
-        .with_columns((pl.col("missing_bars") / pl.col("expected_bars")).alias("share"))
+        .select(
+            "symbol", "column", "session", (pl.col("missing_bars") / pl.col("expected_bars")).alias("share"), "cause"
+        )
         .sort("share", "session", descending=[True, False])
         .unique(["symbol", "column"], keep="first", maintain_order=True)
+        .drop("session")
     )
+    return cells, places.group_by("column").agg(pl.col("session").min()).sort("column")["session"].to_list()
+
+
+def heat_map(coverage: pl.DataFrame) -> bytes:
+    """Symbol × session: green where complete, else the main cause's colour, the stronger the more is missing.
+
+    `coverage`: COVERAGE_SCHEMA rows of one dataset, drawn as `heat_cells` says. White: not in the universe on that
+    session, or nothing expected yet.
+    """
+    import numpy as np
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    symbols = coverage["symbol"].unique().sort().to_list()
+    cells, firsts = heat_cells(coverage, _MOST_COLUMNS)
+    columns = len(firsts)
     image = np.ones((max(1, len(symbols)), max(1, columns), 3))
     rows = cells["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
     share = cells["share"].to_numpy()[:, None]
@@ -70,7 +85,6 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(symbols)), symbols)
     marks = sorted({round(i * (columns - 1) / 7) for i in range(8)}) if columns else []
-    firsts = places.group_by("column").agg(pl.col("session").min()).sort("column")["session"].to_list()
     axes.set_xticks(marks, [firsts[mark].isoformat() for mark in marks])
     axes.tick_params(length=2, labelsize=8)
     expected, present = coverage["expected_bars"].sum(), coverage["present_bars"].sum()
@@ -78,7 +92,7 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     if expected:
         part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
     dataset = coverage["dataset"][0] if len(coverage) else ""
-    axes.set_title(f"{dataset}: {part}, {len(sessions):,} sessions", fontsize=10, loc="left")
+    axes.set_title(f"{dataset}: {part}, {coverage['session'].n_unique():,} sessions", fontsize=10, loc="left")
     seen = set(coverage["cause"].drop_nulls())
     legend = [Patch(color=_COMPLETE, label="complete")]
     legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]

@@ -1,0 +1,171 @@
+"""`quantlytic gaps`: what is missing, why, and what will be done about it; as a list, as JSON or as a heat map."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.table import Table
+from rich.text import Text
+
+from quantlytic_assets.automation.gap_plan import VERDICTS
+from quantlytic_assets.automation.gap_sensor import judge
+from quantlytic_assets.commands.inspection import print_json
+from quantlytic_assets.market_data.pictures import heat_cells
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.universe import Dataset
+
+# Cause → the letter that a cell shows (small where less than half is missing) and its colour.
+_MARKS: dict[str, tuple[str, str]] = {
+    "outage": ("O", "red"),
+    "no_trade": ("T", "cyan"),
+    "vendor_hole": ("H", "magenta"),
+    "not_fetched": ("F", "yellow"),
+    "unknown": ("U", "bright_black"),
+    "never looked at": ("N", "yellow"),
+}
+_COMPLETE = ("·", "green")
+_WIDEST_MAP = 120
+_GONE = "nothing: the symbol is not in the universe on that session any more"
+
+
+def gap_rows(installation: Installation, dataset: str | None) -> list[dict[str, Any]]:
+    """Each symbol and session with holes: dataset, symbol, session, missing_bars, cause, attempts, ranges, next.
+
+    `next` says what will be done about it.
+    """
+    datasets = _datasets(installation, dataset)
+    return [row for one in datasets for row in _rows(one, _coverage(installation, one), _judged(installation, one))]
+
+
+def show_gaps(
+    installation: Installation, out: Console, dataset: str | None, as_json: bool, heat_map: bool = False
+) -> None:
+    """Print the holes that coverage knows of, and how much it has not looked at yet."""
+    datasets = _datasets(installation, dataset)
+    found = {one.name: (_coverage(installation, one), _judged(installation, one)) for one in datasets}
+    rows = [row for one in datasets for row in _rows(one, *found[one.name])]
+    if as_json:
+        print_json(rows)
+        return
+    if heat_map:
+        for one in datasets:
+            _show_map(out, one, *found[one.name])
+        return
+    table = Table("dataset", "symbol", "session", "missing", "cause", "attempts", "ranges (UTC)", "next")
+    for row in rows:
+        shown = [f"{r['start']:%H:%M}-{r['end']:%H:%M} {r['cause']}" for r in row["ranges"][:4]]
+        more = len(row["ranges"]) - len(shown)
+        table.add_row(
+            row["dataset"],
+            row["symbol"],
+            str(row["session"]),
+            str(row["missing_bars"]),
+            row["cause"],
+            str(row["attempts"]),
+            ", ".join(shown) + (f" and {more} more" if more else ""),
+            row["next"],
+        )
+    out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
+    for one in datasets:
+        unseen = _unseen(found[one.name][1])
+        if len(unseen):
+            out.print(
+                f"{one.name}: {len(unseen):,} sessions of {unseen['symbol'].n_unique()} symbols not looked at yet, "
+                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, 'ask')}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _datasets(installation: Installation, dataset: str | None) -> list[Dataset]:
+    return [installation.dataset(dataset)] if dataset else list(installation.universe.datasets.values())
+
+
+def _coverage(installation: Installation, dataset: Dataset) -> pl.DataFrame:
+    return installation.resources.lake.query(
+        "SELECT * FROM clean.coverage WHERE dataset = ? ORDER BY session, symbol", [dataset.name]
+    )
+
+
+def _judged(installation: Installation, dataset: Dataset) -> pl.DataFrame:
+    return judge(installation.resources, dataset, datetime.now(UTC))
+
+
+def _rows(dataset: Dataset, covered: pl.DataFrame, judged: pl.DataFrame) -> list[dict[str, Any]]:
+    said = judged.select("symbol", "session", "verdict")
+    holes = (
+        covered.filter(pl.col("missing_bars") > 0)
+        .join(said, on=["symbol", "session"], how="left", maintain_order="left")
+        # Coverage of what has expired stays until the next maintenance; it is no gap.
+        .filter(pl.col("verdict").fill_null("") != "expired")
+        .select(
+            "dataset", "symbol", "session", "missing_bars", "cause", "attempts",
+            pl.col("missing_ranges").alias("ranges"), pl.col("verdict").alias("next"),
+        )
+    )  # fmt: skip
+    return [{**row, "next": _next(dataset.name, row["next"])} for row in holes.to_dicts()]
+
+
+def _next(dataset: str, verdict: str | None) -> str:
+    return VERDICTS[verdict].format(dataset=dataset) if verdict else _GONE
+
+
+def _unseen(judged: pl.DataFrame) -> pl.DataFrame:
+    """Sessions that are over and kept, and that coverage has not looked at since."""
+    return judged.filter(~pl.col("looked_at"), pl.col("verdict").is_in(["ask", "no_vendor"]))
+
+
+def _show_map(out: Console, dataset: Dataset, covered: pl.DataFrame, judged: pl.DataFrame) -> None:
+    """A line a symbol, a cell a session, or several sessions where they don't fit: then the worst of them is shown."""
+    unseen = _unseen(judged).select(
+        "symbol", "session", pl.col("bars").alias("expected_bars"), pl.col("bars").alias("missing_bars"),
+        pl.lit("never looked at").alias("cause"),
+    )  # fmt: skip
+    seen = covered.select(unseen.columns).join(unseen, on=["symbol", "session"], how="anti")
+    both = pl.concat([seen, unseen])
+    if both.is_empty():
+        out.print(f"{dataset.name}: nothing is known of it yet", highlight=False)
+        return
+    symbols = both["symbol"].unique().sort().to_list()
+    label = max(map(len, symbols)) + 1
+    cells, days = heat_cells(both, max(10, min(_WIDEST_MAP, out.width - label)))
+    first, last = both["session"].min(), both["session"].max()
+    each = both["session"].n_unique() / len(days)
+    per_cell = "a session" if each == 1 else f"about {each:.1f} sessions, the worst is shown"
+    out.print(f"{dataset.name}, {first} to {last}; a cell is {per_cell}", highlight=False, soft_wrap=True)
+    out.print(" " * label + _ruler(days), highlight=False, soft_wrap=True, no_wrap=True)
+    by_symbol: dict[str, dict[int, tuple[str, str]]] = {}
+    for symbol, column, share, cause in cells.select("symbol", "column", "share", "cause").iter_rows():
+        by_symbol.setdefault(symbol, {})[column] = _mark(share, cause)
+    for symbol in symbols:
+        line = Text(symbol.ljust(label))
+        for column in range(len(days)):
+            line.append(*by_symbol.get(symbol, {}).get(column, (" ", "")))
+        out.print(line, soft_wrap=True, no_wrap=True)
+    legend = Text(" " * label).append("·", _COMPLETE[1]).append(" complete")
+    for cause in [cause for cause in _MARKS if cause in set(cells["cause"].drop_nulls())]:
+        letter, colour = _MARKS[cause]
+        legend.append(f"  {letter}", colour).append(f" {cause}")
+    out.print(legend.append("  (small: less than half is missing)"), soft_wrap=True)
+
+
+def _mark(share: float, cause: str | None) -> tuple[str, str]:
+    if not share or cause is None:
+        return _COMPLETE
+    letter, colour = _MARKS[cause]
+    return (letter if share >= 0.5 else letter.lower()), colour
+
+
+def _ruler(days: list[date]) -> str:
+    """Days at the columns where they stand, as many as fit."""
+    line = ""
+    for column, day in enumerate(days):
+        if column >= len(line) and (column == 0 or column % 20 == 0) and column + 10 <= max(10, len(days)):
+            line = line.ljust(column) + day.isoformat()
+    return line
