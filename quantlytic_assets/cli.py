@@ -100,6 +100,17 @@ def import_file(
     run_import(_installation, out, path, dataset, symbol, columns, time_zone, label.value, adjustment.value)
 
 
+@app.command("import-actions")
+def import_actions(
+    path: Annotated[Path, typer.Argument(help="CSV file: symbol, date, kind, value and perhaps known.")],
+    dataset: Annotated[str | None, typer.Option(help="Default: the one dataset that has the symbols.")] = None,
+) -> None:
+    """Read a file of splits, dividends and renames; they win over what vendors say."""
+    from quantlytic_assets.commands.import_actions import run_import_actions
+
+    run_import_actions(_installation, out, path, dataset)
+
+
 @app.command()
 def backfill(
     name: Annotated[str, typer.Argument(metavar="DATASET|STRATEGY")],
@@ -108,6 +119,9 @@ def backfill(
     symbols: Annotated[str, typer.Option(help="Comma-separated; default all of the dataset.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nobody.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Trade a simulated strategy anew, from scratch.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ask vendors again for everything, known holes and archived bars too.")
+    ] = False,
 ) -> None:
     """Materialize sessions from raw bars to features, and the strategies on them."""
     from quantlytic_assets.commands.backfill import run_backfill
@@ -122,6 +136,7 @@ def backfill(
         wanted,
         dry_run,
         restart,
+        force,
     )
 
 
@@ -158,11 +173,23 @@ def metrics(
 
 
 @app.command()
-def gaps(dataset: Annotated[str | None, typer.Argument()] = None, as_json: _Json = False) -> None:
-    """What is missing, and why."""
-    from quantlytic_assets.commands.inspection import show_gaps
+def gaps(
+    dataset: Annotated[str | None, typer.Argument()] = None,
+    as_json: _Json = False,
+    heat_map: Annotated[bool, typer.Option("--map", help="A heat map, symbol by session, not the list.")] = False,
+) -> None:
+    """What is missing, why, and what will be done about it."""
+    from quantlytic_assets.commands.gaps import show_gaps
 
-    show_gaps(_installation, out, dataset, as_json)
+    show_gaps(_installation, out, dataset, as_json, heat_map)
+
+
+@app.command()
+def notify(text: Annotated[str, typer.Argument(help="What to say.")]) -> None:
+    """Send a message to every address of QUANTLYTIC_NOTIFY, to see that they work."""
+    from quantlytic_assets.commands.notify import run_notify
+
+    run_notify(_installation, out, text)
 
 
 @app.command()
@@ -177,11 +204,15 @@ def status(as_json: _Json = False) -> None:
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT.")],
     table_format: Annotated[TableFormat, typer.Option("--format")] = TableFormat.TABLE,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option("--as-of", formats=["%Y-%m-%d"], help="Day that features.adjusted_bars is for; default today."),
+    ] = None,
 ) -> None:
     """Ask the lake, read-only."""
     from quantlytic_assets.commands.inspection import run_sql
 
-    run_sql(_installation, out, query, table_format.value)
+    run_sql(_installation, out, query, table_format.value, as_of.date() if as_of else None)
 
 
 @app.command()

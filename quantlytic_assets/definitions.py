@@ -12,21 +12,26 @@ import dagster as dg
 
 from quantlytic_assets import partitions
 from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
+from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
 from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key, source_columns
 from quantlytic_assets.assets.maintenance import (
     archive_maintenance_asset,
     instance_maintenance_asset,
     lake_maintenance_asset,
+    retention_asset,
 )
 from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
+from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
-from quantlytic_assets.automation.conditions import follow_any_upstream, follow_upstream
+from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
+from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.schema_checks import schema_checks
+from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
@@ -81,7 +86,8 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
         "owners": OWNERS,
     }
     # Raw bars are asked for by people, backfills and gap filling; everything after them follows by itself.
-    common = {**source, "automation_condition": follow_upstream()}
+    common = {**source, "automation_condition": follow_upstream(dataset.keep)}
+    whole = {"group_name": dataset.name, "owners": OWNERS, "automation_condition": follow_hourly()}
     landing = landing_job(dataset)
     horizons = [strategy.horizon for strategy in strategies] or [1]
     pipeline = dg.define_asset_job(
@@ -94,6 +100,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     assets = dg.with_source_code_references(
         [
             raw_bars_asset(dataset, source),
+            corporate_actions_asset(dataset, whole, source_columns("clean.corporate_actions")),
             clean_bars_asset(dataset, common, source_columns("clean.bars")),
             coverage_asset(dataset, common, source_columns("clean.coverage")),
             feature_assets(dataset, horizons, common),
@@ -101,10 +108,11 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     )
     return dg.Definitions(
         assets=assets,
-        asset_checks=schema_checks(dataset, partitions_def),
+        asset_checks=[*schema_checks(dataset, partitions_def), *vendor_checks(dataset, partitions_def)],
         jobs=[landing, pipeline],
         sensors=[
             bus_sensor(dataset, landing, 5 * settings.claim_records),
+            *([gap_sensor(dataset, pipeline, settings.backfill_chunk)] if dataset.vendors else []),
             dg.AutomationConditionSensorDefinition(
                 f"{dataset.name}_automation",
                 target=dg.AssetSelection.groups(dataset.name),
@@ -168,6 +176,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
 def _maintenance_parts(universe: Universe) -> dg.Definitions:
     common: dict[str, Any] = {"group_name": MAINTENANCE, "owners": OWNERS}
     assets = [archive_maintenance_asset(dataset, common) for dataset in universe.datasets.values()]
+    assets += [retention_asset(dataset, common) for dataset in universe.datasets.values() if dataset.keep is not None]
     assets += [lake_maintenance_asset(common), instance_maintenance_asset(common)]
     return dg.Definitions.merge(
         dg.Definitions(assets=dg.with_source_code_references(assets)), daily_maintenance(MAINTENANCE)
@@ -175,11 +184,14 @@ def _maintenance_parts(universe: Universe) -> dg.Definitions:
 
 
 def _check_history(universe: Universe) -> None:
-    """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from."""
+    """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from,
+
+    or does not keep them for as long."""
     mistakes = []
     for strategy in universe.strategies.values():
         try:
             partitions.first_trading_day(universe.datasets[strategy.dataset], strategy)
+            partitions.check_keep(universe.datasets[strategy.dataset], strategy)
         except ValueError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -208,6 +220,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         for strategy in universe.strategies.values()
     ]
     parts.append(_maintenance_parts(universe))
+    parts.append(dg.Definitions(sensors=[alert_sensor(list(universe.datasets.values()))]))
     wiring = dg.Definitions(
         resources={
             "quantlytic": dg.ResourceDefinition.hardcoded_resource(resources),

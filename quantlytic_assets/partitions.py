@@ -180,9 +180,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
 
     Before those lie the sessions in which the longest indicator window fills, after them the horizon and the embargo.
     """
-    per_session = _bars_per_session(dataset, strategy.interval)
-    bars = _WARM_UP_BARS + strategy.horizon + 1
-    needed = strategy.min_train_sessions + strategy.embargo_sessions + -(-bars // per_session)
+    needed = _sessions_needed(dataset, strategy)
     last = dataset.last_session or date(date.today().year + 1, 12, 31)
     sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
     if len(sessions) <= needed:
@@ -201,6 +199,32 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
             f"the first {strategy.retrain} step would begin on {step}, after {dataset.name}'s last session; lower it"
         )
     return step
+
+
+def _sessions_needed(dataset: Dataset, strategy: Strategy) -> int:
+    """Sessions before a walk-forward step: to learn from, with warm-up, horizon and embargo."""
+    per_session = _bars_per_session(dataset, strategy.interval)
+    bars = _WARM_UP_BARS + strategy.horizon + 1
+    return strategy.min_train_sessions + strategy.embargo_sessions + -(-bars // per_session)
+
+
+def check_keep(dataset: Dataset, strategy: Strategy) -> None:
+    """Raise `ValueError` where the dataset keeps less than the strategy's running step is to be trained on."""
+    if dataset.keep is None:
+        return
+    needed, step = _sessions_needed(dataset, strategy), 366 if strategy.retrain == "yearly" else 31
+    today = date.today()
+    # The step may have begun as long ago as it is.
+    begun = today - timedelta(days=step)
+    kept = session_table(dataset.calendar, today - dataset.keep, begun)
+    if len(kept) >= needed:
+        return
+    before = session_table(dataset.calendar, begun - timedelta(days=2 * needed + 60), begun)["session"]
+    least = (today - before[-needed]).days + 1
+    raise ValueError(
+        f"datasets.{dataset.name}.keep: {dataset.keep.days}d is too short for strategies.{strategy.name}, which trains "
+        f"on {needed} sessions (warm-up and embargo included) before a {strategy.retrain} step; take {least}d or more"
+    )
 
 
 def _bars_per_session(dataset: Dataset, interval: str) -> int:

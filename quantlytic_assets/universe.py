@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ OUT_OF_SESSION = ("drop", "keep")
 RETRAIN = ("monthly", "yearly")
 BROKERS = ("simulated", "ibkr")
 FEEDS = ("binance_trades", "binance_klines", "coinbase_trades")
+
+# No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
+_STALE_AFTER = timedelta(minutes=15)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _SYMBOL = re.compile(r"[\w^.=/:+\-&$#@!~*]{1,64}")
@@ -38,6 +41,9 @@ _DATASET_FIELDS = (
     "delay",
     "feature_intervals",
     "feed",
+    "stale_after",
+    "keep",
+    "compare_with",
     "symbols",
 )
 _DATASET_REQUIRED = ("calendar", "interval", "first_session", "vendors", "symbols")
@@ -56,6 +62,9 @@ _STRATEGY_FIELDS = (
     "costs",
 )
 _STRATEGY_REQUIRED = ("dataset", "interval", "model")
+_COMPARISON_FIELDS = ("dataset", "tolerance_bps")
+_OUTAGE_FIELDS = ("venue", "from", "to", "source")
+_OUTAGE_REQUIRED = ("venue", "from", "to")
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,30 @@ class Instrument:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """A time [start, end), UTC, in which a venue is known to have been down: nobody has bars. `source`: who says."""
+
+    venue: str
+    start: datetime
+    end: datetime
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another dataset with bars of the same market, and how far apart (1/10,000 of the price) the two may be."""
+
+    dataset: str
+    tolerance_bps: float
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One market at one interval. `last_session` None means open-ended; `delay` is added to a bar's close time;
 
-    `feed` is the live feed that `quantlytic feed` runs for it, if any.
+    `feed` is the live feed that `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new
+    bar for so long raises an alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages`
+    are the known ones of its venue. `compare_with`: what its prices are checked against, if anything.
     """
 
     name: str
@@ -91,6 +120,10 @@ class Dataset:
     feature_intervals: tuple[str, ...]
     symbols: tuple[Instrument, ...]
     feed: str | None = None
+    stale_after: timedelta | None = None
+    keep: timedelta | None = None
+    outages: tuple[Outage, ...] = ()
+    compare_with: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -148,13 +181,19 @@ def load_universe(path: str | Path) -> Universe:
     tree, mistakes = read_tree(path)
     if mistakes and not tree:
         raise UniverseError(path, mistakes)
-    top = Fields(tree, "", mistakes, ("datasets", "strategies"), ("datasets",))
+    top = Fields(tree, "", mistakes, ("datasets", "strategies", "outages"), ("datasets",))
     datasets = {
         name: _dataset(name, part, mistakes)
         for name, part in _parts(top, "datasets", "a mapping of datasets by name", mistakes)
     }
     if not datasets and isinstance(tree.get("datasets"), dict) and not tree["datasets"]:
         top.wrong("datasets", "is empty, declare at least one dataset")
+    _check_comparisons(datasets, mistakes)
+    outages = _outages(top, datasets, mistakes)
+    datasets = {
+        name: replace(one, outages=tuple(outage for outage in outages if outage.venue == one.venue))
+        for name, one in datasets.items()
+    }
     strategies: dict[str, Strategy] = {}
     if top.has("strategies"):
         for name, part in _parts(top, "strategies", "a mapping of strategies by name", mistakes):
@@ -215,7 +254,78 @@ def _dataset(name: str, part: Mapping[str, Any], mistakes: list[str]) -> Dataset
         feature_intervals=_feature_intervals(fields, interval),
         symbols=_instruments(fields, path, None if backwards else first, None if backwards else last, mistakes),
         feed=_feed(fields, calendar, interval),
+        stale_after=_stale_after(fields, interval),
+        keep=_span(fields, "keep", timedelta(days=1)),
+        compare_with=_comparison(fields, path, mistakes),
     )
+
+
+def _comparison(fields: Fields, path: str, mistakes: list[str]) -> Comparison | None:
+    wanted = "{dataset: …, tolerance_bps: 10}"
+    found = fields.raw("compare_with", wanted)
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        fields.wrong("compare_with", f"is {describe(found)}, it should be {wanted}")
+        return None
+    inner = Fields(found, f"{path}.compare_with", mistakes, _COMPARISON_FIELDS, ("dataset",))
+    other = inner.text("dataset", "the name of another dataset")
+    tolerance = inner.number("tolerance_bps", 10, 0, 10_000)
+    return Comparison(other, tolerance) if other is not None else None
+
+
+def _check_comparisons(datasets: Mapping[str, Dataset], mistakes: list[str]) -> None:
+    """Whether what is compared can be: another dataset at the same interval with a symbol of the same name."""
+    for name, one in datasets.items():
+        if one.compare_with is None:
+            continue
+        place = f"datasets.{short(name)}.compare_with.dataset"
+        others = tuple(other for other in datasets if other != name)
+        wanted = one.compare_with.dataset
+        if wanted not in others:
+            hint = suggestion(wanted, others) if others else "declare another one or leave compare_with out"
+            mistakes.append(f"{place}: '{short(wanted)}' is not another dataset, {hint}")
+            continue
+        other = datasets[wanted]
+        if one.interval and other.interval and one.interval != other.interval:
+            mistakes.append(
+                f"{place}: {wanted} has {other.interval} bars and {name} {one.interval} ones, take one with the same"
+            )
+        elif one.symbols and other.symbols and not {i.symbol for i in one.symbols} & {i.symbol for i in other.symbols}:
+            mistakes.append(f"{place}: {wanted} has none of the symbols of {name}, take one that has")
+
+
+def _outages(top: Fields, datasets: Mapping[str, Dataset], mistakes: list[str]) -> list[Outage]:
+    """The register of known outages, oldest first."""
+    wanted = "{venue: …, from: …, to: …, source: …}"
+    venues = tuple(dict.fromkeys(one.venue for one in datasets.values()))
+    found = []
+    for i, item in enumerate(top.listed("outages", f"a list of {wanted}") or []):
+        place = f"outages[{i}]"
+        if not isinstance(item, dict):
+            if item is not REJECTED:
+                top.wrong(place, f"is {describe(item)}, it should be {wanted}")
+            continue
+        fields = Fields(item, place, mistakes, _OUTAGE_FIELDS, _OUTAGE_REQUIRED)
+        venue, start, end = fields.text("venue", "a venue of a dataset"), fields.moment("from"), fields.moment("to")
+        source = fields.text("source", "who says so, such as an address") or ""
+        if venue is not None and venue not in venues:
+            fields.wrong("venue", f"no dataset is of venue '{short(venue)}', {suggestion(venue, venues)} or remove it")
+        elif start and end and end <= start:
+            fields.wrong("to", f"{end:%Y-%m-%dT%H:%MZ} is not after from, swap or correct them")
+        elif venue and start and end:
+            found.append(Outage(venue, start, end, source))
+    return sorted(found, key=lambda outage: outage.start)
+
+
+def _span(fields: Fields, name: str, least: timedelta) -> timedelta | None:
+    """A length of time that may be left out, at least so long."""
+    if not fields.has(name):
+        return None
+    span = fields.duration(name, least)
+    if span < least:
+        fields.wrong(name, f"is too short, take {f'{least.days}d' if least.days else '1m'} or more")
+    return span
 
 
 def _feed(fields: Fields, calendar: str | None, interval: str | None) -> str | None:
@@ -223,6 +333,14 @@ def _feed(fields: Fields, calendar: str | None, interval: str | None) -> str | N
     if feed and calendar and interval and (calendar, interval) != ("24/7", "1m"):
         fields.wrong("feed", f"live feeds give 1m bars round the clock, not {interval} on {calendar}; leave it out")
     return feed
+
+
+def _stale_after(fields: Fields, interval: str | None) -> timedelta | None:
+    """A fed dataset that names none has the usual one."""
+    span = _span(fields, "stale_after", timedelta(minutes=1))
+    if span is not None and interval == "1d":
+        fields.wrong("stale_after", "a 1d dataset has no bar while its session runs, leave it out")
+    return span if span is not None or not fields.has("feed") else _STALE_AFTER
 
 
 def _calendar(fields: Fields) -> str | None:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -274,6 +274,22 @@ class Fields:
         else:
             return value
         return None
+
+    def moment(self, name: str) -> datetime | None:
+        """A time with its zone, quoted or not, such as 2021-04-25T04:02Z; in UTC."""
+        wanted = "a time with its zone such as 2021-04-25T04:02Z"
+        found = self.raw(name, wanted)
+        if found is None:
+            return None
+        try:
+            # As it is written: YAML itself drops the zone of some notations.
+            value = datetime.fromisoformat(found.text) if isinstance(found, Leaf) else None
+        except ValueError:
+            value = None
+        if value is None or value.utcoffset() is None:
+            self.wrong(name, f"{describe(found)} should be {wanted}")
+            return None
+        return value.astimezone(UTC)
 
     def duration(self, name: str, default: timedelta) -> timedelta:
         """A length of time such as 0s, 5m or 2h."""

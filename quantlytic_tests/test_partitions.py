@@ -1,13 +1,16 @@
 """Partition keys against the calendar, at moments around weekends, holidays and the open."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import TIME
+from quantlytic_assets.market_data.retention import first_kept
 from quantlytic_assets.partitions import (
     archive_keys,
+    check_keep,
     deciding_key,
     definition,
     first_trading_day,
@@ -238,3 +241,26 @@ def test_a_strategy_that_could_never_trade_is_refused_with_what_to_change(min_tr
     dataset = make_dataset(interval="1d", first=date(2016, 1, 4), last=date(2018, 3, 29))
     with pytest.raises(ValueError, match=r"strategies\.trend\.min_train_sessions: .*lower it"):
         first_trading_day(dataset, make_strategy("yearly", min_train))
+
+
+def test_a_dataset_that_keeps_less_than_a_strategy_learns_from_is_told_how_much_it_takes():
+    dataset = make_dataset(interval="1d", first=date(2010, 1, 4), last=None, keep=timedelta(days=700))
+    said = r"datasets.sample_set.keep: 700d is too short for strategies.trend, .*; take \d+d or more"
+    with pytest.raises(ValueError, match=said) as caught:
+        check_keep(dataset, make_strategy("yearly", min_train=504, embargo=5))
+    least = timedelta(days=int(str(caught.value).rpartition("take ")[2].partition("d")[0]))
+    check_keep(replace(dataset, keep=least), make_strategy("yearly", min_train=504, embargo=5))
+    with pytest.raises(ValueError):
+        check_keep(replace(dataset, keep=least - timedelta(days=7)), make_strategy("yearly", min_train=504, embargo=5))
+    check_keep(dataset, make_strategy("monthly", min_train=200))
+    check_keep(replace(dataset, keep=None), make_strategy("yearly", min_train=5_000))
+
+
+def test_whole_partitions_are_kept_or_not():
+    today = date(2025, 6, 15)
+    intraday = make_dataset(first=date(2025, 1, 2), last=None, keep=timedelta(days=30))
+    assert first_kept(intraday, today) == date(2025, 5, 16)
+    daily = make_dataset(interval="1d", first=date(2025, 1, 2), last=None, keep=timedelta(days=30))
+    assert first_kept(daily, today) == date(2025, 5, 1)
+    assert first_kept(replace(intraday, keep=timedelta(days=4000)), today) == date(2025, 1, 2)
+    assert first_kept(replace(intraday, keep=None), today) == date(2025, 1, 2)

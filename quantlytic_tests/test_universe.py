@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe import Costs, Instrument, UniverseError, load_universe
+from quantlytic_assets.universe import Costs, Instrument, Outage, UniverseError, load_universe
+from quantlytic_tests.frames import utc
 
 DATASET = """
   prices_1m:
@@ -304,3 +305,94 @@ def test_a_universe_without_datasets_is_refused(tmp_path, content):
 
 def test_a_value_of_several_lines_stays_on_one_line_of_the_message(write):
     assert "'a b'" in only_mistake(write(replaced("interval", '"a\\nb"')))
+
+
+OUTAGES = """outages:
+  - {venue: binance, from: 2021-04-25T04:02Z, to: "2021-04-25T08:45:00+00:00", source: https://example.com}
+  - {venue: binance, from: 2020-02-19T13:40:00+02:00, to: 2020-02-19T17:00Z}
+  - {venue: elsewhere, from: 2020-02-19T11:40Z, to: 2020-02-19T17:00Z}
+"""
+
+
+def test_known_outages_belong_to_the_datasets_of_their_venue(write):
+    at_binance = replaced("venue", "binance")
+    elsewhere = replaced("venue", "elsewhere").replace("prices_1m", "other")
+    path = write(at_binance + at_binance.replace("prices_1m", "also_1m") + elsewhere)
+    path.write_text(path.read_text() + OUTAGES)
+    datasets = load_universe(path).datasets
+    assert datasets["prices_1m"].outages == datasets["also_1m"].outages == (
+        Outage("binance", utc("2020-02-19T11:40"), utc("2020-02-19T17:00")),
+        Outage("binance", utc("2021-04-25T04:02"), utc("2021-04-25T08:45"), "https://example.com"),
+    )
+    assert [one.venue for one in datasets["other"].outages] == ["elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("outage", "said"),
+    [
+        ("{venue: prices_1m, from: 2021-04-25, to: 2021-04-26T00:00Z}", ".from: '2021-04-25' should be a time with"),
+        ("{venue: prices_1m, from: 2021-04-25T04:00, to: 2021-04-26T00:00Z}", ".from: '2021-04-25T04:00' should be"),
+        ("{venue: prices_1m, from: 2021-04-25T04:00Z, to: 2021-04-25T04:00Z}", ".to: 2021-04-25T04:00Z is not after"),
+        ("{venue: prices, from: 2021-04-25T04:00Z, to: 2021-04-25T05:00Z}", ".venue: no dataset is of venue 'prices',"),
+        ("{venue: prices_1m, from: 2021-04-25T04:00Z}", ".to: missing"),
+        ("prices_1m", ": is 'prices_1m', it should be {venue"),
+    ],
+)
+def test_a_wrong_outage_is_said(write, outage, said):
+    path = write()
+    path.write_text(path.read_text() + f"outages: [{outage}]\n")
+    assert only_mistake(path).startswith(f"outages[0]{said}")
+
+
+def test_how_long_sessions_are_kept_and_when_a_feed_is_stale(write):
+    dataset = load_universe(write()).datasets["prices_1m"]
+    assert (dataset.keep, dataset.stale_after, dataset.outages) == (None, None, ())
+    assert load_universe(write(replaced("keep", "550d"))).datasets["prices_1m"].keep == timedelta(days=550)
+    fed = load_universe(write(replaced("feed", "binance_trades"))).datasets["prices_1m"]
+    assert fed.stale_after == timedelta(minutes=15)
+    assert load_universe(write(replaced("stale_after", "1h"))).datasets["prices_1m"].stale_after == timedelta(hours=1)
+    for field, value, said in (
+        ("keep", "12h", "keep: is too short, take 1d or more"), ("keep", "long", "keep: 'long' is not a time span"),
+        ("stale_after", "0s", "stale_after: is too short, take 1m or more"),
+    ):  # fmt: skip
+        assert only_mistake(write(replaced(field, value))).startswith(f"datasets.prices_1m.{said}")
+    daily = DATASET.replace("1m\n", "1d\n").replace("[5m, 1h]", "[1d]") + "    stale_after: 1h\n"
+    assert "no bar while its session runs" in only_mistake(write(daily))
+
+
+OTHER = DATASET.replace("prices_1m", "other_1m")
+
+
+def test_a_dataset_is_compared_with_another_one(write):
+    compared = replaced("compare_with", "{dataset: other_1m, tolerance_bps: 2.5}")
+    dataset = load_universe(write(compared + OTHER)).datasets["prices_1m"]
+    assert (dataset.compare_with.dataset, dataset.compare_with.tolerance_bps) == ("other_1m", 2.5)
+    by_default = load_universe(write(replaced("compare_with", "{dataset: other_1m}") + OTHER))
+    assert by_default.datasets["prices_1m"].compare_with.tolerance_bps == 10
+    assert by_default.datasets["other_1m"].compare_with is None
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "mistake"),
+    [
+        ("other_1m", OTHER, "compare_with: is 'other_1m', it should be {dataset: …, tolerance_bps: 10}"),
+        ("{tolerance_bps: 10}", OTHER, "compare_with.dataset: missing"),
+        ("{dataset: prices_1m}", OTHER, "compare_with.dataset: 'prices_1m' is not another dataset"),
+        ("{dataset: othr_1m}", OTHER, "'othr_1m' is not another dataset, did you mean 'other_1m'?"),
+        ("{dataset: other_1m}", "", "compare_with.dataset: 'other_1m' is not another dataset, declare another one"),
+        ("{dataset: other_1m, tolerance_bps: -1}", OTHER, "compare_with.tolerance_bps: '-1' should be a number from 0"),
+        ("{dataset: other_1m, tolerance: 1}", OTHER, "compare_with.tolerance: unknown field"),
+        (
+            "{dataset: other_1m}",
+            OTHER.replace("interval: 1m", "interval: 5m"),
+            "compare_with.dataset: other_1m has 5m bars and prices_1m 1m ones",
+        ),
+        (
+            "{dataset: other_1m}",
+            OTHER.replace("BTC-USD", "ETH-USD").replace("SOL-USD", "ADA-USD"),
+            "compare_with.dataset: other_1m has none of the symbols of prices_1m",
+        ),
+    ],
+)
+def test_a_comparison_that_can_t_be_made_is_a_mistake(write, value: str, other: str, mistake: str):
+    assert mistake in only_mistake(write(replaced("compare_with", value) + other))

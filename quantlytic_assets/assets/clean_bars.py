@@ -8,6 +8,7 @@ import polars as pl
 
 from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture, table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
+from quantlytic_assets.market_data.actions import settle
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.cleaning import Cleaned, clean
 from quantlytic_assets.market_data.pictures import candles
@@ -19,7 +20,8 @@ from quantlytic_assets.universe import Dataset
 
 # Rows cleaned at once: bounds memory at a few hundred megabytes.
 _ROWS_AT_ONCE = 500_000
-_NOT_REFUSED = "source_object NOT LIKE '%/refused/%'"
+# What other assets keep there.
+_NOT_REFUSED = "source_object NOT LIKE '%/refused/%' AND source_object NOT LIKE '%/actions/%'"
 
 
 def clean_bars_key(dataset: Dataset) -> dg.AssetKey:
@@ -39,7 +41,10 @@ def partitions_at_once(dataset: Dataset) -> int:
 def clean_bars_asset(
     dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]
 ) -> dg.AssetsDefinition:
-    """The asset that writes clean.bars, clean.quarantine and clean.sessions. `columns` describes clean.bars' columns."""
+    """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
+
+    `columns` describes clean.bars' columns.
+    """
 
     @dg.asset(
         key=clean_bars_key(dataset),
@@ -59,8 +64,13 @@ def clean_bars_asset(
             filed.setdefault(deciding_key(dataset, stored.partition, known) or "", []).append(stored)
         newest = max(context.partition_keys)
 
+        # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
+        actions = settle(resources.actions.read(dataset.name), dataset.name).actions
+        splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")
+
         def work(window: Window) -> PartitionMetadata:
-            cleaned = _clean_window(resources, dataset, window, [o for key in window.keys for o in filed.get(key, [])])
+            objects = [stored for key in window.keys for stored in filed.get(key, [])]
+            cleaned = _clean_window(resources, dataset, window, objects, splits)
             metadata = _metadata(dataset, window, cleaned)
             if newest in window.keys and len(cleaned.bars):
                 shown = with_partition(cleaned.bars, dataset).filter(pl.col("partition") == newest)
@@ -74,7 +84,9 @@ def clean_bars_asset(
     return clean_bars
 
 
-def _clean_window(resources: Resources, dataset: Dataset, window: Window, objects: list[StoredObject]) -> Cleaned:
+def _clean_window(
+    resources: Resources, dataset: Dataset, window: Window, objects: list[StoredObject], splits: pl.DataFrame
+) -> Cleaned:
     """Clean the window's objects and replace its rows in the lake."""
     raw = resources.archive.read(objects)
     first, last = window.first, window.last
@@ -82,7 +94,7 @@ def _clean_window(resources: Resources, dataset: Dataset, window: Window, object
         first = min(first, raw["open_time"].min().date())
         last = max(last, raw["open_time"].max().date())
     sessions = session_table(dataset.calendar, first - timedelta(days=15), last + timedelta(days=2))
-    cleaned = clean(raw, dataset, with_partition(sessions, dataset))
+    cleaned = clean(raw, dataset, with_partition(sessions, dataset), splits)
     # A row so far off that the calendar has no session for it is filed under its own day.
     quarantine = cleaned.quarantine.with_columns(pl.coalesce("session", pl.col("open_time").dt.date()))
     condition, parameters = window.condition()
@@ -92,6 +104,8 @@ def _clean_window(resources: Resources, dataset: Dataset, window: Window, object
         [
             ("clean.bars", *mine, cleaned.bars),
             ("clean.quarantine", f"{mine[0]} AND {_NOT_REFUSED}", mine[1], quarantine),
+            ("clean.repairs", *mine, cleaned.repairs),
+            ("clean.vendor_differences", *mine, cleaned.differences),
             (
                 "clean.sessions",
                 *mine,
@@ -111,8 +125,10 @@ def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMe
     refused = with_partition(cleaned.quarantine, dataset).group_by("partition").agg(
         pl.len().alias("quarantined"), pl.col("reason").value_counts().alias("reasons")
     )
+    mended = with_partition(cleaned.repairs, dataset).group_by("partition").agg(pl.len().alias("repairs"))
+    apart = with_partition(cleaned.differences, dataset).group_by("partition").agg(pl.len().alias("vendor_differences"))
     counts: dict[str, dict[str, object]] = {}
-    for row in kept.iter_rows(named=True):
+    for row in (row for part in (kept, mended, apart) for row in part.iter_rows(named=True)):
         counts.setdefault(row.pop("partition"), {}).update(row)
     for row in refused.iter_rows(named=True):
         reasons = {entry["reason"]: entry["count"] for entry in row["reasons"]}

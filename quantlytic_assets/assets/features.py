@@ -18,6 +18,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 from packaging.version import Version
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.coverage import coverage_key
 from quantlytic_assets.assets.per_partition import group_by_key
 from quantlytic_assets.partitions import Window, windows, with_partition
@@ -26,7 +27,15 @@ from quantlytic_assets.settings import CHECKOUT
 from quantlytic_assets.universe import Dataset
 
 DBT_PROJECT = CHECKOUT / "dbt_project"
-_SOURCES = {"bars": clean_bars_key, "quarantine": clean_bars_key, "sessions": clean_bars_key, "coverage": coverage_key}
+_SOURCES = {
+    "bars": clean_bars_key,
+    "quarantine": clean_bars_key,
+    "repairs": clean_bars_key,
+    "sessions": clean_bars_key,
+    "vendor_differences": clean_bars_key,
+    "corporate_actions": corporate_actions_key,
+    "coverage": coverage_key,
+}
 
 
 @lru_cache
@@ -88,16 +97,17 @@ class _Translator(DagsterDbtTranslator):
         return self.common["owners"]
 
     def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
-        """As for the dataset's other assets."""
-        return self.common["automation_condition"]
+        """As for the dataset's other assets; but a view is right without being made again for each new action."""
+        actions = dg.AssetSelection.assets(corporate_actions_key(self.dataset))
+        return self.common["automation_condition"].ignore(actions)
 
 
 def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """dbt model name to lake table (`schema.table`), for the models that are tables."""
+    """dbt model name to lake table or view (`schema.name`)."""
     return {
         node["name"]: f"{node['schema']}.{node['alias']}"
         for node in manifest["nodes"].values()
-        if node["resource_type"] == "model" and node["config"]["materialized"] not in ("view", "ephemeral")
+        if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
     }
 
 

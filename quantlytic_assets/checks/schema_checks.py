@@ -3,6 +3,8 @@
 The schemas are in `schemas`. Each partition gets an evaluation of its own, which a run over a range would not give.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 import polars as pl
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
@@ -47,7 +49,7 @@ def _schema_check(
                 for partition, count in found.group_by("partition").agg(pl.col("failures").sum()).iter_rows():
                     failed[partition] = failed.get(partition, 0) + count
         if len(run.partition_keys) > 1:
-            _report_each(context, key, name, failed)
+            report_each(context, key, name, failed)
         shown = pl.concat(cases).head(50).write_json() if cases else "[]"
         return dg.AssetCheckResult(
             passed=not failed,
@@ -65,8 +67,14 @@ def _failures(resources: Resources, dataset: Dataset, window: Window, table: Tab
     return failures(with_partition(rows, dataset), table)
 
 
-def _report_each(context: dg.AssetCheckExecutionContext, key: dg.AssetKey, name: str, failed: dict[str, int]) -> None:
-    """One evaluation a partition, tied to the materialization it judged.
+def report_each(
+    context: dg.AssetCheckExecutionContext,
+    key: dg.AssetKey,
+    name: str,
+    failed: Mapping[str, int],
+    details: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
+    """One evaluation a partition, tied to the materialization it judged; `details`: metadata by partition beside.
 
     As events of this run: of evaluations reported without one Dagster keeps a partition's first and refuses the next.
     """
@@ -80,7 +88,7 @@ def _report_each(context: dg.AssetCheckExecutionContext, key: dg.AssetKey, name:
                 asset_key=key,
                 check_name=name,
                 passed=partition not in failed,
-                metadata={"failures": failed.get(partition, 0)},
+                metadata={"failures": failed.get(partition, 0), **(details or {}).get(partition, {})},
                 target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
                     storage_id=newest[partition], run_id=run.run_id, timestamp=0.0
                 ),

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,6 +27,7 @@ from quantlytic_assets.definitions import (
     trading_job_name,
 )
 from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA
+from quantlytic_assets.market_data.retention import first_kept
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,14 +64,18 @@ class Backfill:
         last: date | None = None,
         symbols: Sequence[str] = (),
         only_pending: bool = False,
+        force: bool = False,
     ) -> None:
-        """Raw bars to features of a dataset for the partitions that hold sessions of `first` … `last`."""
-        keys = partitions.keys_between(dataset, first, last)
+        """Raw bars to features of a dataset for the partitions that hold sessions of `first` … `last`.
+
+        Without `first` from what the dataset keeps. `force`: vendors are asked again for everything.
+        """
+        keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
         if only_pending:
             keys = pending_in_chain(self.installation.instance, dataset_chain(dataset), keys)
         config: dict[str, Any] = {}
-        if symbols:
-            config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols)}}}}
+        if symbols or force:
+            config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols), "force": force}}}}
         spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
         self._run_chunks(dataset.name, dataset_job_name(dataset), [span.keys for span in spans], config)
 
@@ -223,11 +228,13 @@ class Plan:
     refused: list[str]
 
 
-def dry_run(installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str]) -> Plan:
+def dry_run(
+    installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str], force: bool = False
+) -> Plan:
     """The plan of a backfill of these partitions, in runs as the backfill makes them. Asks nobody."""
     ingest = installation.resources.ingest(dataset)
     needs = [
-        ingest.need(span.first, date.fromordinal(span.last.toordinal() - 1), symbols)
+        ingest.need(span.first, date.fromordinal(span.last.toordinal() - 1), symbols, force)
         for span in partitions.windows(dataset, keys, installation.settings.backfill_chunk)
     ]
     ranges = pl.concat([need.ranges for need in needs]) if needs else pl.DataFrame(schema=PLAN_SCHEMA)
@@ -252,26 +259,31 @@ def run_backfill(
     symbols: Sequence[str],
     only_plan: bool,
     restart: bool,
+    force: bool = False,
 ) -> None:
     """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
 
-    `restart` forgets the named strategy's simulated trades first. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does not exist.
+    `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
+    hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
+    not exist.
     """
     dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
     check_symbols(dataset, symbols)
     if restart and not (strategy_only and strategies[0].broker == "simulated"):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
+    if force and strategy_only:
+        raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")
     if first and last and first > last:
         raise UsageError(f"--from {first} is after --to {last}")
-    keys = partitions.keys_between(dataset, first, last)
+    keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
     if not keys:
         known = partitions.known_keys(dataset)
         raise UsageError(f"{dataset.name} has no session there; its partitions go from {known[0]} to {known[-1]}")
     if only_plan:
-        _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols), len(keys))
+        _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols, force), len(keys))
         return
     backfill = Backfill(installation, out)
-    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only)
+    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only, force=force)
     if restart:
         _forget_trades(installation, strategies[0])
     for strategy in strategies:

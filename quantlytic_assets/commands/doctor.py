@@ -41,7 +41,9 @@ def run_doctor(installation: Installation, out: Console) -> None:
         "programs": _programs,
         "dbt project": _dbt_project,
         "broker": lambda: _broker(installation),
+        "vendors": lambda: _vendors(installation),
         "data directory": lambda: _data_directory(installation),
+        "notifications": lambda: _notifications(installation),
     }
     # Opened only where the servers behind them answer: runs wait for those longer than anybody waits for a doctor.
     parts: dict[str, Callable[[], str | None]] = {
@@ -109,6 +111,21 @@ def _broker(installation: Installation) -> str | None:
     if not wanted:
         return None
     return f"{', '.join(wanted)} want a broker this version does not have; set broker: simulated"
+
+
+def _vendors(installation: Installation) -> str | None:
+    from quantlytic_assets.vendors.registry import missing_keys
+
+    named = {name for dataset in installation.universe.datasets.values() for name in dataset.vendors}
+    missing = missing_keys(sorted(named), installation.settings)
+    return "; ".join(f"{name} has no key: set {variable}" for name, variable in missing.items()) or None
+
+
+def _notifications(installation: Installation) -> str | None:
+    unusable = installation.resources.notifier.unusable()
+    if not unusable:
+        return None
+    return f"{', '.join(map(str, unusable))} can't be read; https://appriseit.com/services says how each is written"
 
 
 def _data_directory(installation: Installation) -> str | None:

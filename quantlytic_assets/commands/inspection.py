@@ -1,4 +1,4 @@
-"""`gaps`, `status` and `sql`: reading what is there, changing nothing."""
+"""`status` and `sql`: reading what is there, changing nothing. `gaps` is beside, in its own module."""
 
 from __future__ import annotations
 
@@ -40,42 +40,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _print_json(rows: Any) -> None:
+def print_json(rows: Any) -> None:
+    """Rows as one JSON text on standard output."""
     json.dump(_plain(rows), sys.stdout, indent=None, allow_nan=False)
     sys.stdout.write("\n")
-
-
-def gap_rows(installation: Installation, dataset: str | None) -> list[dict[str, Any]]:
-    """Each symbol and session with holes: dataset, symbol, session, missing_bars, cause, attempts, ranges."""
-    names = [installation.dataset(dataset).name] if dataset else list(installation.universe.datasets)
-    rows = installation.resources.lake.query(
-        "SELECT dataset, symbol, session, missing_bars, cause, attempts, missing_ranges AS ranges FROM clean.coverage "
-        "WHERE missing_bars > 0 AND dataset IN (SELECT unnest(?::VARCHAR[])) ORDER BY dataset, session, symbol",
-        [names],
-    )
-    return rows.to_dicts()
-
-
-def show_gaps(installation: Installation, out: Console, dataset: str | None, as_json: bool) -> None:
-    """Print the holes that coverage knows of."""
-    rows = gap_rows(installation, dataset)
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table("dataset", "symbol", "session", "missing", "cause", "attempts", "ranges (UTC)")
-    for row in rows:
-        shown = [f"{r['start']:%H:%M}-{r['end']:%H:%M} {r['cause']}" for r in row["ranges"][:4]]
-        more = len(row["ranges"]) - len(shown)
-        table.add_row(
-            row["dataset"],
-            row["symbol"],
-            str(row["session"]),
-            str(row["missing_bars"]),
-            row["cause"],
-            str(row["attempts"]),
-            ", ".join(shown) + (f" and {more} more" if more else ""),
-        )
-    out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
 
 
 def status_rows(installation: Installation) -> list[dict[str, Any]]:
@@ -123,7 +91,7 @@ def show_status(installation: Installation, out: Console, as_json: bool) -> None
     """Print `status_rows`."""
     rows = status_rows(installation)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table("dataset", "sessions", "materialized", "bars", "holes", "missing bars", "last bar (UTC)", "archive")
     for row in rows:
@@ -140,10 +108,17 @@ def show_status(installation: Installation, out: Console, as_json: bool) -> None
     out.print(table)
 
 
-def run_sql(installation: Installation, out: Console, query: str, table_format: str) -> None:
-    """Run one SELECT and print all its rows; raises `UsageError` for anything that is not a SELECT."""
+def run_sql(
+    installation: Installation, out: Console, query: str, table_format: str, as_of: date | None = None
+) -> None:
+    """Run one SELECT and print all its rows; raises `UsageError` for anything that is not a SELECT.
+
+    `as_of` is the day for which views adjust prices; None: today.
+    """
     connection = installation.resources.lake.reader()
     try:
+        if as_of is not None:
+            connection.execute(f"SET VARIABLE as_of = DATE '{as_of.isoformat()}'")
         statements = connection.extract_statements(query)
         if len(statements) != 1:
             raise UsageError(f"one SELECT is wanted, {len(statements)} statements were given")
@@ -157,7 +132,7 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
     finally:
         connection.close()
     if table_format == "json":
-        _print_json([dict(zip(names, row, strict=True)) for row in rows])
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
     elif table_format == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(names)

@@ -33,7 +33,7 @@ def run_metrics(installation: Installation, out: Console, port: int, host: str =
         told = "answers again" if error is None else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         out.print(f"{part}: {told}", highlight=False, markup=False, soft_wrap=True)
 
-    collector = PartsCollector(parts(installation), on_change)
+    collector = PartsCollector(parts(installation, lambda: calls_left(installation)), on_change)
     registry = CollectorRegistry()
     registry.register(collector)
     try:
@@ -48,6 +48,17 @@ def run_metrics(installation: Installation, out: Console, port: int, host: str =
     stopping.wait()
     server.shutdown()
     server.server_close()
+
+
+def calls_left(installation: Installation) -> dict[tuple[str, int], int]:
+    """What each vendor of the universe still allows now, by (vendor, window in seconds)."""
+    resources = installation.resources
+    names = dict.fromkeys(name for one in installation.universe.datasets.values() for name in one.vendors)
+    return {
+        (name, seconds): left
+        for name in names
+        for seconds, left in resources.budgets.left(name, resources.vendor(name).limits).items()
+    }
 
 
 def parts(installation: Installation, budgets: Callable[[], Mapping[tuple[str, int], int]] | None = None) -> list[Part]:

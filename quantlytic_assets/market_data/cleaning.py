@@ -20,6 +20,8 @@ from quantlytic_assets.market_data.bars import (
     SOURCED_SCHEMA,
     TIME,
 )
+from quantlytic_assets.market_data.defects import DEFECTS, REPAIRS_SCHEMA, find_defects, steady_close
+from quantlytic_assets.market_data.vendor_comparison import DEFAULT_TOLERANCE_BPS, between_vendors
 from quantlytic_assets.sessions import assign_sessions, calendar_timezone
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ REASONS: dict[str, str] = {
 # Flag → what a user should know about a bar that is kept.
 FLAGS: dict[str, str] = {
     "zero_volume": "Nothing was traded in the bar.",
-    "jump": "The open or the close is implausibly far from the close before it.",
+    "jump": "The open or the close is implausibly far from the close before it, known splits taken out.",
     "out_of_session": "The bar opens when the exchange is closed; the dataset keeps such bars.",
+    **DEFECTS,
 }
 
 # Rounding in a vendor's own arithmetic can put a high a hair below the close.
@@ -62,6 +65,7 @@ JUMP_FLOOR_INTRADAY = 0.05
 _PRICES = ("open", "high", "low", "close")
 _VALUES = (*_PRICES, "volume", "vwap", "trade_count", "adjustment")
 _KEY = ["symbol", "_start"]
+_NO_SPLITS = {"symbol": pl.String, "session": pl.Date, "value": pl.Float64}
 # A symbol's records stand in one partition of the bus, in the order of their offsets; those of a topic that was made
 # anew come after all of the one before it. Where they came from decides what would be a matter of chance otherwise.
 _PRECEDENCE = ["fetched_at", "_life", "bus_offset", "source_object", "source_row"]
@@ -71,18 +75,27 @@ _LIFE = r"@(\d+)\.\d+\.\d+-\d+\.parquet$"
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The two ways out: `bars` (CLEAN_SCHEMA by symbol, open_time) and `quarantine` (QUARANTINE_SCHEMA)."""
+    """The two ways out: `bars` (CLEAN_SCHEMA by symbol, open_time) and `quarantine` (QUARANTINE_SCHEMA).
+
+    Beside them `repairs` (REPAIRS_SCHEMA): what those of `bars` that are flagged with one of DEFECTS should probably
+    be, and `differences` (DIFFERENCES_SCHEMA): where another vendor said something else of one of `bars`.
+    """
 
     bars: pl.DataFrame
     quarantine: pl.DataFrame
+    repairs: pl.DataFrame
+    differences: pl.DataFrame
 
 
-def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> Cleaned:
+def clean(
+    raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: pl.DataFrame | None = None
+) -> Cleaned:
     """Place, judge, de-duplicate and flag archived rows.
 
     `raw`: SOURCED_SCHEMA rows in any order, of whole partitions; the result depends on the set of rows alone.
     `sessions`: `session_table` of the dataset's calendar over all of them, with the `partition` (text) each session
-    belongs to: what is usual for a symbol, and so what a jump is, is judged within its partition.
+    belongs to: what is usual for a symbol, and so what a jump or defect is, is judged within its partition.
+    `splits`: the known ones (symbol, session, value); None: none.
 
     Each row ends as a bar, in quarantine, or nowhere when it repeats a bar that was archived later value for value.
     A refused row never supersedes a good one. The quarantine names a row's own `open_time` as archived, also where a
@@ -95,7 +108,9 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> Cleane
     refused = judged.filter(pl.col("_reason").is_not_null())
     del judged
     winners, superseded = _resolve(good)
-    bars = winners.with_columns(_flags(winners, dataset)).select(
+    splits = pl.DataFrame(schema=_NO_SPLITS) if splits is None else splits
+    defects = find_defects(winners.rename({"_partition": "partition"}), splits)
+    bars = winners.with_columns(_flags(winners, dataset, splits, defects)).select(
         pl.lit(dataset.name).alias("dataset"),
         "symbol",
         "session",
@@ -111,7 +126,20 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> Cleane
         (pl.col("_end") + pl.lit(dataset.delay, pl.Duration("us"))).alias("available_at"),
         "flags",
     )
-    return Cleaned(bars.match_to_schema(CLEAN_SCHEMA), _quarantine([refused, superseded], dataset))
+    bars = bars.match_to_schema(CLEAN_SCHEMA)
+    tolerance = dataset.compare_with.tolerance_bps if dataset.compare_with else DEFAULT_TOLERANCE_BPS
+    timed = [part.with_columns(pl.col("_start").alias("open_time")) for part in (winners, good)]
+    differences = between_vendors(*timed, splits, tolerance, dataset.name)
+    return Cleaned(bars, _quarantine([refused, superseded], dataset), _repairs(bars, defects), differences)
+
+
+def _repairs(bars: pl.DataFrame, defects: pl.DataFrame) -> pl.DataFrame:
+    """REPAIRS_SCHEMA of the bars that have a defect."""
+    some = defects.select(pl.any_horizontal(*DEFECTS)).to_series()
+    named = pl.concat_list(pl.when(name).then(pl.lit(name)) for name in DEFECTS).list.drop_nulls().list.join(",")
+    mended = defects.filter(some).select(named.alias("defect"), *_PRICES, "volume")
+    keys = bars.filter(some).select("dataset", "symbol", "session", "open_time")
+    return pl.concat([keys, mended], how="horizontal").match_to_schema(REPAIRS_SCHEMA)
 
 
 def _place(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> pl.DataFrame:
@@ -231,12 +259,13 @@ def _resolve(good: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return winners, losers.filter(differs).with_columns(pl.lit("superseded").alias("_reason"))
 
 
-def _flags(winners: pl.DataFrame, dataset: Dataset) -> pl.Series:
+def _flags(winners: pl.DataFrame, dataset: Dataset, splits: pl.DataFrame, defects: pl.DataFrame) -> pl.Series:
     """The `flags` column of rows sorted by symbol and time."""
     marks = winners.select(
         (pl.col("volume") == 0).alias("zero_volume"),
-        _jumps(winners, dataset).alias("jump"),
+        _jumps(winners, dataset, splits).alias("jump"),
         (~pl.col("_inside")).alias("out_of_session"),
+        *(defects[name] for name in DEFECTS),
     )
     # Few combinations exist: number them, write each once, and look every row's up.
     names = list(FLAGS)
@@ -247,13 +276,14 @@ def _flags(winners: pl.DataFrame, dataset: Dataset) -> pl.Series:
     return pl.Series("flags", combinations, dtype=pl.List(pl.String)).gather(number)
 
 
-def _jumps(winners: pl.DataFrame, dataset: Dataset) -> pl.Series:
+def _jumps(winners: pl.DataFrame, dataset: Dataset, splits: pl.DataFrame) -> pl.Series:
     """Whether the open or close is too far from the close before it in the same partition. Log returns."""
     floor = JUMP_FLOOR_DAILY if dataset.interval == "1d" else JUMP_FLOOR_INTRADAY
-    moves = winners.select(
+    steady = steady_close(winners.rename({"_partition": "partition"}), splits)
+    moves = winners.with_columns((steady / pl.col("close")).alias("_shares"), steady.shift().alias("_before")).select(
         pl.struct("symbol", "_partition").rle_id().alias("run"),
-        (pl.col("close") / pl.col("close").shift()).log().abs().alias("close"),
-        (pl.col("open") / pl.col("close").shift()).log().abs().alias("open"),
+        (pl.col("close") * pl.col("_shares") / pl.col("_before")).log().abs().alias("close"),
+        (pl.col("open") * pl.col("_shares") / pl.col("_before")).log().abs().alias("open"),
     ).with_columns(pl.when(pl.col("run") == pl.col("run").shift()).then(pl.col("close", "open")))
     enough = pl.col("close").count() >= JUMP_RETURNS_NEEDED
     usual = moves.group_by("run").agg(pl.when(enough).then(pl.col("close").median()).fill_null(0.0)).sort("run")

@@ -36,6 +36,13 @@ TABLES: dict[str, str] = {
     "attempts BIGINT, checked_at TIMESTAMPTZ",
     "clean.sessions": "dataset VARCHAR, session DATE, open_time TIMESTAMPTZ, close_time TIMESTAMPTZ, "
     "break_start TIMESTAMPTZ, break_end TIMESTAMPTZ",
+    "clean.corporate_actions": "dataset VARCHAR, symbol VARCHAR, session DATE, kind VARCHAR, value DOUBLE, "
+    "new_symbol VARCHAR, known_on DATE, adjustment VARCHAR, vendor VARCHAR, recorded_at TIMESTAMPTZ, "
+    "source_object VARCHAR, source_row BIGINT",
+    "clean.repairs": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, defect VARCHAR, "
+    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE",
+    "clean.vendor_differences": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, field VARCHAR, "
+    "vendor VARCHAR, value DOUBLE, other_vendor VARCHAR, other_value DOUBLE, difference_bps DOUBLE",
     "ml.predictions": "strategy VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, "
     "available_at TIMESTAMPTZ, score DOUBLE, prediction BIGINT, model_version VARCHAR, trained_through TIMESTAMPTZ",
     "trading.orders": "strategy VARCHAR, session DATE, symbol VARCHAR, order_ref VARCHAR, side VARCHAR, "

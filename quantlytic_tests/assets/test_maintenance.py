@@ -1,5 +1,6 @@
 """The maintenance assets do their work, show sizes before and after, and fail where something was left undone."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -11,6 +12,7 @@ from quantlytic_assets.assets.maintenance import (
     closed_before,
     instance_maintenance_asset,
     lake_maintenance_asset,
+    retention_asset,
 )
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_tests.frames import make_dataset, utc
@@ -142,3 +144,35 @@ def test_the_maintenance_is_scheduled_daily_but_not_beside_itself(definitions, i
         assert schedule.evaluate_tick(context).run_requests == []
         instance.report_run_canceled(run)
         assert len(schedule.evaluate_tick(context).run_requests) == 1
+
+
+def test_retention_shows_what_it_deleted_and_leaves_the_archive_unless_asked(place, instance):
+    dataset = replace(DATASET, keep=timedelta(days=3))
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=back) for back in (5, 4, 3, 0)]
+    archive, lake = place.resources.archive, place.resources.lake
+    fill(archive, tuple(day.isoformat() for day in days))
+    for day in days:
+        replace_session(lake, 1, "A", day, 20)
+    definitions = dg.Definitions(
+        assets=[retention_asset(dataset, COMMON)],
+        jobs=[dg.define_asset_job("retention", executor_def=dg.in_process_executor)],
+        resources={"quantlytic": dg.ResourceDefinition.hardcoded_resource(place.resources)},
+    )
+
+    def retain(**config):
+        run_config = {"ops": {f"{dataset.name}__retention": {"config": config}}}
+        result = definitions.resolve_job_def("retention").execute_in_process(instance=instance, run_config=run_config)
+        (event,) = result.get_asset_materialization_events()
+        return {name: value.value for name, value in event.materialization.metadata.items()}
+
+    rows = all_rows(archive)
+    shown = retain()
+    assert shown["first_kept"] == days[2].isoformat()
+    assert (shown["rows_deleted"], shown["rows_deleted_by_table"]) == (40, {"clean.bars": 40})
+    assert all_rows(archive).equals(rows) and not any(name.startswith("archive_") for name in shown)
+    shown = retain(archive=True)
+    assert shown["rows_deleted"] == 0
+    assert (shown["archive_partitions_deleted"], shown["archive_objects_deleted"]) == (2, 8)
+    assert shown["archive_bytes_deleted"] > 0
+    assert sorted({one.partition for one in archive.objects(DATASET.name)}) == [days[2].isoformat(), today.isoformat()]

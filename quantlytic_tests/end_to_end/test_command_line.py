@@ -179,7 +179,8 @@ def test_gaps_json_has_exactly_the_promised_shape(base: Installed):
     assert rows and rows == intraday.expect(0).json()
     assert daily.expect(0).json() == []
     for row in rows:
-        assert list(row) == ["dataset", "symbol", "session", "missing_bars", "cause", "attempts", "ranges"]
+        assert list(row) == ["dataset", "symbol", "session", "missing_bars", "cause", "attempts", "ranges", "next"]
+        assert row["next"].startswith(("asked", "nothing"))
         assert isinstance(row["attempts"], int) and isinstance(row["missing_bars"], int)
         assert date.fromisoformat(row["session"])
         minutes = 0

@@ -70,7 +70,8 @@ def materialized(instance: dg.DagsterInstance, *key: str) -> dict[str, dg.AssetM
 
 def test_the_universe_makes_one_set_of_assets_a_dataset_and_a_strategy(definitions: dg.Definitions):
     found = {key.to_user_string() for key in graph(definitions).materializable_asset_keys}
-    datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in ("raw_bars", *CHAIN)}
+    parts = ("raw_bars", *CHAIN, "corporate_actions", "adjusted_bars")
+    datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in parts}
     strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "paper_trades", "performance")}
     upkeep = {"equities_5m/archive_maintenance", "equities_1d/archive_maintenance"}
     upkeep |= {"lake_maintenance", "instance_maintenance"}
@@ -110,8 +111,11 @@ def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
     assert parents["equities_5m/raw_bars"] == set()
     assert parents["equities_5m/clean_bars"] == {"raw_bars"}
     assert parents["equities_5m/coverage"] == {"clean_bars"}
+    assert parents["equities_5m/corporate_actions"] == {"raw_bars"}
+    assert parents["equities_5m/adjusted_bars"] == {"clean_bars", "corporate_actions"}
     assert "clean_bars" in parents["equities_5m/bars"]
-    assert parents["equities_5m/indicators"] == parents["equities_5m/labels"] == {"bars"}
+    assert parents["equities_5m/indicators"] == {"bars"}
+    assert parents["equities_5m/labels"] == {"bars", "corporate_actions"}
     assert parents["momentum_1d/model"] == {"indicators", "labels"}
     assert parents["momentum_1d/predictions"] == {"model", "indicators"}
     assert parents["momentum_1d/paper_trades"] == {"predictions"}

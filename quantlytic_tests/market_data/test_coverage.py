@@ -11,7 +11,7 @@ import pytest
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.coverage import CAUSES, coverage
 from quantlytic_assets.sessions import expected_bars
-from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.universe import Dataset, Instrument, Outage
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = date(2021, 4, 25)
@@ -365,3 +365,43 @@ def test_missing_ranges_hold_exactly_the_missing_bars():
     truly = full(of, grid).join(kept, on=["symbol", "open_time"], how="anti").sort("symbol", "open_time")
     assert told.rows() == truly.select("symbol", "open_time").rows()
     assert found["missing_bars"].sum() == len(truly)
+
+
+def test_a_known_outage_needs_no_evidence_and_says_nothing_about_the_minutes_beside_it():
+    known = Outage("binance", at(4, 2), at(8, 45), "the venue's status page")
+    of = dataset("BTC", outages=(known,))
+    grid = grid_of(of)
+    bars = without(full(of, grid), at(4), at(9))
+    nothing = asked(("BTC", DAY, 9, 9))
+    for attempts, beside in ((None, "not_fetched"), (nothing, "vendor_hole")):
+        assert ranges(cover(bars, of, grid, attempts), "BTC") == [
+            (at(4), at(4, 2), beside), (at(4, 2), at(8, 45), "outage"), (at(8, 45), at(9), beside),
+        ]  # fmt: skip
+    # Bars that are there all the same are bars.
+    assert cover(full(of, grid), of, grid)["missing_bars"].to_list() == [0]
+    assert ranges(cover(bars, dataset("BTC"), grid), "BTC") == [(at(4), at(9), "not_fetched")]
+
+
+def test_quiet_minutes_at_midnight_have_their_neighbours_in_the_next_session():
+    of = dataset("BTC")
+    thin = Traits(omits_empty_bars=True)
+    grid = grid_of(of)
+    around = full(of, grid_of(of, DAY - timedelta(1), DAY + timedelta(1)))
+    quiet = without(without(around, at(-0, -5), at(0, 4)), at(23, 50), at(24, 3))
+    found = ranges(cover(quiet, of, grid, traits=thin), "BTC")
+    assert found == [(at(0), at(0, 4), "no_trade"), (at(23, 50), at(24), "no_trade")]
+    # Nothing is known of the next session yet.
+    alone = quiet.filter(pl.col("open_time") < at(24))
+    assert [cause for _, _, cause in ranges(cover(alone, of, grid, traits=thin), "BTC")] == ["no_trade", "not_fetched"]
+    # So much is a file that was cut, whatever comes after it.
+    cut = without(around, at(23, 44), at(24))
+    assert ranges(cover(cut, of, grid, traits=thin), "BTC") == [(at(23, 44), at(24), "not_fetched")]
+    late = without(around, at(23, 50), at(24, 20))
+    assert ranges(cover(late, of, grid, traits=thin), "BTC") == [(at(23, 50), at(24), "not_fetched")]
+    # A vendor that serves empty bars has no quiet minutes, and an exchange that sleeps no neighbours at night.
+    assert {cause for _, _, cause in ranges(cover(quiet, of, grid), "BTC")} == {"not_fetched"}
+    shares = dataset("AAPL", calendar="XNYS", interval="5m")
+    days = grid_of(shares, date(2025, 7, 1), date(2025, 7, 2))
+    close = datetime(2025, 7, 1, 20, 0, tzinfo=UTC)
+    found = cover(without(full(shares, days), close - timedelta(minutes=5), close), shares, days, traits=thin)
+    assert ranges(found, "AAPL")[0][2] == "not_fetched"

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, plan
+from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, outside_outages, plan
 from quantlytic_assets.sessions import calendar_timezone, expected_bars, session_table
 from quantlytic_assets.storage.attempts import ATTEMPTS_SCHEMA
-from quantlytic_assets.universe import Instrument
+from quantlytic_assets.universe import Instrument, Outage
 from quantlytic_tests.frames import make_dataset, utc
 
 LATER = utc("2025-06-01T00:00")
@@ -175,3 +175,14 @@ def test_a_present_bar_of_another_symbol_or_off_the_grid_does_not_count():
     missing = without(expected, *((symbol, utc(time)) for symbol, time in there))
     assert len(missing) == len(expected) - 1
     assert ("A", utc("2025-03-06T14:30")) not in missing.select("symbol", "open_time").rows()
+
+
+def test_a_known_outage_is_not_asked_for_and_what_lies_around_it_is():
+    down = Outage("sample_set", utc("2025-03-06T15:00"), utc("2025-03-06T16:30"))
+    dataset = make_dataset(symbols=["A"], outages=(down,))
+    expected = expect(dataset, date(2025, 3, 6), date(2025, 3, 6))
+    asked = plan(without(outside_outages(expected, dataset)), expected, "XNYS")
+    assert asked.select("start", "end", "bars").rows() == [
+        (utc("2025-03-06T14:30"), down.start, 6), (down.end, utc("2025-03-06T21:00"), 54),
+    ]  # fmt: skip
+    assert outside_outages(expected, make_dataset(symbols=["A"])).equals(expected)

@@ -1,0 +1,69 @@
+"""`<dataset>/corporate_actions`: the archive's tellings made into one table. Which of them count: `market_data.actions`."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+
+from quantlytic_assets.assets.per_partition import table_metadata
+from quantlytic_assets.assets.raw_bars import raw_bars_key
+from quantlytic_assets.market_data.actions import CORPORATE_ACTIONS_SCHEMA, Settled, settle
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.universe import Dataset
+
+# Refused tellings in clean.quarantine, told from bars by the object they are in.
+TOLD_IN = "source_object LIKE '%/actions/%'"
+_SHOWN = 50
+
+
+def corporate_actions_key(dataset: Dataset) -> dg.AssetKey:
+    """The key of a dataset's corporate actions."""
+    return dg.AssetKey([dataset.name, "corporate_actions"])
+
+
+def corporate_actions_asset(
+    dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]
+) -> dg.AssetsDefinition:
+    """The asset that writes clean.corporate_actions, all of a dataset at once. `columns` describes its columns."""
+
+    @dg.asset(
+        key=corporate_actions_key(dataset),
+        deps=[raw_bars_key(dataset)],
+        description=f"Splits, dividends and renames of {dataset.name} (clean.corporate_actions), from vendors and "
+        "imported files; where they differ an import counts, then the newest.",
+        kinds={"ducklake", "polars"},
+        metadata=table_metadata("clean.corporate_actions", CORPORATE_ACTIONS_SCHEMA, columns),
+        required_resource_keys={"quantlytic"},
+        **common,
+    )
+    def corporate_actions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata=figures(rebuild(context.resources.quantlytic, dataset)))
+
+    return corporate_actions
+
+
+def rebuild(resources: Resources, dataset: Dataset) -> Settled:
+    """Make the dataset's rows of clean.corporate_actions anew from the archive, and return what was made of it."""
+    settled = settle(resources.actions.read(dataset.name), dataset.name)
+    resources.lake.replace(
+        [
+            ("clean.corporate_actions", "dataset = ?", [dataset.name], settled.actions),
+            ("clean.quarantine", f"dataset = ? AND {TOLD_IN}", [dataset.name], settled.refused),
+        ]
+    )
+    return settled
+
+
+def figures(settled: Settled) -> dict[str, object]:
+    """What the UI shows of a rebuild: rows, kinds, refused tellings, and those that contradict each other."""
+    kinds = dict(settled.actions.group_by("kind").len().sort("kind").iter_rows())
+    shown = settled.disputed.head(_SHOWN).select(
+        "symbol", "session", "kind", "value", "new_symbol", "vendor", "recorded_at"
+    )
+    return {
+        "dagster/row_count": len(settled.actions),
+        "kinds": kinds,
+        "refused": len(settled.refused),
+        "told_differently": settled.disputed.select("symbol", "session", "kind").n_unique(),
+        "differing_tellings": shown.with_columns(pl.col(pl.Date, pl.Datetime).cast(pl.String)).to_dicts(),
+    }

@@ -1,0 +1,144 @@
+"""`quantlytic import-actions`: a user's file of splits, dividends and renames into the archive and the lake."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.market_data.action_files import ImportedActions, read_actions
+from quantlytic_assets.market_data.bars import TIME
+from quantlytic_assets.market_data.tabular_times import StructuralFault
+from quantlytic_assets.partitions import deciding_key, known_keys, partition_key
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.universe import Dataset
+
+_SHOWN = 20
+
+
+def run_import_actions(installation: Installation, out: Console, path: Path, dataset_name: str | None) -> None:
+    """Read, keep, rebuild clean.corporate_actions, and say what was refused and what to run next.
+
+    Raises `CommandError` for a file that is refused whole, `UsageError` where it does not follow from the symbols which
+    dataset is meant.
+    """
+    from quantlytic_assets.assets.clean_bars import adopt_refused
+    from quantlytic_assets.assets.corporate_actions import corporate_actions_key, figures, rebuild
+
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    try:
+        imported = read_actions(path, datetime.now(UTC))
+    except StructuralFault as error:
+        raise CommandError(f"{path} was refused: {error}") from error
+    dataset = installation.dataset(dataset_name) if dataset_name else _meant(installation, imported)
+    resources = installation.resources
+    new = resources.actions.record(dataset.name, imported.actions)
+    if len(imported.refused):
+        _keep_refused(installation, dataset, imported.refused)
+        adopt_refused(resources, dataset)
+    settled = rebuild(resources, dataset)
+    _record(installation, corporate_actions_key(dataset), figures(settled))
+    out.print(
+        f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.refused)} refused"
+        + (f" ({len(imported.actions) - new} were known already)" if new < len(imported.actions) else ""),
+        highlight=False,
+    )
+    _show_refused(out, dataset, imported.refused)
+    _show_strangers(installation, out, dataset, imported.actions)
+    _show_next(out, dataset, imported.actions)
+
+
+def _meant(installation: Installation, imported: ImportedActions) -> Dataset:
+    """The one dataset that has symbols of the file."""
+    datasets = installation.universe.datasets
+    if len(datasets) == 1:
+        return next(iter(datasets.values()))
+    told = {*imported.actions["symbol"], *imported.actions["new_symbol"].drop_nulls(), *imported.refused["symbol"]}
+    having = [one for one in datasets.values() if told & {instrument.symbol for instrument in one.symbols}]
+    if len(having) == 1:
+        return having[0]
+    which = "several datasets have" if having else "no dataset has"
+    names = ", ".join(one.name for one in having or datasets.values())
+    raise UsageError(f"{which} symbols of {_few(told)}; say which is meant with --dataset, one of: {names}")
+
+
+def _few(symbols: set[str | None]) -> str:
+    """Some of the symbols, for a message."""
+    shown = sorted(symbol for symbol in symbols if symbol)
+    return ", ".join(shown[:5]) + (" …" if len(shown) > 5 else "") if shown else "the file"
+
+
+def _keep_refused(installation: Installation, dataset: Dataset, refused: pl.DataFrame) -> None:
+    """Put refused rows where those of bar files are: on the bus, in the archive, in clean.quarantine."""
+    from quantlytic_assets.assets.raw_bars import landing_materializations
+
+    lander = installation.resources.lander(dataset)
+    lander.publish_refused(
+        refused.select(
+            pl.col("symbol").fill_null(""),
+            pl.lit(None, TIME).alias("open_time"),
+            pl.concat_str(pl.lit("action: "), "reason").alias("reason"),
+            "raw",
+            "line",
+        )
+    )
+    landed = lander.land()
+    for event in landing_materializations(dataset, landed.partitions):
+        installation.instance.report_runless_asset_event(event)
+
+
+def _record(installation: Installation, key: object, metadata: dict[str, object]) -> None:
+    import dagster as dg
+
+    installation.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+
+
+def _show_refused(out: Console, dataset: Dataset, refused: pl.DataFrame) -> None:
+    for row in refused.head(_SHOWN).iter_rows(named=True):
+        out.print(f"  line {row['line']}: {row['reason']}: {row['raw']}", highlight=False, markup=False, soft_wrap=True)
+    if len(refused) > _SHOWN:
+        out.print(f"  and {len(refused) - _SHOWN} more")
+    if len(refused):
+        out.print(
+            f"kept: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _show_strangers(installation: Installation, out: Console, dataset: Dataset, actions: pl.DataFrame) -> None:
+    known = {one.symbol for one in dataset.symbols}
+    concerned = actions.filter(~pl.col("symbol").is_in(known) & ~pl.col("new_symbol").fill_null("").is_in(known))
+    strangers = concerned["symbol"].unique().sort().to_list()
+    if strangers:
+        out.print(
+            f"not among the symbols of {dataset.name} in {installation.universe.path}: {_few(set(strangers))}; "
+            "their actions are kept, and count when they are added there",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _show_next(out: Console, dataset: Dataset, actions: pl.DataFrame) -> None:
+    """features.adjusted_bars follows at once; which bars are flagged is decided when they are cleaned."""
+    if actions.is_empty():
+        return
+    known = known_keys(dataset)
+    first, last = (
+        deciding_key(dataset, partition_key(dataset, day), known) or known[-1]
+        for day in (actions["session"].min(), actions["session"].max())
+    )
+    out.print(
+        "features.adjusted_bars takes them in from now on; bars that contradict them are flagged when cleaned again",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(f"next: quantlytic backfill {dataset.name} --from {first} --to {last}", highlight=False)

@@ -1,0 +1,136 @@
+"""`quantlytic import-actions` and `sql --as-of`, without a process of their own: what is printed, kept and changed."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from rich.console import Console
+
+from quantlytic_assets.assets.corporate_actions import corporate_actions_key
+from quantlytic_assets.commands.import_actions import run_import_actions
+from quantlytic_assets.commands.inspection import run_sql
+from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
+from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_tests.storage.places import close_all
+
+FILE = """Symbol,Date,Kind,Value
+AAPL,2014-06-09,split,7
+AAPL,2014-08-07,dividend,0.47
+AAPL,2014-13-01,split,2
+MSFT,2014-08-19,dividend,minus
+"""
+
+
+def declared(**symbols: list[str]) -> dict:
+    fields = {"calendar": "XNYS", "interval": "1d"}
+    fields |= {"first_session": date(2014, 6, 2), "last_session": date(2014, 8, 29)}
+    return {"datasets": {name: {**fields, "vendors": [], "symbols": those} for name, those in symbols.items()}}
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Makes an installation of a universe; its Dagster instance is a temporary one."""
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def make(universe: dict) -> Installation:
+            path = tmp_path / "universe.yaml"
+            path.write_text(yaml.safe_dump(universe))
+            monkeypatch.setenv("QUANTLYTIC_UNIVERSE", str(path))
+            monkeypatch.setenv("QUANTLYTIC_HOME", str(tmp_path / "home"))
+            installation = Installation()
+            installation.__dict__["instance"] = instance
+            return installation
+
+        yield make
+    close_all()
+
+
+def imported(installation: Installation, tmp_path, text: str = FILE, dataset: str | None = None) -> str:
+    path = tmp_path / "actions.csv"
+    path.write_text(text)
+    said = io.StringIO()
+    run_import_actions(installation, Console(file=said, width=240), path, dataset)
+    return said.getvalue()
+
+
+def test_good_rows_count_at_once_and_bad_ones_are_told_and_kept(install, tmp_path):
+    installation = install(declared(daily=["AAPL", "MSFT"]))
+    said = imported(installation, tmp_path)
+    lines = said.splitlines()
+    assert lines[0] == "4 read, 2 accepted, 2 refused"
+    assert lines[1].startswith("  line 4: bad_date") and lines[1].endswith("AAPL,2014-13-01,split,2")
+    assert lines[2].startswith("  line 5: bad_value") and lines[2].endswith("MSFT,2014-08-19,dividend,minus")
+    assert lines[-1] == "next: quantlytic backfill daily --from 2014-06-01 --to 2014-08-01"
+    lake = installation.resources.lake
+    rows = lake.query("SELECT * FROM clean.corporate_actions ORDER BY session")
+    assert rows.select("dataset", "symbol", "session", "kind", "value", "vendor", "known_on").rows() == [
+        ("daily", "AAPL", date(2014, 6, 9), "split", 7.0, "import", date(2014, 6, 9)),
+        ("daily", "AAPL", date(2014, 8, 7), "dividend", 0.47, "import", date(2014, 8, 7)),
+    ]
+    kept = lake.query("SELECT symbol, reason, raw FROM clean.quarantine ORDER BY raw").rows()
+    assert [(symbol, reason.split(":")[1].strip(), raw) for symbol, reason, raw in kept] == [
+        ("AAPL", "bad_date", "line 4: AAPL,2014-13-01,split,2"),
+        ("MSFT", "bad_value", "line 5: MSFT,2014-08-19,dividend,minus"),
+    ]
+    event = installation.instance.get_latest_materialization_event(corporate_actions_key(installation.dataset("daily")))
+    assert event.asset_materialization.metadata["dagster/row_count"].value == 2
+
+
+def test_told_again_it_changes_nothing_and_says_so(install, tmp_path):
+    installation = install(declared(daily=["AAPL"]))
+    text = "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n"
+    imported(installation, tmp_path, text)
+    before = installation.resources.lake.query("SELECT * FROM clean.corporate_actions")
+    said = imported(installation, tmp_path, text)
+    assert "1 read, 1 accepted, 0 refused (1 were known already)" in said
+    assert installation.resources.lake.query("SELECT * FROM clean.corporate_actions").equals(before)
+
+
+def test_a_user_s_word_wins_over_a_newer_one_of_a_vendor_and_both_stay_in_the_archive(install, tmp_path):
+    installation = install(declared(daily=["AAPL"]))
+    imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n")
+    vendor = {"symbol": "AAPL", "session": date(2014, 6, 9), "kind": "split", "value": 6.0, "adjustment": "none"}
+    vendor |= {"vendor": "yahoo", "recorded_at": datetime(2099, 1, 1, tzinfo=UTC)}
+    installation.resources.actions.record("daily", pl.DataFrame([vendor], schema=ACTIONS_SCHEMA))
+    imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n")
+    assert installation.resources.lake.query("SELECT value FROM clean.corporate_actions")["value"].to_list() == [7.0]
+    assert sorted(installation.resources.actions.read("daily")["value"]) == [6.0, 7.0]
+    event = installation.instance.get_latest_materialization_event(corporate_actions_key(installation.dataset("daily")))
+    assert event.asset_materialization.metadata["told_differently"].value == 1
+
+
+def test_the_dataset_follows_from_the_symbols_or_has_to_be_said(install, tmp_path):
+    installation = install(declared(one=["AAPL"], two=["AAPL", "IBM"], three=["GOOG", "META"]))
+    header = "symbol,date,kind,value\n"
+    with pytest.raises(UsageError, match="several datasets have symbols of AAPL; say .* one, two"):
+        imported(installation, tmp_path, f"{header}AAPL,2014-06-09,split,7\n")
+    with pytest.raises(UsageError, match="no dataset has symbols of XYZ"):
+        imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n")
+    assert "to 2014-06-01" in imported(installation, tmp_path, f"{header}IBM,2014-06-09,split,7\n").split("two")[1]
+    assert "backfill three" in imported(installation, tmp_path, f"{header}FB,2014-06-09,rename,META\n")
+    said = imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n", "one")
+    assert "not among the symbols of one" in said and "XYZ" in said
+    with pytest.raises(UsageError, match="no dataset 'four'"):
+        imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n", "four")
+
+
+def test_a_file_that_is_no_table_is_refused_whole_and_one_that_is_not_there_is_wrong_usage(install, tmp_path):
+    installation = install(declared(daily=["AAPL"]))
+    with pytest.raises(CommandError, match=r"was refused: missing columns: kind, value") as caught:
+        imported(installation, tmp_path, "symbol,date\nAAPL,2014-06-09\n")
+    assert not isinstance(caught.value, UsageError)
+    with pytest.raises(UsageError, match="is not a file"):
+        run_import_actions(installation, Console(), tmp_path / "none.csv", None)
+
+
+def test_sql_takes_the_day_that_views_adjust_for(install, capsys):
+    installation = install(declared(daily=["AAPL"]))
+    query = "SELECT getvariable('as_of') AS day"
+    run_sql(installation, Console(), query, "json", date(2014, 6, 1))
+    run_sql(installation, Console(), query, "json")
+    assert capsys.readouterr().out == '[{"day": "2014-06-01"}]\n[{"day": null}]\n'
