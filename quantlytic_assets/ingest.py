@@ -194,7 +194,7 @@ class Ingest:
         return len(finished)
 
     def _turns(self, need: Need) -> dict[tuple[str, datetime], int]:
-        """By symbol and start of a range: how often the least answered of its sessions was answered without its bars."""
+        """By symbol and start of a range: how often the least answered of its sessions was answered without bars."""
         if len(self.vendors) < 2 or need.missing.is_empty():
             return {}
         known = self.attempts.read(self.dataset.name, need.missing["session"].min(), need.missing["session"].max())

@@ -230,7 +230,8 @@ def check_keep(dataset: Dataset, strategy: Strategy) -> None:
 def _bars_per_session(dataset: Dataset, interval: str) -> int:
     if interval == "1d":
         return 1
-    sample = expected_bars(dataset.calendar, interval, dataset.first_session, dataset.first_session + timedelta(days=13))
+    first = dataset.first_session
+    sample = expected_bars(dataset.calendar, interval, first, first + timedelta(days=13))
     return max(1, len(sample) // max(1, sample["session"].n_unique()))
 
 

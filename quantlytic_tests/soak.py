@@ -1,7 +1,8 @@
 """How long a bar takes from the bus to a row of clean.bars, with the sensors and the daemon at work.
 
 50 symbols of 1-minute bars are published each minute, as a feed would when the minute is over; another process looks
-at the lake. Wants the real servers: `make soak`, or `scripts/services run -- python -m quantlytic_tests.soak [MINUTES]`.
+at the lake. Wants the real servers: `make soak`, or
+`scripts/services run -- python -m quantlytic_tests.soak [MINUTES]`.
 """
 
 from __future__ import annotations

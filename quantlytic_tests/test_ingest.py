@@ -20,8 +20,8 @@ from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.universe import Instrument
-from quantlytic_assets.vendors.policy import RetryPolicy
 from quantlytic_assets.vendors.parts import by_bars
+from quantlytic_assets.vendors.policy import RetryPolicy
 from quantlytic_assets.vendors.protocol import Limit, Served, VendorError, VendorTraits
 from quantlytic_tests.frames import make_actions, make_bars, make_dataset, utc
 from quantlytic_tests.storage.processes import start

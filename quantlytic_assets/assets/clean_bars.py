@@ -6,7 +6,13 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.per_partition import PartitionMetadata, group_by_key, materialize_windows, picture, table_metadata
+from quantlytic_assets.assets.per_partition import (
+    PartitionMetadata,
+    group_by_key,
+    materialize_windows,
+    picture,
+    table_metadata,
+)
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.actions import settle
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA

@@ -1,4 +1,7 @@
-"""`<dataset>/corporate_actions`: the archive's tellings made into one table. Which of them count: `market_data.actions`."""
+"""`<dataset>/corporate_actions`: the archive's tellings made into one table.
+
+Which of them count is decided in `market_data.actions`.
+"""
 
 from collections.abc import Mapping
 

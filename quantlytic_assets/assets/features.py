@@ -1,6 +1,6 @@
-"""The dbt models as Dagster assets: one set a dataset over the same SQL, told by the environment which dataset and sessions.
+"""The dbt models as Dagster assets: one set a dataset over the same SQL.
 
-Models, tests and documentation are in `dbt_project/`.
+The environment tells which dataset and sessions. Models, tests and documentation are in `dbt_project/`.
 """
 
 import json
@@ -64,7 +64,9 @@ class _InstalledDbt(DbtCliResource):
 def dbt_resource(project: DbtProject) -> DbtCliResource:
     """dbt as installed beside this Python, whatever the PATH says."""
     return _InstalledDbt(
-        project_dir=project, dbt_executable=str(Path(sys.executable).parent / "dbt"), global_config_flags=["--no-use-colors"]
+        project_dir=project,
+        dbt_executable=str(Path(sys.executable).parent / "dbt"),
+        global_config_flags=["--no-use-colors"],
     )
 
 

@@ -69,7 +69,8 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         summary = trade(strategy, predictions, bars, ledger, sessions, predicted_sessions=every)
         context.log.info(str(summary))
         _publish(resources, strategy, affected)
-        report(context, group_by_key(context.partition_keys, _counts(resources, dataset, strategy, window), {"fills": 0}))
+        counts = _counts(resources, dataset, strategy, window)
+        report(context, group_by_key(context.partition_keys, counts, {"fills": 0}))
 
     return paper_trades
 

@@ -40,7 +40,9 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
     )
     def performance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         resources: Resources = context.resources.quantlytic
-        curve = resources.lake.query("SELECT * FROM trading.equity WHERE strategy = ? ORDER BY session", [strategy.name])
+        curve = resources.lake.query(
+            "SELECT * FROM trading.equity WHERE strategy = ? ORDER BY session", [strategy.name]
+        )
         if curve.is_empty():
             raise dg.Failure(f"{strategy.name} has not traded yet: materialize its paper_trades first")
         sessions = curve["session"]

@@ -48,7 +48,9 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
         # Where the topic was made anew, what was seen of the old one comes first: it is landed, or recorded as lost.
         life = source.life if asked.life in (None, source.life) else asked.life
         if life != source.life:
-            context.log.warning(f"{lander.topic} was deleted and made anew; it is archived as {source.life} from now on")
+            context.log.warning(
+                f"{lander.topic} was deleted and made anew; it is archived as {source.life} from now on"
+            )
         seen = asked.seen if life != source.life else {p: end for p, (_, end) in source.marks.items()}
         landed = {partition: lander.landed_through(life, partition) for partition in seen}
         request, asked = next_request(asked, life, landed, seen, batch_records, time.time())

@@ -1,6 +1,7 @@
 """What a bus sensor asks for next: pure, so that each turn of events can be tried by itself.
 
-What is landed is told by the archive's claims alone; what was asked for before only tells a failed run from a new range.
+What is landed is told by the archive's claims alone; what was asked for before only tells a failed run from a new
+range.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dagster's own way of starting runs, which also notices that a run's process has gone together with its code server.
 
-A code server reports the end of the processes that it has started. Where it is killed with them, as with the daemon's or
-its own container, nobody does: the run would stay `STARTED` for good, hold one of the places for runs, and no other
+A code server reports the end of the processes that it has started. Where it is killed with them, as with the daemon's
+or its own container, nobody does: the run would stay `STARTED` for good, hold one of the places for runs, and no other
 landing would follow it. The daemon's run monitoring asks `check_run_worker_health` about every run at work.
 """
 

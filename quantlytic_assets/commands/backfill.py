@@ -102,8 +102,8 @@ class Backfill:
         runnable, waiting = self._with_history(dataset, strategy, steps)
         if waiting:
             self.console.print(
-                f"{strategy.name}: no model for {', '.join(waiting)}, for want of {strategy.min_train_sessions} sessions "
-                f"of features before; `quantlytic backfill {dataset.name}` makes them",
+                f"{strategy.name}: no model for {', '.join(waiting)}, for want of {strategy.min_train_sessions} "
+                f"sessions of features before; `quantlytic backfill {dataset.name}` makes them",
                 highlight=False,
             )
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
@@ -318,7 +318,8 @@ def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:
     )
     for row in plan.ranges.head(_RANGES_SHOWN).iter_rows(named=True):
         out.print(
-            f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  {row['bars']:,} bars",
+            f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  "
+            f"{row['bars']:,} bars",
             highlight=False,
         )
     if len(plan.ranges) > _RANGES_SHOWN:

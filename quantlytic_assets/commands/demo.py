@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from quantlytic_assets.commands.backfill import Backfill
-from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.inspection import show_status
+from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.definitions import strategy_keys
 
 if TYPE_CHECKING:

@@ -81,7 +81,8 @@ class Installation:
     def dataset(self, name: str) -> Dataset:
         """A dataset of the universe; raises `UsageError` naming those there are."""
         if name not in self.universe.datasets:
-            raise UsageError(f"no dataset {name!r} in {self.universe.path}; there are: {_listed(self.universe.datasets)}")
+            there = _listed(self.universe.datasets)
+            raise UsageError(f"no dataset {name!r} in {self.universe.path}; there are: {there}")
         return self.universe.datasets[name]
 
     def dataset_or_strategy(self, name: str) -> tuple[Dataset, list[Strategy], bool]:

@@ -73,4 +73,5 @@ def _wait_for(port: int, running: dict[str, subprocess.Popen], logs: Path) -> No
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.3)
-    raise CommandError(f"the webserver did not answer on port {port} in two minutes; its log is {logs / 'webserver.log'}")
+    log = logs / "webserver.log"
+    raise CommandError(f"the webserver did not answer on port {port} in two minutes; its log is {log}")

@@ -1,8 +1,8 @@
 """What splits and dividends make of prices: factors in closed form, as of any day. Nothing is stored adjusted.
 
 S(x) is the product of an instrument's split ratios with ex-dates up to and on x. A price in the basis of day b (the
-bar's session for raw prices, the day it was fetched for split-adjusted ones) is times S(b) / S(D) a price as of day D. A
-dividend d with ex-date e multiplies adjusted closes before e by 1 - d / c, c being the close before e in shares of
+bar's session for raw prices, the day it was fetched for split-adjusted ones) is times S(b) / S(D) a price as of day D.
+A dividend d with ex-date e multiplies adjusted closes before e by 1 - d / c, c being the close before e in shares of
 e: the convention of CRSP's and of Yahoo's adjusted close. `features.adjusted_bars` says the same in SQL.
 """
 

@@ -17,7 +17,7 @@ from quantlytic_assets.storage.state import create_tables, state_engine
 
 _metadata = sa.MetaData()
 
-# One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window are deleted with the next call.
+# One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window go with the next call.
 _calls = sa.Table(
     "vendor_calls",
     _metadata,
@@ -86,8 +86,9 @@ class BudgetLog:
     @staticmethod
     def _wait(connection: sa.Connection, vendor: str, limit: Window, weight: int, now: float) -> float:
         """Seconds until enough calls are older than the window."""
+        newest_first = (_calls.c.at.desc(), _calls.c.id.desc())
         within = sa.select(
-            _calls.c.at, sa.func.sum(_calls.c.weight).over(order_by=(_calls.c.at.desc(), _calls.c.id.desc())).label("sum")
+            _calls.c.at, sa.func.sum(_calls.c.weight).over(order_by=newest_first).label("sum")
         ).where(_calls.c.vendor == vendor, _calls.c.at > now - limit.seconds)
         # The newest call that must be gone: with it and all newer ones there is no room.
         counted = within.subquery()
@@ -100,7 +101,9 @@ class BudgetLog:
     def closed(self, vendor: str) -> tuple[float, str] | None:
         """For how many seconds more the vendor must be left alone, and why; None where it may be asked."""
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_closed.c.until, _closed.c.reason).where(_closed.c.vendor == vendor)).first()
+            row = connection.execute(
+                sa.select(_closed.c.until, _closed.c.reason).where(_closed.c.vendor == vendor)
+            ).first()
         if row is None or row.until <= self._clock():
             return None
         return row.until - self._clock(), row.reason
@@ -111,7 +114,9 @@ class BudgetLog:
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_closed)
         later = insert.excluded.until > _closed.c.until
         statement = insert.values(vendor=vendor, until=until, reason=reason).on_conflict_do_update(
-            index_elements=["vendor"], set_={"until": insert.excluded.until, "reason": insert.excluded.reason}, where=later
+            index_elements=["vendor"],
+            set_={"until": insert.excluded.until, "reason": insert.excluded.reason},
+            where=later,
         )
         with self._engine.begin() as connection:
             connection.execute(statement)

@@ -202,7 +202,9 @@ class KafkaBus:
                 try:
                     polled = self._consumer.poll(timeout_ms=500, max_records=last - at).get(part, [])
                 except OffsetOutOfRangeError:
-                    raise LookupError(f"topic {topic} does not hold [{first}, {last}) of partition {partition}") from None
+                    raise LookupError(
+                        f"topic {topic} does not hold [{first}, {last}) of partition {partition}"
+                    ) from None
                 if polled:
                     _append(records, polled, known)
                     at, deadline = polled[-1].offset + 1, time.monotonic() + _PATIENCE_SECONDS

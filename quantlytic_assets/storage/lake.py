@@ -144,7 +144,7 @@ class EmbeddedPlace:
 
 @dataclass(frozen=True)
 class ServicesPlace:
-    """A lake on servers: Postgres catalog, Parquet files in a bucket. `url` is the catalog's, as SQLAlchemy names it."""
+    """A lake on servers: Postgres catalog, Parquet files in a bucket. `url` is the catalog's, in SQLAlchemy's form."""
 
     url: str = field(repr=False)
     connection: Mapping[str, str] = field(repr=False)  # host, port, user, password, database

@@ -1,7 +1,8 @@
 """What leaves the lake, and the archive where that is asked for, because a dataset keeps no more of it.
 
 From when on a dataset keeps its sessions is decided in `market_data.retention`. Rows of other tables (predictions,
-orders) stay: they are a record of what was done.
+orders) stay: they are a record of what was done. So do corporate actions, which are few and which prices that are kept
+may need.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from quantlytic_assets.storage.lake import Lake
 from quantlytic_assets.storage.manifests import Stored, compaction_number, list_stored
 
 _SCHEMAS = ("clean", "features")
-# Refused records are adopted from the archive whenever they are not there: deleted, they would come back.
-_STAYS = {"clean.quarantine": "source_object NOT LIKE '%/refused/%'"}
+# Made of all of a dataset's archive, whatever the session: deleted, they would come back.
+_STAYS = ("clean.corporate_actions",)
+# Refused records and refused tellings of corporate actions would come back as well.
+_GOES = {"clean.quarantine": "source_object NOT LIKE '%/refused/%' AND source_object NOT LIKE '%/actions/%'"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class ArchiveExpired:
 
 
 def expire_lake(lake: Lake, dataset: str, before: date) -> dict[str, int]:
-    """Delete a dataset's rows of sessions before `before` from every table of sessions; rows deleted by table.
+    """Delete a dataset's rows of sessions before `before` from every table of bars; rows deleted by table.
 
     All in one transaction. Files become smaller with the lake's maintenance, and time travel still sees the rows until
     it expires the snapshots.
@@ -50,7 +53,9 @@ def expire_lake(lake: Lake, dataset: str, before: date) -> dict[str, int]:
     condition = "dataset = ? AND session < ?"
     expired = {}
     for table in tables:
-        where = f"{condition} AND {_STAYS[table]}" if table in _STAYS else condition
+        if table in _STAYS:
+            continue
+        where = f"{condition} AND {_GOES[table]}" if table in _GOES else condition
         found = lake.query(f"SELECT count(*) AS rows FROM {table} WHERE {where}", [dataset, before])["rows"].item()
         if found:
             expired[table] = (where, found)

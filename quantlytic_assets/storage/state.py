@@ -1,4 +1,4 @@
-"""The state database: what can't be recomputed from the archive, in SQLite or Postgres, which differ only in the URL."""
+"""The state database: what can't be recomputed from the archive, in SQLite or Postgres; only the URL differs."""
 
 from __future__ import annotations
 

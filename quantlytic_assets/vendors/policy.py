@@ -143,11 +143,15 @@ def _take_place(vendor: Vendor, request: BarRequest, sleep: Callable[[float], No
 
 
 def _length(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _worth_it(error: BaseException, policy: RetryPolicy) -> bool:
-    return isinstance(error, VendorError) and error.retryable and not error.closed and (error.retry_after or 0) <= policy.longest_wait
+    if not isinstance(error, VendorError) or not error.retryable or error.closed:
+        return False
+    return (error.retry_after or 0) <= policy.longest_wait
 
 
 def _wait(state: RetryCallState, policy: RetryPolicy) -> float:

@@ -150,8 +150,8 @@ def land_and_watch(place: Place, claim_records: int) -> None:
     landed = lander.land()
     third = max(1, len(resident) // 3)
     print(
-        f"memory over {landed.rows:,} records, {len(resident)} claims: first third at most {max(resident[:third])} MiB, "
-        f"last third at most {max(resident[-third:])} MiB"
+        f"memory over {landed.rows:,} records, {len(resident)} claims: first third at most {max(resident[:third])} "
+        f"MiB, last third at most {max(resident[-third:])} MiB"
     )
 
 

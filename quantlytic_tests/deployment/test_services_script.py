@@ -1,4 +1,4 @@
-"""`scripts/services`: its directory, its secrets, and what is left when it is killed. The suite itself runs under it."""
+"""`scripts/services`: its directory, its secrets, and what is left when it is killed. The suite runs under it."""
 
 import json
 import os

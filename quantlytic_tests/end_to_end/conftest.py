@@ -24,7 +24,8 @@ def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """All scenarios that the collected tests name, begun."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     working = Crew()
-    roots = {name: tmp_path_factory.mktemp(name) for name in ("base", "served", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)}
+    names = ("base", "served", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)
+    roots = {name: tmp_path_factory.mktemp(name) for name in names}
     if wanted & {"base", *_FROM_BASE}:
         working.begin("base", lambda: scenarios.built(roots["base"]))
     if "served" in wanted:

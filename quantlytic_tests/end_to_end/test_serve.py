@@ -1,4 +1,4 @@
-"""`quantlytic serve` as a person uses it: a backfill launched in the UI, and sensors that bring live bars to the tables.
+"""`quantlytic serve` as a person uses it: a backfill launched in the UI, sensors that bring live bars to the tables.
 
 The real webserver, daemon and code location run; what the browser would send goes over the same GraphQL interface.
 """

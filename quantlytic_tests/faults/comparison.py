@@ -81,9 +81,12 @@ def compare(
     """
     told = Comparison(records=len(published), landed=archived.select(_AT).n_unique())
     told.lost += told.note(published.join(archived, on=_AT, how="anti"), "records of the bus are not in the archive")
-    told.lost += told.note(wanted.join(published, on=WANTED.names(), how="anti"), "acknowledged bars are not on the bus")
     told.lost += told.note(
-        archived.join(published, on=_PLACED.names(), how="anti"), "archived rows are not what the bus has at their offset"
+        wanted.join(published, on=WANTED.names(), how="anti"), "acknowledged bars are not on the bus"
+    )
+    told.lost += told.note(
+        archived.join(published, on=_PLACED.names(), how="anti"),
+        "archived rows are not what the bus has at their offset",
     )
     told.lost += told.note(
         archived.filter(~pl.col("bus_offset").is_between("first", "last", closed="left")),
@@ -94,8 +97,12 @@ def compare(
         told.twice += told.note(_repeated(published, BAR), "bars are on the bus twice")
     if clean is not None:
         told.bars = len(clean)
-        told.lost += told.note(wanted.join(clean, on=WANTED.names(), how="anti"), "acknowledged bars are not in clean.bars")
-        told.lost += told.note(published.join(clean, on=WANTED.names(), how="anti"), "bars of the bus are not in clean.bars")
+        told.lost += told.note(
+            wanted.join(clean, on=WANTED.names(), how="anti"), "acknowledged bars are not in clean.bars"
+        )
+        told.lost += told.note(
+            published.join(clean, on=WANTED.names(), how="anti"), "bars of the bus are not in clean.bars"
+        )
         told.twice += told.note(_repeated(clean, BAR), "bars are in clean.bars twice")
     return told
 

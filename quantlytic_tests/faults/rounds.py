@@ -148,7 +148,8 @@ class _Part:
     def _impossible(self, kind: Kind) -> str:
         if kind.needs_small_disk and self.plan.no_mounts:
             return self.plan.no_mounts
-        if kind.needs_small_disk and self.stack is not None and self.stack.disk is None and kind.site is not EmbeddedSite:
+        no_disk = self.stack is not None and self.stack.disk is None
+        if kind.needs_small_disk and no_disk and kind.site is not EmbeddedSite:
             return "MinIO is Docker's here, and keeps its data where we can't fill it up (QUANTLYTIC_SERVICES=native)"
         return ""
 

@@ -13,7 +13,6 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.storage.bus import bars_topic
 from quantlytic_assets.universe import load_universe
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.faults import publisher
@@ -60,7 +59,7 @@ class Site:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Let no more come in; what is under way is published to its end. Raises `Stalled` where that takes too long."""
+        """Let no more come in; what is under way is published to its end. Raises `Stalled` where it takes too long."""
         raise NotImplementedError
 
     def wanted(self) -> pl.DataFrame:
@@ -143,7 +142,7 @@ class NumberedSite(_Numbered):
 
 
 class EmbeddedSite(_Numbered):
-    """Numbered bars through the embedded profile's bus, with the archive on a small file system; processes land them."""
+    """Numbered bars through the embedded profile's bus, the archive on a small file system; processes land them."""
 
     def start(self) -> None:
         """See `Site.start`."""
@@ -159,7 +158,7 @@ class EmbeddedSite(_Numbered):
             self.supervisor.start(name, python(self.installed, root / f"{name}.log", loop, self.dataset))
 
     def half_objects(self) -> list[str]:
-        """Objects of the archive that are not whole. What has `#` in its name is being written, and is no object yet."""
+        """Objects of the archive that are not whole. What has `#` in its name is being written: no object yet."""
         return [
             str(path)
             for path in self.disk.path.rglob("*.*")
@@ -235,7 +234,9 @@ def _again(trades: tuple[Recorded, ...], copies: int) -> list[Recorded]:
     """Trades, and the same again after whole minutes, numbered on."""
     span = (trades[-1].time - trades[0].time) // MINUTE * MINUTE + MINUTE
     return [
-        replace(one, number=one.number + copy * len(trades), time=one.time + copy * span, written=one.written + copy * span)
+        replace(
+            one, number=one.number + copy * len(trades), time=one.time + copy * span, written=one.written + copy * span
+        )
         for copy in range(copies)
         for one in trades
     ]

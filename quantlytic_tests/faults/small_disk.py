@@ -19,7 +19,7 @@ _MARK = "QUANTLYTIC_TESTS_OWN_MOUNTS"
 
 
 def enter_own_mounts(module: str) -> str:
-    """Become `python -m module` with the same arguments, in a mount namespace of its own, as root or in a user namespace.
+    """Become `python -m module` with the same arguments, in its own mount namespace, as root or in a user namespace.
 
     Returns only where it is done already (''), or where the system does not let us (why).
     """

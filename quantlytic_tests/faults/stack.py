@@ -77,7 +77,7 @@ class Landing:
 
 
 class Stack:
-    """All of it below `root`, as a context. `disk` is what MinIO keeps its data on, where a small one can be mounted."""
+    """All of it below `root`, as a context. `disk` is what MinIO keeps its data on, if a small one can be mounted."""
 
     def __init__(self, root: Path, mounts: bool):
         self.root = root

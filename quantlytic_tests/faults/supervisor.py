@@ -1,4 +1,4 @@
-"""Processes that are started again when they end, as a supervisor of services does, and what the system says of them."""
+"""Processes that are started again when they end, as a supervisor does, and what the system says of them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def descendants(pid: int) -> list[int]:
 
 def _table() -> list[tuple[int, int, str]]:
     """(id, parent's id, command line) of all processes that live."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = (line.split(None, 3) for line in listed.stdout.splitlines())
     # One that has ended and that nobody has waited for, a zombie, is listed as well.
     return [(int(row[0]), int(row[1]), row[-1]) for row in rows if not row[2].startswith("Z")]

@@ -1,4 +1,4 @@
-"""Recorded prices, and the corporate actions that Lean's factor and map files imply; data/prices/SOURCES.md has more."""
+"""Recorded prices, and the corporate actions that Lean's factor and map files imply: see data/prices/SOURCES.md."""
 
 from __future__ import annotations
 

@@ -98,7 +98,9 @@ def make_settings(profile: str, home: Path, **changes: object) -> Settings:
     wanted: dict = {"profile": profile, "home": home, "kafka_partitions": 1}
     if profile == "services":
         if "QUANTLYTIC_KAFKA" not in os.environ:
-            raise RuntimeError("these tests want the real servers: run `make test`, or `scripts/services run -- pytest …`")
+            raise RuntimeError(
+                "these tests want the real servers: run `make test`, or `scripts/services run -- pytest …`"
+            )
         wanted["namespace"] = f"t{uuid.uuid4().hex[:8]}"
     return Settings(**(wanted | changes))
 

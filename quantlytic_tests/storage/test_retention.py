@@ -40,15 +40,22 @@ def test_rows_of_expired_sessions_leave_every_table_of_the_dataset(place):
         put_sessions(lake, table, dataset="another")
     put_sessions(lake, "clean.quarantine", source_object="sample_set/partition=2025-05-08/a.parquet", reason="bad")
     put_sessions(lake, "clean.quarantine", source_object="sample_set/refused/a.parquet", reason="no bar")
+    put_sessions(lake, "clean.quarantine", source_object="sample_set/actions/a.parquet", reason="not positive")
+    put_sessions(lake, "clean.corporate_actions", kind="split", value=4.0)
     before = lake.snapshot()
     deleted = expire_lake(lake, DATASET, EDGE)
     assert deleted == {name: 3 for name in ("clean.bars", "clean.coverage", "clean.quarantine", "features.something")}
     for table in ("clean.bars", "clean.coverage", "features.something"):
         assert sessions(lake, table) == ["2025-05-10"]
         assert len(sessions(lake, table, "another")) == 4
-    # Refused records would be adopted again.
-    left = lake.query("SELECT source_object, count(*) AS n FROM clean.quarantine GROUP BY 1 ORDER BY 2")
-    assert left.rows() == [("sample_set/partition=2025-05-08/a.parquet", 1), ("sample_set/refused/a.parquet", 4)]
+    # What is made of the whole archive would come back.
+    left = lake.query("SELECT source_object, count(*) AS n FROM clean.quarantine GROUP BY 1 ORDER BY 1")
+    assert left.rows() == [
+        ("sample_set/actions/a.parquet", 4),
+        ("sample_set/partition=2025-05-08/a.parquet", 1),
+        ("sample_set/refused/a.parquet", 4),
+    ]
+    assert len(sessions(lake, "clean.corporate_actions")) == 4
     # One transaction; and nothing to do makes none.
     assert lake.snapshot() == before + 1
     assert expire_lake(lake, DATASET, EDGE) == {} and lake.snapshot() == before + 1

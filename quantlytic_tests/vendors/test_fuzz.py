@@ -162,7 +162,8 @@ def test_what_spoilt_answers_hold_is_clean_quarantined_or_repeated(name, server,
     values = ["open", "high", "low", "close", "volume", "vwap", "trade_count", "adjustment"]
     repeated = len(raw) - len(cleaned.bars) - len(cleaned.quarantine)
     # What has no end of its own says the same as a bar that was kept.
-    same = raw.join(cleaned.bars.select("symbol", "open_time", *values), on=["symbol", "open_time", *values], nulls_equal=True)
+    said = ["symbol", "open_time", *values]
+    same = raw.join(cleaned.bars.select(said), on=said, nulls_equal=True)
     if dataset.interval != "1d":
         assert 0 <= repeated <= len(same) - len(cleaned.bars)
     assert repeated >= 0 and date(1900, 1, 1) < first

@@ -55,8 +55,8 @@ class YahooServer:
     which the answer is 429, with `retry_after` seconds where given. `latency`: seconds before each answer. `splits` and
     `dividends`: by symbol and ex-date, a split as (new shares, old shares), a dividend as paid; as at Yahoo all history
     is divided by a split from its day on, so that one which happens while the server runs changes what was served.
-    `holes`: (symbol, session) without a bar. `replies` come before true answers, one a question. `clock`: seconds since 1970. `crumb`: asked for where set, with
-    the cookie that `/` gives.
+    `holes`: (symbol, session) without a bar. `replies` come before true answers, one a question. `clock`: seconds since
+    1970. `crumb`: asked for where set, with the cookie that `/` gives.
     """
 
     def __init__(
