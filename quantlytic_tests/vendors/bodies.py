@@ -15,7 +15,7 @@ from typing import Any
 
 from quantlytic_tests.vendors.loopback import Reply, serving
 
-# What stands where something else was expected.
+# What stands where something else was expected. Copied on use: a later mistake changes it in place.
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**53, 2**63, -(2**70), 10**400, 0.1, -0.0, 1e308, 1e-320, math.nan, math.inf,
     "", "0", "-1", "NaN", "inf", "1e999", "1,5", "١٢", "text", "\ud800", "\x00", "2024-02-30", "2024-03-10 02:30:00",
@@ -56,7 +56,7 @@ def _one_mistake(body: Any, random: Random) -> Any:
     """Replace, drop, double or move a node of the tree, chosen at random."""
     places = list(_places(body))
     if not places or random.random() < 0.02:
-        return random.choice(ODD)
+        return copy.deepcopy(random.choice(ODD))
     parent, key = random.choice(places)
     kind = random.randrange(5)
     if kind == 0:
@@ -68,7 +68,7 @@ def _one_mistake(body: Any, random: Random) -> Any:
     elif kind == 3:
         parent[key] = copy.deepcopy(random.choice(places)[0])
     else:
-        parent[key] = random.choice(ODD)
+        parent[key] = copy.deepcopy(random.choice(ODD))
     return body
 
 
