@@ -34,7 +34,8 @@ from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
-from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError, load_universe
+from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError
+from quantlytic_assets.universe_file import load_universe
 
 OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"

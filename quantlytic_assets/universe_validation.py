@@ -1,7 +1,7 @@
 """Reading a YAML file so that every mistake in it is found, each with its place in the file.
 
 General means only: text to tree, and typed access to the fields of a mapping. Which fields a universe has, and what
-they mean together, is decided in `universe`.
+they mean together, is decided in `universe_file` and `universe_strategies`.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def publish_each_minute(installed: Installed, watch: Watch, minutes: int) -> Non
 
 def make_dataset(installed: Installed):  # noqa: ANN201 - of the universe
     """The dataset as the universe declares it."""
-    from quantlytic_assets.universe import load_universe
+    from quantlytic_assets.universe_file import load_universe
 
     return load_universe(installed.universe_path).datasets[DATASET]
 

@@ -1,7 +1,9 @@
 {# What the indicators model reads, beside `surroundings`: see macros/surroundings.sql. #}
 
 {% macro make_bars_to_compute() %}
-    {%- set columns = 'dataset, symbol, session, "interval", open_time, available_at, high, low, close' -%}
+    {#- Rows of before these columns existed have nothing there. -#}
+    {%- set columns = 'dataset, symbol, session, "interval", open_time, available_at, high, low, close, '
+        ~ 'coalesce(listing, symbol) as listing, coalesce(shares, 1) as shares' -%}
     create or replace temporary view bars_to_compute as
     select {{ columns }}, false as lookback
     from {{ ref('bars') }}

@@ -37,6 +37,17 @@
     dataset = '{{ run.dataset }}' and {{ first }} < date '{{ run.end }}' and {{ last }} >= date '{{ run.start }}'
 {%- endmacro %}
 
+{# Whether the run's dataset has splits or renames: most have none, and its bars need not be looked at for them. #}
+{% macro run_has_share_counts() %}
+    {#- Named before anything is left out: dbt notes while it parses what a model reads. -#}
+    {%- set counts = source('clean', 'share_counts') -%}
+    {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}
+        {{- return(false) -}}
+    {%- endif -%}
+    {%- set found = run_query("select 1 from " ~ counts ~ " where dataset = '" ~ run_range().dataset ~ "' limit 1") -%}
+    {{- return(found.rows | length > 0) -}}
+{% endmacro %}
+
 {% macro interval_seconds(interval) %}
     {%- set seconds = {'1m': 60, '5m': 300, '15m': 900, '1h': 3600, '1d': 86400} -%}
     {%- if interval not in seconds -%}

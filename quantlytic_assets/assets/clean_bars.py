@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.corporate_actions import replace_share_counts
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     group_by_key,
@@ -49,7 +50,7 @@ def clean_bars_asset(
 ) -> dg.AssetsDefinition:
     """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
 
-    `columns` describes clean.bars' columns.
+    It brings clean.share_counts up to date as well. `columns` describes clean.bars' columns.
     """
 
     @dg.asset(
@@ -73,6 +74,8 @@ def clean_bars_asset(
         # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
         actions = settle(resources.actions.read(dataset.name), dataset.name).actions
         splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")
+        # Features read them next to the bars, whenever clean.corporate_actions itself is made anew.
+        replace_share_counts(resources, dataset, actions)
 
         def work(window: Window) -> PartitionMetadata:
             objects = [stored for key in window.keys for stored in filed.get(key, [])]

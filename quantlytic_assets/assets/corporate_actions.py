@@ -1,4 +1,4 @@
-"""`<dataset>/corporate_actions`: the archive's tellings made into one table.
+"""`<dataset>/corporate_actions`: the archive's tellings made into one table, and what follows for share counts.
 
 Which of them count is decided in `market_data.actions`.
 """
@@ -11,6 +11,7 @@ import polars as pl
 from quantlytic_assets.assets.per_partition import table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.actions import CORPORATE_ACTIONS_SCHEMA, Settled, settle
+from quantlytic_assets.market_data.share_counts import share_counts
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe import Dataset
 
@@ -46,7 +47,7 @@ def corporate_actions_asset(
 
 
 def rebuild(resources: Resources, dataset: Dataset) -> Settled:
-    """Make the dataset's rows of clean.corporate_actions anew from the archive, and return what was made of it."""
+    """Make clean.corporate_actions and clean.share_counts of a dataset anew from the archive; what was made of it."""
     settled = settle(resources.actions.read(dataset.name), dataset.name)
     resources.lake.replace(
         [
@@ -54,7 +55,20 @@ def rebuild(resources: Resources, dataset: Dataset) -> Settled:
             ("clean.quarantine", f"dataset = ? AND {TOLD_IN}", [dataset.name], settled.refused),
         ]
     )
+    replace_share_counts(resources, dataset, settled.actions)
     return settled
+
+
+def replace_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> None:
+    """Bring clean.share_counts of a dataset up to its actions; writes nothing where they say the same as before."""
+    counts = share_counts(actions, dataset.name)
+    kept = resources.lake.query(
+        "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
+        "ORDER BY symbol, since",
+        [dataset.name],
+    )
+    if not kept.equals(counts):
+        resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], counts)])
 
 
 def figures(settled: Settled) -> dict[str, object]:

@@ -32,6 +32,7 @@ _SOURCES = {
     "quarantine": clean_bars_key,
     "repairs": clean_bars_key,
     "sessions": clean_bars_key,
+    "share_counts": clean_bars_key,
     "vendor_differences": clean_bars_key,
     "corporate_actions": corporate_actions_key,
     "coverage": coverage_key,

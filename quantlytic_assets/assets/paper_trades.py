@@ -9,10 +9,13 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.models import strategy_key, strategy_metadata
 from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.market_data.share_counts import holdings_growth
 from quantlytic_assets.partitions import Window, trading_definition, windows, with_partition
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.trading.entitlements import Entitlements
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.universe import Dataset, Strategy
@@ -30,6 +33,16 @@ def read_prices(resources: Resources, strategy: Strategy, first: date, last: dat
     )
 
 
+def read_entitlements(resources: Resources, strategy: Strategy) -> Entitlements:
+    """Splits and dividends of the strategy's dataset."""
+    counts = resources.lake.query("SELECT * FROM clean.share_counts WHERE dataset = ?", [strategy.dataset])
+    dividends = resources.lake.query(
+        "SELECT symbol, session, value FROM clean.corporate_actions WHERE dataset = ? AND kind = 'dividend'",
+        [strategy.dataset],
+    )
+    return Entitlements(holdings_growth(counts), dividends)
+
+
 def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
     """All sessions that the strategy has predictions for, oldest first."""
     rows = resources.lake.query(
@@ -40,17 +53,21 @@ def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
 
 def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
     """The asset that trades on paper and writes trading.orders, fills, positions and equity."""
+    # A new action is no reason to trade: what it changes is published with the next session, or by a backfill.
+    actions = corporate_actions_key(dataset)
+    condition = common["automation_condition"].ignore(dg.AssetSelection.assets(actions))
 
     @dg.asset(
         key=strategy_key(strategy, "paper_trades"),
-        deps=[strategy_key(strategy, "predictions")],
+        deps=[strategy_key(strategy, "predictions"), actions],
         partitions_def=trading_definition(dataset, strategy),
         description=f"Orders, fills and positions of {strategy.name}: one order a session and symbol, filled at the "
-        "next bar's open less slippage and commission. A rerun never trades twice.",
+        "next bar's open less slippage and commission. Splits and dividends reach what is held. A rerun never trades "
+        "twice.",
         kinds={"ducklake"},
         metadata={**strategy_metadata(strategy), "dagster/table_name": "trading.fills"},
         required_resource_keys={"quantlytic"},
-        **common,
+        **{**common, "automation_condition": condition},
     )
     def paper_trades(context: dg.AssetExecutionContext) -> None:
         resources: Resources = context.resources.quantlytic
@@ -66,16 +83,19 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
             [strategy.name, window.first, window.last],
         )
         bars = read_prices(resources, strategy, affected, window.last + _NEXT_BAR)
-        summary = trade(strategy, predictions, bars, ledger, sessions, predicted_sessions=every)
+        entitlements = read_entitlements(resources, strategy)
+        summary = trade(
+            strategy, predictions, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
+        )
         context.log.info(str(summary))
-        _publish(resources, strategy, affected)
+        _publish(resources, strategy, affected, entitlements)
         counts = _counts(resources, dataset, strategy, window)
         report(context, group_by_key(context.partition_keys, counts, {"fills": 0}))
 
     return paper_trades
 
 
-def _publish(resources: Resources, strategy: Strategy, since: date) -> None:
+def _publish(resources: Resources, strategy: Strategy, since: date, entitlements: Entitlements) -> None:
     """Copy what the ledger says of sessions from `since` on into the lake, with the positions that follow from it."""
     ledger = resources.ledger
     sessions = ledger.decided_sessions(strategy.name)
@@ -84,8 +104,8 @@ def _publish(resources: Resources, strategy: Strategy, since: date) -> None:
     shown = sessions.filter(sessions >= since)
     first = fills["fill_session"].min() if len(fills) else since
     closes = read_prices(resources, strategy, first, date.max)
-    held = positions(strategy.name, fills, closes, sessions)
-    curve = equity_curve(held, fills, strategy.capital, sessions)
+    held = positions(strategy.name, fills, closes, sessions, entitlements)
+    curve = equity_curve(held, fills, strategy.capital, sessions, entitlements)
     mine = "strategy = ? AND session >= ?"
     resources.lake.replace(
         [

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.models import read_indicators, read_labels, strategy_key, strategy_metadata
-from quantlytic_assets.assets.paper_trades import read_prices
+from quantlytic_assets.assets.paper_trades import read_entitlements, read_prices
 from quantlytic_assets.assets.per_partition import picture
 from quantlytic_assets.learning.evaluation import evaluate_predictions
 from quantlytic_assets.resources import Resources
@@ -52,7 +52,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         )["first"][0]
         bars = read_prices(resources, strategy, sessions.min(), sessions.max() + timedelta(days=14))
         periods = periods_per_year(sessions)
-        held, held_fills = benchmark_curve(strategy, bars, decided, sessions)
+        held, held_fills = benchmark_curve(strategy, bars, decided, sessions, read_entitlements(resources, strategy))
         mine = statistics(curve, fills, strategy.capital, periods)
         figures = comparison(mine, statistics(held, held_fills, strategy.capital, periods))
         path = resources.settings.directory("reports") / f"{strategy.name}.html"

@@ -4,11 +4,12 @@ It reads watermarks and claims only, never records; landing is the job's busines
 """
 
 import json
+import math
 import time
 
 import dagster as dg
 
-from quantlytic_assets.automation.landing_plan import Asked, next_request
+from quantlytic_assets.automation.landing_plan import Asked, Request, Wait, next_request
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe import Dataset
 
@@ -56,10 +57,8 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
         request, asked = next_request(asked, life, landed, seen, batch_records, time.time())
         if life != source.life and all(landed[partition] >= end for partition, end in seen.items()):
             asked = Asked(life=source.life)
-        if request is None:
-            return dg.SensorResult(
-                skip_reason=dg.SkipReason(f"nothing new on {lander.topic}"), cursor=asked.to_json()
-            )
+        if not isinstance(request, Request):
+            return dg.SensorResult(skip_reason=_skip_reason(lander.topic, request), cursor=asked.to_json())
         ranges = {str(partition): list(span) for partition, span in request.ranges.items()}
         run = dg.RunRequest(
             run_key=request.key,
@@ -70,3 +69,12 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
         return dg.SensorResult(run_requests=[run], cursor=asked.to_json())
 
     return sense
+
+
+def _skip_reason(topic: str, wait: Wait | None) -> dg.SkipReason:
+    if wait is None:
+        return dg.SkipReason(f"nothing new on {topic}")
+    return dg.SkipReason(
+        f"the last landing run has failed; what it left of {topic} (records: {wait.records}) is asked for again "
+        f"in {math.ceil(wait.seconds)} seconds"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 # Seconds before a range whose run failed is asked for again: doubled with each try, up to the second figure.
-_FIRST_WAIT, _LONGEST_WAIT = 15.0, 300.0
+_FIRST_WAIT, LONGEST_WAIT = 15.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,21 @@ class Request:
     ranges: dict[int, tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Wait:
+    """Records that are not landed because a run has failed, and how many seconds it is until they are asked for."""
+
+    records: int
+    seconds: float
+
+
 def next_request(
     asked: Asked, life: str, landed: Mapping[int, int], ends: Mapping[int, int], batch: int, now: float
-) -> tuple[Request | None, Asked]:
-    """The request to make now, if any, and the memory to keep. To be called while no landing run is at work.
+) -> tuple[Request | Wait | None, Asked]:
+    """The request to make now, or why to wait, or None where nothing is new; and the memory to keep.
 
-    landed and ends: offsets by bus partition; batch: records of each partition at most; now: seconds since 1970.
+    To be called while no landing run is at work. landed and ends: offsets by bus partition; batch: records of each
+    partition at most; now: seconds since 1970.
     """
     if asked.life != life:
         asked = Asked(life=life)
@@ -66,8 +75,9 @@ def next_request(
     # Nobody is at work, and yet something that was asked for is not landed: that run has failed for good.
     failed = any(landed[partition] < asked.through.get(partition, 0) for partition in ranges)
     tries = asked.tries + 1 if failed else 0
-    if failed and now - asked.at < min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1)):
-        return None, asked
+    wait = asked.at + min(LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1)) - now if failed else 0.0
+    if wait > 0:
+        return Wait(sum(ends[partition] - landed[partition] for partition in ranges), wait), asked
     through = {**asked.through, **{partition: last for partition, (_, last) in ranges.items()}}
     spans = ",".join(f"{partition}:{first}-{last}" for partition, (first, last) in ranges.items())
     key = f"{life}:{spans}" + (f"#{tries}" if tries else "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset
+    from quantlytic_assets.universe import Dataset, Strategy
 
 _SHOWN = 20
 
@@ -53,7 +53,8 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     )
     _show_refused(out, dataset, imported.refused)
     _show_strangers(installation, out, dataset, imported.actions)
-    _show_next(out, dataset, imported.actions)
+    trading = [one for one in installation.universe.strategies.values() if one.dataset == dataset.name]
+    _show_next(out, dataset, trading, imported.actions)
 
 
 def _meant(installation: Installation, imported: ImportedActions) -> Dataset:
@@ -127,18 +128,23 @@ def _show_strangers(installation: Installation, out: Console, dataset: Dataset, 
         )
 
 
-def _show_next(out: Console, dataset: Dataset, actions: pl.DataFrame) -> None:
-    """features.adjusted_bars follows at once; which bars are flagged is decided when they are cleaned."""
+def _show_next(out: Console, dataset: Dataset, strategies: list[Strategy], actions: pl.DataFrame) -> None:
+    """features.adjusted_bars follows at once; what was made of bars and trades since the first action does not."""
     if actions.is_empty():
         return
-    known = known_keys(dataset)
-    first, last = (
-        deciding_key(dataset, partition_key(dataset, day), known) or known[-1]
-        for day in (actions["session"].min(), actions["session"].max())
-    )
     out.print(
-        "features.adjusted_bars takes them in from now on; bars that contradict them are flagged when cleaned again",
+        "features.adjusted_bars takes them in from now on; flags, features and paper accounts when they are made again",
         highlight=False,
         soft_wrap=True,
     )
-    out.print(f"next: quantlytic backfill {dataset.name} --from {first} --to {last}", highlight=False)
+    known = known_keys(dataset)
+
+    def since(some: pl.DataFrame) -> str:
+        return deciding_key(dataset, partition_key(dataset, some["session"].min()), known) or known[-1]
+
+    # A dividend is no concern of bars and features, which count in prices as they were traded.
+    moving = actions.filter(pl.col("kind") != "dividend")
+    if len(moving):
+        out.print(f"next: quantlytic backfill {dataset.name} --from {since(moving)}", highlight=False)
+    for strategy in strategies:
+        out.print(f"next: quantlytic backfill {strategy.name} --from {since(actions)}", highlight=False)

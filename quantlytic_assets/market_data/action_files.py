@@ -121,14 +121,15 @@ def _reason(columns: int) -> pl.Expr:
     """What is wrong with a row and what would be right, the first thing found; null for a good one."""
     kind, number = pl.col("kind"), pl.col("number")
     above_zero = (number.is_finite() & (number > 0)).fill_null(False)
+    cash = above_zero | (number == 0).fill_null(False)
     rules = {
         f"wrong_field_count: {columns} are wanted": pl.col("cells").list.len() != columns,
         "bad_symbol: give letters, digits and ^.=/:+-&$#@!~*": ~pl.col("symbol").str.contains(_SYMBOL),
         "bad_date: write it as YYYY-MM-DD": ~pl.col("session").dt.year().is_between(1900, 2200).fill_null(False),
         f"bad_kind: take one of {', '.join(KINDS)}": ~kind.is_in(KINDS),
         "bad_value: a split's is new shares for one old, such as 4 for 4:1 or 0.1 for 1:10": (kind == "split")
-        & (~above_zero | (number == 1)),
-        "bad_value: a dividend's is cash a share, above zero": (kind == "dividend") & ~above_zero,
+        & ~above_zero,
+        "bad_value: a dividend's is cash a share, 0 for none": (kind == "dividend") & ~cash,
         "bad_value: a rename's is the new symbol": (kind == "rename") & ~pl.col("value").str.contains(_SYMBOL),
         "bad_known: write it as YYYY-MM-DD or leave it empty": (pl.col("known") != "") & pl.col("known_on").is_null(),
     }

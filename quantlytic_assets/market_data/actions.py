@@ -17,7 +17,8 @@ KINDS = ("split", "dividend", "rename")
 IMPORT = "import"
 
 # One action of one symbol. `session`: the first one on which it has happened (a split's or dividend's ex-date, the
-# first session under a new name). `value`: new shares for one old (4.0 for 4:1, 0.1 for 1:10), or cash a share.
+# first session under a new name). `value`: new shares for one old (4.0 for 4:1, 0.1 for 1:10), or cash a share; a split
+# of 1 and a dividend of 0 say that there was none.
 # `new_symbol`: of a rename. `known_on`: the day from which the public knew of it. `adjustment`: `none` for a dividend
 # as it was paid, `split` for one already divided by the splits between its day and `recorded_at`.
 ACTIONS_SCHEMA = pl.Schema(
@@ -45,7 +46,7 @@ REASONS: dict[str, str] = {
     "no_symbol": "It does not say of which symbol.",
     "no_date": "It does not say from which session on.",
     "unknown_kind": "It is neither a split, a dividend nor a rename.",
-    "bad_value": "A split's or dividend's value is missing, not finite or not above zero.",
+    "bad_value": "A split's value is missing, not finite or not above zero, or a dividend's is below zero.",
     "no_new_symbol": "A rename does not say what the symbol became.",
     "unknown_adjustment": "It is neither as paid (none) nor adjusted for splits (split).",
 }
@@ -108,11 +109,12 @@ def settle(told: pl.DataFrame, dataset: str) -> Settled:
 def _reason() -> pl.Expr:
     """The first of REASONS that applies, else null."""
     value, renamed = pl.col("value"), pl.col("kind") == "rename"
+    possible = (value > 0) | ((value == 0) & (pl.col("kind") == "dividend"))
     rules = {
         "no_symbol": pl.col("symbol").is_null() | (pl.col("symbol").str.strip_chars() == ""),
         "no_date": pl.col("session").is_null(),
         "unknown_kind": ~pl.col("kind").is_in(KINDS).fill_null(False),
-        "bad_value": ~renamed & ~(value.is_finite() & (value > 0)).fill_null(False),
+        "bad_value": ~renamed & ~(value.is_finite() & possible).fill_null(False),
         "no_new_symbol": renamed & (pl.col("new_symbol").fill_null("").str.strip_chars() == ""),
         "unknown_adjustment": ~pl.col("adjustment").is_in(ADJUSTMENTS).fill_null(False),
     }

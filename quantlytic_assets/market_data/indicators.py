@@ -13,6 +13,10 @@ Two families, two ways to be independent of where a computation starts:
 Memory also reaches forward: when bars change, the `TAIL` bars after them must be computed again. The slowest
 recursion, EMA 26, keeps (25/27)^500 = 2e-17 of a difference by then, which is less than a double can hold.
 
+A split is no return: everything is computed on price times `shares`, how many shares one share of the company's
+beginning has become (`share_counts`), and price levels are given back in shares of the bar's own session. When a
+ticker passes to another company (`listing`), everything starts over.
+
 Formulas: EMA is seeded with the SMA of its first n values; RSI and ATR are Wilder's, seeded with the plain average of
 the first 14 changes and of the first 14 true ranges that have a previous close; Bollinger bands are two population
 standard deviations wide; MACD is EMA 12 less EMA 26 with a 9-bar EMA as its signal; volatility is the sample standard
@@ -51,6 +55,8 @@ INDICATORS = (
 # What a recursion needs to go on from a row.
 STATE = ("ema_12", "ema_20", "ema_26", "macd_signal", "rsi_14_avg_gain", "rsi_14_avg_loss", "atr_14")
 COLUMNS = (*INDICATORS, "rsi_14_avg_gain", "rsi_14_avg_loss", "history_bars")
+# What is in prices, and so has another scale after a split.
+_PRICES = frozenset({*COLUMNS} - {"ret_1", "log_ret_1", "rsi_14", "vol_20", "history_bars"})
 
 GROUP = ("symbol", "interval")
 
@@ -61,6 +67,7 @@ def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFra
     `bars` has symbol, interval, open_time, high, low, close (no nulls) and any other columns, which are carried
     along; rows may be in any order. An optional Boolean column `lookback` marks rows before the range: they fill the
     windows and are not returned. Give the last `LOOKBACK` bars of each group, or all there are when there are fewer.
+    Optional columns `shares` and `listing` as in features.bars; without them there are no splits and no renames.
 
     `state` has symbol, interval, open_time and the columns of `STATE`: one row per group, the indicators of the last
     bar before the range. It is used for groups whose look-back is full and whose last look-back bar it belongs to;
@@ -72,34 +79,44 @@ def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFra
     """
     bars = bars.sort(*GROUP, "open_time")
     lookback = bars["lookback"].to_numpy() if "lookback" in bars.columns else np.zeros(len(bars), dtype=bool)
-    high, low, close = (bars[name].cast(pl.Float64).to_numpy() for name in ("high", "low", "close"))
+    shares = bars["shares"].cast(pl.Float64).to_numpy() if "shares" in bars.columns else np.ones(len(bars))
+    high, low, close = (bars[name].cast(pl.Float64).to_numpy() * shares for name in ("high", "low", "close"))
     starts = _group_starts(bars)
     ends = np.append(starts, len(bars))[1:]
     position = np.arange(len(bars)) - np.repeat(starts, ends - starts)
 
     columns = _windows(close, position)
-    columns |= _recursions(high, low, close, position, starts, ends, lookback, _states(bars, state, starts, lookback))
+    states = _states(bars, state, starts, lookback, shares)
+    columns |= _recursions(high, low, close, position, starts, ends, lookback, states)
     columns["history_bars"] = np.minimum(position + 1, LOOKBACK).astype(np.int32)
 
     kept = np.flatnonzero(~lookback)
     result = bars.drop("lookback", strict=False)[kept]
-    return result.with_columns(pl.Series(name, columns[name][kept], nan_to_null=True) for name in COLUMNS)
+    scale = shares[kept]
+    return result.with_columns(
+        pl.Series(name, columns[name][kept] / scale if name in _PRICES else columns[name][kept], nan_to_null=True)
+        for name in COLUMNS
+    )
 
 
 def _group_starts(bars: pl.DataFrame) -> np.ndarray:
-    changed = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in GROUP).fill_null(True)
+    group = [*GROUP, "listing"] if "listing" in bars.columns else GROUP
+    changed = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in group).fill_null(True)
     return np.flatnonzero(bars.select(changed).to_series().to_numpy())
 
 
 def _states(
-    bars: pl.DataFrame, state: pl.DataFrame | None, starts: np.ndarray, lookback: np.ndarray
+    bars: pl.DataFrame, state: pl.DataFrame | None, starts: np.ndarray, lookback: np.ndarray, shares: np.ndarray
 ) -> list[Mapping[str, float] | None]:
-    """For each group the values to go on from, None where it starts over."""
+    """For each group the values to go on from, on the scale of price times shares; None where it starts over."""
     if state is None or state.is_empty() or not len(starts):
         return [None] * len(starts)
     counts = np.add.reduceat(lookback, starts, dtype=np.int64)
-    last = bars[np.maximum(starts + counts - 1, starts)].select(*GROUP, "open_time")
-    found = last.join(state.select(*GROUP, "open_time", *STATE), on=[*GROUP, "open_time"], how="left")
+    places = np.maximum(starts + counts - 1, starts)
+    last = bars[places].select(*GROUP, "open_time", pl.Series("scale", shares[places]))
+    found = last.join(
+        state.select(*GROUP, "open_time", *STATE), on=[*GROUP, "open_time"], how="left", maintain_order="left"
+    ).with_columns(pl.col(STATE) * pl.col("scale"))
     return [
         row if count >= LOOKBACK and all(row[name] is not None for name in STATE) else None
         for row, count in zip(found.select(STATE).iter_rows(named=True), counts, strict=True)

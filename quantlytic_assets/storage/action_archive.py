@@ -12,12 +12,15 @@ import obstore
 import polars as pl
 from obstore.exceptions import AlreadyExistsError
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA, IMPORT
 from quantlytic_assets.storage.archive import Archive
 
 SOURCED_ACTIONS_SCHEMA = pl.Schema({**ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64})
-# What makes two tellings the same: all but when they were recorded, and what was known by then.
-_SAME = ["symbol", "session", "kind", "value", "new_symbol", "adjustment", "vendor"]
+# Who tells of what, and what they say. When it was recorded makes no other telling of it; nor does the day it was known
+# by, which vendors tell as the day they were asked, unless a user says it.
+_SUBJECT = ["symbol", "session", "kind", "adjustment", "vendor"]
+_SAID = ["value", "new_symbol", "known"]
+_KNOWN = pl.when(pl.col("vendor") == IMPORT).then("known_on").alias("known")
 
 
 class ActionArchive:
@@ -27,22 +30,22 @@ class ActionArchive:
         self._archive = archive
 
     def record(self, dataset: str, actions: pl.DataFrame) -> int:
-        """Keep those ACTIONS_SCHEMA rows that nobody told before; returns how many. Told again they change nothing."""
+        """Keep those ACTIONS_SCHEMA rows that say something else than the same teller said last; returns how many."""
         if actions.is_empty():
             return 0
-        known = self.read(dataset)
+        last = self.read(dataset).with_columns(_KNOWN).sort("recorded_at").unique(_SUBJECT, keep="last")
         new = (
             actions.select(ACTIONS_SCHEMA.names())
             .cast(dict(ACTIONS_SCHEMA))
-            .unique(_SAME, keep="first")
-            .join(known, on=_SAME, how="anti", nulls_equal=True)
-            .sort(_SAME)
+            .with_columns(_KNOWN)
+            .unique([*_SUBJECT, *_SAID], keep="first", maintain_order=True)
+            .join(last, on=[*_SUBJECT, *_SAID], how="anti", nulls_equal=True, maintain_order="left")
         )
         if new.is_empty():
             return 0
-        told = hashlib.sha256(new.select(_SAME).write_csv().encode()).hexdigest()[:24]
+        told = hashlib.sha256(new.write_csv().encode()).hexdigest()[:24]
         buffer = io.BytesIO()
-        new.write_parquet(buffer, compression="zstd")
+        new.select(ACTIONS_SCHEMA.names()).write_parquet(buffer, compression="zstd")
         try:
             obstore.put(self._archive.store, f"{dataset}/actions/{told}.parquet", buffer.getvalue(), mode="create")
         except AlreadyExistsError:

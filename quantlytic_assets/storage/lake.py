@@ -39,6 +39,8 @@ TABLES: dict[str, str] = {
     "clean.corporate_actions": "dataset VARCHAR, symbol VARCHAR, session DATE, kind VARCHAR, value DOUBLE, "
     "new_symbol VARCHAR, known_on DATE, adjustment VARCHAR, vendor VARCHAR, recorded_at TIMESTAMPTZ, "
     "source_object VARCHAR, source_row BIGINT",
+    "clean.share_counts": "dataset VARCHAR, symbol VARCHAR, since DATE, listing VARCHAR, company VARCHAR, "
+    "shares DOUBLE",
     "clean.repairs": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, defect VARCHAR, "
     "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE",
     "clean.vendor_differences": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, field VARCHAR, "

@@ -118,7 +118,8 @@ FILLS_SCHEMA = pl.Schema(
     }
 )
 
-HOLDINGS_SCHEMA = pl.Schema({"symbol": pl.String, "quantity": pl.Float64})
+# What a session added to a symbol, in shares as they were then: negative where it sold.
+CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
 
 
 def order_ref(strategy: str = "strategy", session: str = "session", symbol: str = "symbol") -> pl.Expr:
@@ -224,34 +225,24 @@ class Ledger:
         with self._engine.connect() as connection:
             return connection.execute(query.order_by(_orders.c.decision_time).limit(1)).scalar()
 
-    def positions_before(self, strategy: str, session: date) -> pl.DataFrame:
-        """Units held (HOLDINGS_SCHEMA, no zeros) when the session began: fills of earlier fill sessions."""
-        return self._holdings(_fills, strategy, _fills.c.fill_session < session)
-
     def committed_before(self, strategy: str, session: date) -> pl.DataFrame:
-        """Units held once every open order is filled (HOLDINGS_SCHEMA, no zeros): orders of earlier sessions, bar
-        refused.
+        """What earlier sessions' orders add up to once all are filled (CHANGES_SCHEMA), refused ones left out.
+
+        By session, for a split between two of them makes their quantities different shares.
         """
-        return self._holdings(_orders, strategy, sa.and_(_orders.c.session < session, _orders.c.status != "refused"))
+        signed = sa.case((_orders.c.side == "buy", _orders.c.quantity), else_=-_orders.c.quantity)
+        query = sa.select(_orders.c.symbol, _orders.c.session, signed).where(
+            _orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "refused"
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(_orders.c.symbol, _orders.c.session)).all()
+        return pl.DataFrame(rows, CHANGES_SCHEMA, orient="row")
 
     def reset(self, strategy: str) -> None:
         """Forgets everything about one strategy, for a fresh start of its paper account."""
         with self._engine.begin() as connection:
             for table in (_decided, _fills, _orders):
                 connection.execute(sa.delete(table).where(table.c.strategy == strategy))
-
-    def _holdings(self, table: sa.Table, strategy: str, condition: sa.ColumnElement[bool]) -> pl.DataFrame:
-        signed = sa.case((table.c.side == "buy", table.c.quantity), else_=-table.c.quantity)
-        total = sa.func.sum(signed)
-        query = (
-            sa.select(table.c.symbol, total)
-            .where(table.c.strategy == strategy, condition)
-            .group_by(table.c.symbol)
-            .having(total != 0)
-            .order_by(table.c.symbol)
-        )
-        with self._engine.connect() as connection:
-            return pl.DataFrame(connection.execute(query).all(), HOLDINGS_SCHEMA, orient="row")
 
     def _read(
         self,

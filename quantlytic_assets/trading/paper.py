@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.trading.entitlements import Entitlements, shares
 from quantlytic_assets.trading.ledger import ORDERS_SCHEMA, Ledger, order_ref
 from quantlytic_assets.trading.risk import TOO_SMALL, with_reason
 from quantlytic_assets.trading.simulated_broker import Broker, broker_for
@@ -53,6 +54,7 @@ def trade(
     *,
     predicted_sessions: Sequence[date] | pl.Series | None = None,
     broker: Broker | None = None,
+    entitlements: Entitlements | None = None,
 ) -> TradeSummary:
     """Trades `sessions` of a strategy on paper; a rerun over the same sessions changes nothing.
 
@@ -62,11 +64,13 @@ def trade(
     back to `ledger.oldest_open_decision(strategy.name)` and may end anywhere: what they cannot fill stays open for a
     later call. sessions: to be traded, in any order. predicted_sessions: every session for which the strategy has
     predictions, if `predictions` holds only some of them. broker: instead of the one the strategy names.
+    entitlements: splits of the symbols, so that what is held before them is counted in shares of after them.
 
     Raises `OutOfOrder` if an earlier session with predictions was never traded or a later one was already, and
     `BrokerNotAvailable`.
     """
-    broker = broker or broker_for(strategy, bars)
+    entitlements = entitlements or Entitlements()
+    broker = broker or broker_for(strategy, bars, entitlements)
     asked = sorted(set(sessions))
     predicted = predictions["session"] if predicted_sessions is None else predicted_sessions
     decisions = last_decisions(predictions.filter(pl.col("session").is_in(asked)), bars)
@@ -75,8 +79,8 @@ def trade(
     decided_here = 0
     while todo := _undecided(strategy.name, asked, predicted, ledger):
         chunk = todo[: broker.sessions_at_once]
-        held = ledger.committed_before(strategy.name, chunk[0])
-        orders = decide(strategy, decisions.filter(pl.col("session").is_in(chunk)), held)
+        committed = ledger.committed_before(strategy.name, chunk[0])
+        orders = decide(strategy, decisions.filter(pl.col("session").is_in(chunk)), committed, entitlements)
         if ledger.record_decisions(strategy.name, chunk, orders):
             decided_here += len(chunk)
         filled += _settle(strategy.name, ledger, broker)
@@ -150,20 +154,27 @@ def last_decisions(predictions: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFram
     )
 
 
-def decide(strategy: Strategy, decisions: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
+def decide(
+    strategy: Strategy, decisions: pl.DataFrame, committed: pl.DataFrame, entitlements: Entitlements
+) -> pl.DataFrame:
     """The orders (ledger.ORDERS_SCHEMA without created_at) that follow from decisions and what is held before them.
 
-    decisions: as `last_decisions` gives them, of consecutive sessions. held: symbol, quantity. An order's quantity is
-    the session's target minus what the sessions before leave the symbol with, every accepted order taken as filled; a
-    refused one leaves it as it was, and is listed with its reason. A symbol without a decision keeps what it has.
+    decisions: as `last_decisions` gives them, of consecutive sessions. committed: symbol, session, quantity that each
+    session before added (`Ledger.committed_before`). An order's quantity is the session's target minus what the
+    sessions before leave the symbol with, in shares of the session, every accepted order taken as filled; a refused one
+    leaves it as it was, and is listed with its reason. A symbol without a decision keeps what it has.
     """
     plan = with_reason(with_target(decisions, strategy.capital, len(strategy.symbols)), strategy.capital)
-    plan = plan.join(held.select("symbol", pl.col("quantity").alias("initial")), on="symbol", how="left")
-    initial = pl.col("initial").fill_null(0.0)
-    accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target"))
-    plan = plan.sort("session", "symbol").with_columns(
-        pl.coalesce(accepted.forward_fill().shift(1).over("symbol"), initial).alias("before")
+    # From here to `before` in units that no split changes.
+    initial = (
+        entitlements.with_growth(committed, "session")
+        .group_by("symbol")
+        .agg((pl.col("quantity") / pl.col("growth")).sum().alias("initial"))
     )
+    plan = entitlements.with_growth(plan, "session").join(initial, on="symbol", how="left")
+    accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target") / pl.col("growth"))
+    units = pl.coalesce(accepted.forward_fill().shift(1).over("symbol"), pl.col("initial").fill_null(0.0))
+    plan = plan.sort("session", "symbol").with_columns(shares(units, pl.col("growth")).alias("before"))
     # A target that is unknown for want of a price asks for nothing definite; it is listed with quantity 0.
     change = (pl.col("target") - pl.col("before")).fill_null(0.0)
     wanted = pl.col("prediction") == 1

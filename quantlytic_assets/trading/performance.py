@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
+from quantlytic_assets.trading.entitlements import Entitlements
 from quantlytic_assets.trading.ledger import FILLS_SCHEMA, order_ref
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.trading.simulated_broker import next_bars
@@ -76,14 +77,18 @@ def benchmark_fills(strategy: Strategy, bars: pl.DataFrame, decided_at: datetime
 
 
 def benchmark_curve(
-    strategy: Strategy, bars: pl.DataFrame, decided_at: datetime, sessions: Sequence[date] | pl.Series
+    strategy: Strategy,
+    bars: pl.DataFrame,
+    decided_at: datetime,
+    sessions: Sequence[date] | pl.Series,
+    entitlements: Entitlements | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(equity curve, fills) of buy and hold over the same sessions; see `benchmark_fills` and
     `portfolio.equity_curve`.
     """
     fills = benchmark_fills(strategy, bars, decided_at)
-    held = positions(BENCHMARK, fills, bars, sessions)
-    return equity_curve(held, fills, strategy.capital, sessions), fills
+    held = positions(BENCHMARK, fills, bars, sessions, entitlements)
+    return equity_curve(held, fills, strategy.capital, sessions, entitlements), fills
 
 
 def session_returns(curve: pl.DataFrame, capital: float) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """What fills amount to: holdings per session and symbol, and the account's equity. No statistics; those are
 `performance`.
 
-Money is in the currency of the prices. A session's figures are those after its last bar.
+Money is in the currency of the prices. A session's figures are those after its last bar. Splits and dividends are
+`entitlements`'.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from datetime import date
 
 import numpy as np
 import polars as pl
+
+from quantlytic_assets.trading.entitlements import Entitlements, shares
 
 POSITIONS_SCHEMA = pl.Schema(
     {
@@ -45,20 +48,32 @@ def session_closes(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(
-    strategy: str, fills: pl.DataFrame, bars: pl.DataFrame, sessions: Sequence[date] | pl.Series
+    strategy: str,
+    fills: pl.DataFrame,
+    bars: pl.DataFrame,
+    sessions: Sequence[date] | pl.Series,
+    entitlements: Entitlements | None = None,
 ) -> pl.DataFrame:
     """Holdings (POSITIONS_SCHEMA) at the end of each session, one row per symbol held, by session and symbol.
 
-    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session. bars: session, symbol, open_time, close.
-    average_price is the average cost of the units held, slippage included and commission not; a sale leaves it as it
-    is (buys of a session count before its sales). close is the session's last, or the last known one where the session
-    has none.
+    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session. bars: session, symbol, open_time, close,
+    as traded. Quantities and prices are in shares of the session. average_price is the average cost of the units held,
+    slippage included and commission not; a sale leaves it as it is (buys of a session count before its sales), a split
+    divides it. close is the session's last, or the last known one where the session has none.
     """
+    entitlements = entitlements or Entitlements()
     ordered = _ordered(sessions)
     fills = fills.filter(pl.col("fill_session") <= ordered.max()) if len(ordered) else fills.clear()
     if fills.is_empty():
         return pl.DataFrame(schema=POSITIONS_SCHEMA)
     symbols = fills["symbol"].unique().sort()
+    # In units that no split changes, until they are given back as shares of each session.
+    fills = entitlements.with_growth(fills, "fill_session").with_columns(
+        pl.col("quantity") / pl.col("growth"), pl.col("price") * pl.col("growth")
+    )
+    closes = entitlements.with_growth(session_closes(bars), "session").with_columns(
+        pl.col("close") * pl.col("growth")
+    )
     quantity, cost = _accumulate(fills, symbols)
     traded = fills["fill_session"].unique().sort()
     held = pl.DataFrame(
@@ -72,9 +87,13 @@ def positions(
     # What was held after the last traded session, and the last close, go on until there is news.
     grid = pl.DataFrame({"session": ordered}).join(pl.DataFrame({"symbol": symbols}), how="cross").sort("session")
     grid = grid.join_asof(held.sort("session"), on="session", by="symbol", check_sortedness=False)
-    grid = grid.join_asof(session_closes(bars).sort("session"), on="session", by="symbol", check_sortedness=False)
+    grid = grid.join_asof(
+        closes.drop("growth").sort("session"), on="session", by="symbol", check_sortedness=False
+    )
     return (
-        grid.filter(pl.col("quantity") != 0)
+        entitlements.with_growth(grid, "session")
+        .with_columns(shares(pl.col("quantity"), pl.col("growth")), pl.col("average_price", "close") / pl.col("growth"))
+        .filter(pl.col("quantity") != 0)
         .with_columns(pl.coalesce("close", "average_price").alias("close"), pl.lit(strategy).alias("strategy"))
         .with_columns((pl.col("quantity") * pl.col("close")).alias("market_value"))
         .select(POSITIONS_SCHEMA.names())
@@ -83,14 +102,18 @@ def positions(
 
 
 def equity_curve(
-    held: pl.DataFrame, fills: pl.DataFrame, capital: float, sessions: Sequence[date] | pl.Series
+    held: pl.DataFrame,
+    fills: pl.DataFrame,
+    capital: float,
+    sessions: Sequence[date] | pl.Series,
+    entitlements: Entitlements | None = None,
 ) -> pl.DataFrame:
     """The account (EQUITY_SCHEMA), one row per session, oldest first.
 
-    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash; equity
-    = cash + market value, gross_exposure = sum of |market value|, costs_to_date = commissions and slippage paid so far
-    (both are in the equity already). Cash earns nothing and can fall below 0, as sizes follow the fixed capital and
-    not the equity.
+    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash, and
+    dividends are added to it; equity = cash + market value, gross_exposure = sum of |market value|, costs_to_date =
+    commissions and slippage paid so far (both are in the equity already). Cash earns nothing and can fall below 0, as
+    sizes follow the fixed capital and not the equity.
     """
     ordered = _ordered(sessions)
     notional = pl.col("price") * pl.col("quantity")
@@ -101,15 +124,18 @@ def equity_curve(
         .sort("fill_session")
         .with_columns(pl.col("flow", "costs").cum_sum())
     )
+    income = (entitlements or Entitlements()).income(held, ordered).with_columns(pl.col("income").cum_sum())
     values = held.group_by("session").agg(
         pl.col("market_value").sum(), pl.col("market_value").abs().sum().alias("gross_exposure")
     )
     return (
         pl.DataFrame({"session": ordered})
         .join_asof(flows, left_on="session", right_on="fill_session")
+        .join_asof(income, on="session")
         .join(values, on="session", how="left", maintain_order="left")
-        .with_columns(pl.col("flow", "costs", "market_value", "gross_exposure").fill_null(0.0))
-        .with_columns((capital + pl.col("flow")).alias("cash"), pl.col("costs").alias("costs_to_date"))
+        .with_columns(pl.col("flow", "income", "costs", "market_value", "gross_exposure").fill_null(0.0))
+        .with_columns(pl.sum_horizontal(pl.lit(capital), "flow", "income").alias("cash"))
+        .with_columns(pl.col("costs").alias("costs_to_date"))
         .with_columns((pl.col("cash") + pl.col("market_value")).alias("equity"))
         .select(EQUITY_SCHEMA.names())
     )

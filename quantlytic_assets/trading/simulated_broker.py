@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
+from quantlytic_assets.trading.entitlements import Entitlements, shares
 from quantlytic_assets.trading.ledger import FILLS_SCHEMA
 
 if TYPE_CHECKING:
@@ -40,21 +41,22 @@ class SimulatedBroker:
 
     bars: symbol, session, open_time (UTC), open, of one interval, reaching back to the decision times of the orders: a
     frame that begins later would fill them later. Nothing is kept between calls; the same bars give the same fills.
+    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders.
     """
 
     sessions_at_once = 250
 
-    def __init__(self, bars: pl.DataFrame, costs: Costs) -> None:
-        self._bars, self._costs = bars, costs
+    def __init__(self, bars: pl.DataFrame, costs: Costs, entitlements: Entitlements | None = None) -> None:
+        self._bars, self._costs, self._entitlements = bars, costs, entitlements or Entitlements()
 
     def submit(self, orders: pl.DataFrame) -> pl.DataFrame:
-        return fill(orders, self._bars, self._costs)
+        return fill(orders, self._bars, self._costs, self._entitlements)
 
 
-def broker_for(strategy: Strategy, bars: pl.DataFrame) -> Broker:
+def broker_for(strategy: Strategy, bars: pl.DataFrame, entitlements: Entitlements) -> Broker:
     """The broker a strategy names. Raises `BrokerNotAvailable` for `ibkr`."""
     if strategy.broker == "simulated":
-        return SimulatedBroker(bars, strategy.costs)
+        return SimulatedBroker(bars, strategy.costs, entitlements)
     raise BrokerNotAvailable(
         f"strategies.{strategy.name}.broker: {strategy.broker!r} cannot be traded with yet, set `broker: simulated`"
     )
@@ -84,6 +86,9 @@ def next_bars(orders: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs) -> pl.DataFrame:
+def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs, entitlements: Entitlements) -> pl.DataFrame:
     """Fills (ledger.FILLS_SCHEMA) of the orders (ledger.ORDERS_SCHEMA) that the bars can fill, each in full."""
-    return with_costs(next_bars(orders, bars), costs).select(FILLS_SCHEMA.names())
+    matched = entitlements.with_growth(next_bars(orders, bars), "session", "then")
+    matched = entitlements.with_growth(matched, "fill_session", "now")
+    matched = matched.with_columns(shares(pl.col("quantity") / pl.col("then"), pl.col("now")).alias("quantity"))
+    return with_costs(matched, costs).select(FILLS_SCHEMA.names())

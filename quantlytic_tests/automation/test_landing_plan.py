@@ -2,7 +2,7 @@
 
 import json
 
-from quantlytic_assets.automation.landing_plan import Asked, next_request
+from quantlytic_assets.automation.landing_plan import Asked, Request, Wait, next_request
 
 LIFE = "bars.d"
 
@@ -44,7 +44,7 @@ def test_a_range_whose_run_failed_is_asked_for_again_ever_later_under_a_new_key(
     while len(moments) < 8:
         now += 1
         request, asked = ask(asked, {0: 0}, {0: 10}, now=now)
-        if request:
+        if isinstance(request, Request):
             assert request.ranges == {0: (0, 10)}
             keys.append(request.key)
             moments.append(now)
@@ -56,7 +56,7 @@ def test_a_range_whose_run_failed_is_asked_for_again_ever_later_under_a_new_key(
 def test_new_records_do_not_cut_the_wait_short_and_come_along():
     _, asked = ask(Asked(), {0: 0}, {0: 10}, now=0.0)
     request, asked = ask(asked, {0: 0}, {0: 12}, now=5.0)
-    assert request is None
+    assert request == Wait(records=12, seconds=10.0)
     request, _ = ask(asked, {0: 0}, {0: 13}, now=15.0)
     assert request.ranges == {0: (0, 13)}
 

@@ -65,7 +65,7 @@ def test_good_rows_count_at_once_and_bad_ones_are_told_and_kept(install, tmp_pat
     assert lines[0] == "4 read, 2 accepted, 2 refused"
     assert lines[1].startswith("  line 4: bad_date") and lines[1].endswith("AAPL,2014-13-01,split,2")
     assert lines[2].startswith("  line 5: bad_value") and lines[2].endswith("MSFT,2014-08-19,dividend,minus")
-    assert lines[-1] == "next: quantlytic backfill daily --from 2014-06-01 --to 2014-08-01"
+    assert lines[-1] == "next: quantlytic backfill daily --from 2014-06-01"
     lake = installation.resources.lake
     rows = lake.query("SELECT * FROM clean.corporate_actions ORDER BY session")
     assert rows.select("dataset", "symbol", "session", "kind", "value", "vendor", "known_on").rows() == [
@@ -91,6 +91,27 @@ def test_told_again_it_changes_nothing_and_says_so(install, tmp_path):
     assert installation.resources.lake.query("SELECT * FROM clean.corporate_actions").equals(before)
 
 
+def test_the_last_word_counts_also_when_it_was_said_before_and_a_split_of_1_takes_one_back(install, tmp_path):
+    installation = install(declared(daily=["AAPL"]))
+    for value in (7, 8, 7, 1):
+        said = imported(installation, tmp_path, f"symbol,date,kind,value\nAAPL,2014-06-09,split,{value}\n")
+        assert "known already" not in said
+        rows = installation.resources.lake.query("SELECT value FROM clean.corporate_actions")
+        assert rows["value"].to_list() == [value]
+    assert len(installation.resources.actions.read("daily")) == 4
+    assert set(installation.resources.lake.query("SELECT shares FROM clean.share_counts")["shares"]) == {1.0}
+    known = "symbol,date,kind,value,known\nAAPL,2014-06-09,split,1,2014-04-23\n"
+    assert "known already" not in imported(installation, tmp_path, known)
+    days = installation.resources.lake.query("SELECT known_on FROM clean.corporate_actions")
+    assert days["known_on"].to_list() == [date(2014, 4, 23)]
+
+
+def test_a_dividend_alone_is_a_matter_of_paper_accounts(install, tmp_path):
+    installation = install(declared(daily=["AAPL"]))
+    said = imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-08-07,dividend,0.47\n")
+    assert "backfill daily" not in said
+
+
 def test_a_user_s_word_wins_over_a_newer_one_of_a_vendor_and_both_stay_in_the_archive(install, tmp_path):
     installation = install(declared(daily=["AAPL"]))
     imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n")
@@ -111,7 +132,7 @@ def test_the_dataset_follows_from_the_symbols_or_has_to_be_said(install, tmp_pat
         imported(installation, tmp_path, f"{header}AAPL,2014-06-09,split,7\n")
     with pytest.raises(UsageError, match="no dataset has symbols of XYZ"):
         imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n")
-    assert "to 2014-06-01" in imported(installation, tmp_path, f"{header}IBM,2014-06-09,split,7\n").split("two")[1]
+    assert "backfill two --from 2014-06-01" in imported(installation, tmp_path, f"{header}IBM,2014-06-09,split,7\n")
     assert "backfill three" in imported(installation, tmp_path, f"{header}FB,2014-06-09,rename,META\n")
     said = imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n", "one")
     assert "not among the symbols of one" in said and "XYZ" in said

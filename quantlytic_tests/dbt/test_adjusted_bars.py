@@ -11,6 +11,7 @@ import pytest
 from quantlytic_assets.market_data.adjustment import adjusted_bars
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
 from quantlytic_assets.market_data.defects import REPAIRS_SCHEMA
+from quantlytic_assets.market_data.share_counts import share_counts
 from quantlytic_tests.market_data.recorded_prices import actions, clean_bars, lean_actions, lean_bars, lean_renames
 
 FACTORS = ("split_factor", "dividend_factor", "split_open", "split_high", "split_low", "split_close", "split_volume")
@@ -74,6 +75,7 @@ def lake(warehouse):
             ("clean.bars", "false", [], pl.concat(bars)),
             ("clean.corporate_actions", "false", [], pl.concat(told)),
             ("clean.sessions", "false", [], sessions),
+            ("clean.share_counts", "false", [], share_counts(lean_renames(), "tickers")),
         ]
     )
     warehouse.build("tickers", "1998-01-01", "2012-12-31", "1d", ["1d"], [2])

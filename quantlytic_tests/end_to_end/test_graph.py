@@ -115,10 +115,10 @@ def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
     assert parents["equities_5m/adjusted_bars"] == {"clean_bars", "corporate_actions"}
     assert "clean_bars" in parents["equities_5m/bars"]
     assert parents["equities_5m/indicators"] == {"bars"}
-    assert parents["equities_5m/labels"] == {"bars", "corporate_actions"}
+    assert parents["equities_5m/labels"] == {"bars"}
     assert parents["momentum_1d/model"] == {"indicators", "labels"}
     assert parents["momentum_1d/predictions"] == {"model", "indicators"}
-    assert parents["momentum_1d/paper_trades"] == {"predictions"}
+    assert parents["momentum_1d/paper_trades"] == {"predictions", "corporate_actions"}
     assert parents["momentum_1d/performance"] == {"paper_trades"}
 
 
@@ -283,8 +283,10 @@ def test_a_sensor_waits_for_a_landing_run_at_work_and_asks_again_for_what_a_fail
         waiting = tick(settings, instance, asked.cursor)
         assert not waiting.run_requests and run.run_id in waiting.skip_message
         instance.report_run_failed(run)
-        # Not at once, and not never.
-        assert not tick(settings, instance, asked.cursor).run_requests
+        # Not at once, and not never; and it is not said that there is nothing to land.
+        left = tick(settings, instance, asked.cursor)
+        assert not left.run_requests
+        assert "what it left of bars.equities_5m (records: 1) is asked for again in" in left.skip_message
         memory = json.loads(asked.cursor)
         later = json.dumps(memory | {"at": memory["at"] - 60})
         (again,) = tick(settings, instance, later).run_requests

@@ -61,7 +61,7 @@ def publish_until_stopped(dataset_name: str, ledger: Path) -> None:
     """Publish until SIGTERM, then finish the batch at work. A ledger that is there already is gone on with."""
     from quantlytic_assets.resources import make_resources
     from quantlytic_assets.settings import load_settings
-    from quantlytic_assets.universe import load_universe
+    from quantlytic_assets.universe_file import load_universe
 
     stopping = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.universe import load_universe
+from quantlytic_assets.storage.bus import bars_topic
+from quantlytic_assets.universe_file import load_universe
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.faults import publisher
 from quantlytic_tests.faults.comparison import WANTED, Comparison, compare, in_archive, on_bus
@@ -66,15 +68,25 @@ class Site:
         """WANTED rows of everything whose publishing was acknowledged."""
         raise NotImplementedError
 
-    def waiting(self) -> int:
-        """Records on the bus that are not landed yet."""
+    def ends(self) -> dict[int, int]:
+        """Where the partitions of the bus end now."""
+        resources = make_resources(self.installed.settings())
+        try:
+            return {part: end for part, (_, end) in resources.bus.watermarks(bars_topic(self.dataset)).items()}
+        finally:
+            _close(resources.bus)
+
+    def waiting(self, ends: Mapping[int, int] | None = None) -> int:
+        """Records on the bus that are not landed yet; with `ends` only those before them."""
         resources = make_resources(self.installed.settings())
         try:
             lander = resources.lander(load_universe(self.installed.universe_path).datasets[self.dataset])
             source = lander.source()
             if source is None:
                 return 0
-            return sum(end - lander.landed_through(source.life, part) for part, (_, end) in source.marks.items())
+            if ends is None:
+                ends = {part: end for part, (_, end) in source.marks.items()}
+            return sum(max(0, end - lander.landed_through(source.life, part)) for part, end in ends.items())
         finally:
             _close(resources.bus)
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from quantlytic_assets.automation.landing_plan import LONGEST_WAIT
 from quantlytic_tests.end_to_end.browser import Browser
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.faults.publisher import SYMBOLS
@@ -25,8 +26,9 @@ from quantlytic_tests.faults.supervisor import Program, Supervisor, children, fr
 NUMBERED = "numbered_1m"
 FED = "fed_1m"
 FED_SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")
-# How long anything that has to happen by itself may take.
-PATIENCE = 180
+# How long anything that has to happen by itself may take: the sensor may wait before it asks again for what failed runs
+# left, and that takes its time to be landed, on a machine that is busy with other things as well.
+PATIENCE = LONGEST_WAIT + 180
 # Room for what a round writes, and few enough files to be used up in a second.
 _DISK_MEGABYTES, _DISK_FILES = 256, 40_000
 
@@ -44,7 +46,7 @@ def wait_for(what: Callable[[], Any], described: str, every: float = 0.1) -> Any
     deadline = time.monotonic() + PATIENCE
     while not (found := what()):
         if time.monotonic() > deadline:
-            raise Stalled(f"{described}: not in {PATIENCE} s")
+            raise Stalled(f"{described}: not in {PATIENCE:.0f} s")
         if interrupted.wait(every):
             raise Stalled(f"{described}: interrupted")
     return found

@@ -96,8 +96,8 @@ def test_an_order_without_a_next_bar_waits_and_is_filled_later(tmp_path):
     ledger = ledger_in(tmp_path)
     early = trade(strategy(), predictions, bars.filter(pl.col("session") < thursday), ledger, [monday, tuesday])
     assert (early.open, early.filled) == (1, 0)
-    assert ledger.committed_before("momentum_1d", thursday).rows() == [("AAA", 500.0)]
-    assert ledger.positions_before("momentum_1d", thursday).is_empty()
+    assert ledger.committed_before("momentum_1d", thursday).rows() == [("AAA", monday, 500.0)]
+    assert ledger.fills("momentum_1d").is_empty()
     trade(strategy(), predictions, bars, ledger, [thursday])
     filled = ledger.fills("momentum_1d").select("session", "fill_session", "quantity")
     assert filled.rows() == [(monday, thursday, 500.0)]

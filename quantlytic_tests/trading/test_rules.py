@@ -4,6 +4,8 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.trading.costs import with_costs
+from quantlytic_assets.trading.entitlements import Entitlements
+from quantlytic_assets.trading.ledger import CHANGES_SCHEMA
 from quantlytic_assets.trading.paper import decide, last_decisions
 from quantlytic_assets.trading.risk import NO_PRICE, TOO_SMALL, with_reason
 from quantlytic_assets.trading.simulated_broker import BrokerNotAvailable, broker_for, fill
@@ -12,7 +14,7 @@ from quantlytic_assets.universe import Costs
 from quantlytic_tests.trading.frames import daily, predict, strategy
 
 MONDAY, TUESDAY, WEDNESDAY = date(2015, 3, 2), date(2015, 3, 3), date(2015, 3, 4)
-NOTHING = pl.DataFrame(schema={"symbol": pl.String, "quantity": pl.Float64})
+NOTHING = pl.DataFrame(schema=CHANGES_SCHEMA)
 
 
 def test_the_target_is_whole_units_of_an_equal_share_of_the_capital():
@@ -64,7 +66,8 @@ def brief(orders):
 
 
 def test_orders_are_the_difference_between_target_and_holdings():
-    held = pl.DataFrame({"symbol": ["BBB"], "quantity": [30.0]})
+    friday, thursday = date(2015, 2, 27), date(2015, 2, 26)
+    held = pl.DataFrame([("BBB", thursday, 50.0), ("BBB", friday, -20.0)], CHANGES_SCHEMA, orient="row")
     orders = decide(
         strategy(),
         decisions(
@@ -76,6 +79,7 @@ def test_orders_are_the_difference_between_target_and_holdings():
             ]
         ),
         held,
+        Entitlements(),
     )
     assert brief(orders) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 100.0, "open", None),
@@ -86,7 +90,7 @@ def test_orders_are_the_difference_between_target_and_holdings():
 
 def test_a_refused_order_is_listed_and_leaves_the_holding_as_it_was():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 1, None), (WEDNESDAY, "AAA", 0, 51.0)]
-    assert brief(decide(strategy(), decisions(rows), NOTHING)) == [
+    assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 100.0, "open", None),
         ("momentum_1d:2015-03-03:AAA", "buy", 0.0, "refused", NO_PRICE),
         ("momentum_1d:2015-03-04:AAA", "sell", 100.0, "open", None),
@@ -95,7 +99,7 @@ def test_a_refused_order_is_listed_and_leaves_the_holding_as_it_was():
 
 def test_a_sale_without_a_price_is_refused_too():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 0, float("nan")), (WEDNESDAY, "AAA", 0, 51.0)]
-    assert brief(decide(strategy(), decisions(rows), NOTHING))[1:] == [
+    assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements()))[1:] == [
         ("momentum_1d:2015-03-03:AAA", "sell", 100.0, "refused", NO_PRICE),
         ("momentum_1d:2015-03-04:AAA", "sell", 100.0, "open", None),
     ]
@@ -103,7 +107,7 @@ def test_a_sale_without_a_price_is_refused_too():
 
 def test_a_unit_too_dear_for_its_share_is_refused_but_a_holding_that_became_too_dear_is_sold():
     rows = [(MONDAY, "AAA", 1, 6000.0), (TUESDAY, "AAA", 1, 5000.0), (WEDNESDAY, "AAA", 1, 5001.0)]
-    assert brief(decide(strategy(), decisions(rows), NOTHING)) == [
+    assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 0.0, "refused", TOO_SMALL),
         ("momentum_1d:2015-03-03:AAA", "buy", 1.0, "open", None),
         ("momentum_1d:2015-03-04:AAA", "sell", 1.0, "open", None),
@@ -112,7 +116,7 @@ def test_a_unit_too_dear_for_its_share_is_refused_but_a_holding_that_became_too_
 
 def test_a_symbol_without_a_decision_keeps_what_it_has():
     rows = [(MONDAY, "AAA", 1, 50.0), (WEDNESDAY, "AAA", 1, 50.0)]
-    assert len(decide(strategy(), decisions(rows), NOTHING)) == 1
+    assert len(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == 1
 
 
 def test_the_last_prediction_of_a_session_decides():
@@ -125,7 +129,7 @@ def test_the_last_prediction_of_a_session_decides():
 
 
 def order(symbol, session, decided):
-    return decide(strategy(), decisions([(session, symbol, 1, 50.0)]), NOTHING).with_columns(
+    return decide(strategy(), decisions([(session, symbol, 1, 50.0)]), NOTHING, Entitlements()).with_columns(
         pl.lit(decided, pl.Datetime("us", "UTC")).alias("decision_time")
     )
 
@@ -134,20 +138,20 @@ def test_an_order_is_filled_at_the_first_open_at_or_after_its_decision():
     bars = daily([("AAA", MONDAY, 10.0, 11.0), ("AAA", TUESDAY, 12.0, 13.0), ("BBB", MONDAY, 1.0, 1.0)])
     opening = datetime(2015, 3, 3, 14, 30, tzinfo=UTC)
     for decided in (datetime(2015, 3, 2, 14, 30, 0, 1, tzinfo=UTC), opening):
-        filled = fill(order("AAA", MONDAY, decided), bars, Costs(0.0, 0.0))
+        filled = fill(order("AAA", MONDAY, decided), bars, Costs(0.0, 0.0), Entitlements())
         shown = filled.select("fill_time", "fill_session", "price", "session").rows()
         assert shown == [(opening, TUESDAY, 12.0, MONDAY)]
     late = order("AAA", TUESDAY, datetime(2015, 3, 3, 14, 30, 0, 1, tzinfo=UTC))
-    assert fill(late, bars, Costs(0.0, 0.0)).is_empty()
-    assert fill(order("CCC", MONDAY, opening), bars, Costs(0.0, 0.0)).is_empty()
+    assert fill(late, bars, Costs(0.0, 0.0), Entitlements()).is_empty()
+    assert fill(order("CCC", MONDAY, opening), bars, Costs(0.0, 0.0), Entitlements()).is_empty()
 
 
 def test_a_bar_without_a_usable_open_fills_nothing():
     bars = daily([("AAA", TUESDAY, float("nan"), 13.0), ("AAA", WEDNESDAY, 14.0, 13.0)])
-    filled = fill(order("AAA", MONDAY, datetime(2015, 3, 2, 21, tzinfo=UTC)), bars, Costs(0.0, 0.0))
+    filled = fill(order("AAA", MONDAY, datetime(2015, 3, 2, 21, tzinfo=UTC)), bars, Costs(0.0, 0.0), Entitlements())
     assert filled["fill_session"].to_list() == [WEDNESDAY]
 
 
 def test_a_broker_that_is_not_there_yet_says_what_to_set():
     with pytest.raises(BrokerNotAvailable, match=r"strategies.momentum_1d.broker: 'ibkr'.*broker: simulated"):
-        broker_for(strategy(broker="ibkr"), daily([]))
+        broker_for(strategy(broker="ibkr"), daily([]), Entitlements())

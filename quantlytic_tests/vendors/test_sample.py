@@ -9,7 +9,7 @@ import pytest
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.sessions import expected_bars
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe import load_universe
+from quantlytic_assets.universe_file import load_universe
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 from quantlytic_assets.vendors.registry import VENDOR_NAMES, make_vendor
 from quantlytic_assets.vendors.sample import SAMPLE_DATA, SampleVendor

@@ -5,7 +5,7 @@
 {#
   Buckets start at the session's open and again where a lunch break ends, as the market's own bars do; bars before the
   open or after the close have buckets of their own that end or start there. 1d is the session: only its own hours.
-  All times are microseconds until the last select.
+  All times are microseconds until the last select. A session has one listing a symbol and one count of its shares.
 #}
 {%- set run = run_range() -%}
 {%- set native = interval_seconds(run.native) * 1000000 -%}
@@ -20,7 +20,7 @@
 {% if run.native in run.intervals %}
 select
     '{{ run.dataset }}' as dataset, symbol, session, '{{ run.native }}' as "interval", open_time, close_time,
-    open, high, low, close, volume, available_at, true as complete
+    open, high, low, close, volume, available_at, true as complete, listing, shares
 from {{ ref('stg_bars') }}
 {{ 'union all' if coarser }}
 {% endif %}
@@ -36,10 +36,11 @@ select
     make_timestamptz(bucket_end) as close_time,
     open, high, low, close, volume,
     make_timestamptz(bucket_end + delay) as available_at,
-    bars = expected as complete
+    bars = expected as complete,
+    listing, shares
 from (
     select
-        symbol, session, "interval", bucket_start, bucket_end, expected,
+        symbol, session, "interval", bucket_start, bucket_end, expected, listing, shares,
         arg_min(open, opens) as open,
         max(high) as high,
         min(low) as low,
@@ -91,7 +92,7 @@ from (
             where "interval" != '1d' or (opens >= session_opens and opens < session_closes)
         )
     )
-    group by symbol, session, "interval", bucket_start, bucket_end, expected
+    group by symbol, session, "interval", bucket_start, bucket_end, expected, listing, shares
 )
 {% endif %}
 {% if run.intervals %}

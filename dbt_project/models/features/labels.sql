@@ -10,45 +10,41 @@
 {#
   A label belongs to the session in which it became known. A run makes every label whose stretch, from the decision to
   the exit, touches its range: those that end in it, and, where later bars are already there, those that start in it.
-  None goes on from one company's bars to those of the next under the same ticker.
+  None goes on from one company's bars to those of the next under the same ticker, and a split on the way is no return.
 #}
 {%- set run = run_range() -%}
 {%- if not run.horizons %}
 select dataset, symbol, session from {{ ref('bars') }} where false
 {%- else %}
+{#- Rows of before `listing` and `shares` existed have nothing there. -#}
+{%- set columns -%}
+    symbol, session, "interval", open_time, available_at,
+    coalesce(listing, symbol) as listing, open * coalesce(shares, 1) as value
+{%- endset %}
 with bars as (
-    select symbol, session, "interval", open_time, open, available_at
+    select {{ columns }}
     from {{ ref('bars') }}
     where {{ in_run_range() }} and "interval" in ({{ quoted_list(run.intervals) }})
     union all
-    select symbol, session, "interval", open_time, open, available_at from surroundings
-)
-
-, handovers as (
-    select symbol, session as handed_over from {{ source('clean', 'corporate_actions') }}
-    where dataset = '{{ run.dataset }}' and kind = 'rename'
-    union
-    select new_symbol, session from {{ source('clean', 'corporate_actions') }}
-    where dataset = '{{ run.dataset }}' and kind = 'rename'
+    select {{ columns }} from surroundings
 )
 
 {% for horizon in run.horizons %}
-select made.* from (
+select * exclude (listing, exit_listing) from (
     select
         '{{ run.dataset }}' as dataset, symbol, session, "interval", {{ horizon }} as horizon, open_time, available_at,
         lead(open_time, 1) over bars_on as entry_time,
         lead(open_time, {{ horizon + 1 }}) over bars_on as exit_time,
-        lead(open, {{ horizon + 1 }}) over bars_on / lead(open, 1) over bars_on - 1 as forward_return,
+        lead(value, {{ horizon + 1 }}) over bars_on / lead(value, 1) over bars_on - 1 as forward_return,
         cast(forward_return > 0 as integer) as label,
         lead(session, {{ horizon + 1 }}) over bars_on as label_session,
-        lead(available_at, {{ horizon + 1 }}) over bars_on as label_available_at
+        lead(available_at, {{ horizon + 1 }}) over bars_on as label_available_at,
+        listing,
+        lead(listing, {{ horizon + 1 }}) over bars_on as exit_listing
     from bars
     window bars_on as (partition by symbol, "interval" order by open_time)
-) as made
-anti join handovers
-    on handovers.symbol = made.symbol
-    and handovers.handed_over > made.session and handovers.handed_over <= made.label_session
-where {{ in_run_range('session', 'label_session') }}
+)
+where {{ in_run_range('session', 'label_session') }} and exit_listing = listing
 {{ 'union all' if not loop.last }}
 {% endfor %}
 {%- endif %}

@@ -1,9 +1,62 @@
-{# The run's clean bars, and when their session opens, pauses, resumes and closes. Nothing outside the range. #}
-with bars as (
-    select symbol, session, open_time, close_time, open, high, low, close, volume, available_at
+{#
+  The run's clean bars as they were traded, and when their session opens, pauses, resumes and closes. Nothing outside
+  the range. `shares`, how many one share of the company's beginning has become, is quantlytic_assets'
+  market_data/share_counts.py: it never changes with a later split. Prices that a vendor adjusted for splits up to the
+  day they were fetched are put back into shares of their session; the volume is too.
+#}
+{%- set adjusted = run_has_share_counts() %}
+with served as (
+    select
+        symbol, session, open_time, close_time, open, high, low, close, volume, available_at,
+        {%- if adjusted %}
+        cast(fetched_at as date) as fetched_on, adjustment
+        {%- else %}
+        symbol as listing, 1.0::double as shares
+        {%- endif %}
     from {{ source('clean', 'bars') }}
     where {{ in_run_range() }}
 ),
+
+{% if adjusted %}
+counts as (
+    select symbol, since, listing, company, shares from {{ source('clean', 'share_counts') }}
+    where dataset = '{{ run_range().dataset }}'
+),
+
+{# Counts are those of a day, not of a bar. #}
+placed_days as (
+    select
+        days.*,
+        coalesce(counts.listing, days.symbol) as listing,
+        coalesce(counts.company, days.symbol) as company,
+        coalesce(counts.shares, 1) as shares
+    from (select distinct symbol, session, fetched_on, adjustment from served) as days
+    asof left join counts on counts.symbol = days.symbol and days.session >= counts.since
+),
+
+factors as (
+    select
+        placed_days.*,
+        case when adjustment = 'split' then coalesce(counts.shares, 1) / placed_days.shares else 1 end as factor
+    from placed_days
+    asof left join counts
+        on counts.company = placed_days.company and placed_days.fetched_on >= counts.since
+),
+
+bars as (
+    select
+        served.symbol, served.session, served.open_time, served.close_time,
+        open * factor as open, high * factor as high, low * factor as low, close * factor as close,
+        volume / factor as volume,
+        served.available_at, factors.listing, factors.shares
+    from served
+    join factors
+        on factors.symbol = served.symbol and factors.session = served.session
+        and factors.fetched_on = served.fetched_on and factors.adjustment = served.adjustment
+),
+{% else %}
+bars as (select * from served),
+{% endif %}
 
 sessions as (
     select

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe import Costs, Instrument, Outage, UniverseError, load_universe
+from quantlytic_assets.universe import Costs, Instrument, Outage, UniverseError
+from quantlytic_assets.universe_file import load_universe
 from quantlytic_tests.frames import utc
 
 DATASET = """

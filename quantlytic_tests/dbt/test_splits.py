@@ -1,0 +1,86 @@
+"""Features across Apple's split of seven for one on 2014-06-09: no return, no jump, whoever serves the bars."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pytest
+
+from quantlytic_assets.market_data.indicators import COLUMNS, compute
+from quantlytic_assets.market_data.share_counts import share_counts
+from quantlytic_tests.market_data.recorded_prices import actions, lean_bars
+
+EX_DATE, RATIO, BEFORE = date(2014, 6, 9), 7.0, 2.0
+PRICES = ("open", "high", "low", "close")
+FIRST, LAST = date(2013, 1, 2), date(2015, 12, 31)
+RANGE = ("2013-01-01", "2016-01-01", "1d", ["1d"], [1, 5])
+
+
+@pytest.fixture(scope="module")
+def lake(warehouse):
+    """`raw`: bars as traded, built at once and from the eve of the split on again; `adjusted`: as Yahoo serves them."""
+    traded = lean_bars("AAPL", first=FIRST, last=LAST)
+    served = traded.with_columns(
+        pl.when(pl.col("session") < EX_DATE).then(pl.col(name) * factor).otherwise(name).alias(name)
+        for name, factor in (*((name, 1 / RATIO) for name in PRICES), ("volume", RATIO))
+    ).with_columns(
+        pl.lit("split").alias("adjustment"), pl.lit(datetime(2016, 1, 2, tzinfo=UTC)).alias("fetched_at")
+    )
+    told = actions(("AAPL", date(2005, 2, 28), "split", BEFORE), ("AAPL", EX_DATE, "split", RATIO))
+    for name, bars in (("raw", traded), ("adjusted", served)):
+        clean = bars.with_columns(pl.lit(name).alias("dataset"))
+        hours = clean.select("dataset", "session", "open_time", "close_time")
+        counts = share_counts(told, name)
+        warehouse.lake.replace(
+            [(f"clean.{table}", "false", [], rows) for table, rows in
+             (("bars", clean), ("sessions", hours), ("share_counts", counts))]
+        )  # fmt: skip
+        warehouse.build(name, *RANGE)
+    return warehouse
+
+
+def test_a_split_is_neither_a_return_nor_a_label(lake):
+    day = lake.table("features.indicators", "raw").row(by_predicate=pl.col("session") == EX_DATE, named=True)
+    assert day["ret_1"] == pytest.approx(0.0160, abs=5e-4) and 15 < day["close"] / day["atr_14"] < 200
+    # As traded: the mean of the last twenty closes, nineteen of them before the split, in shares of after it.
+    assert day["sma_20"] == pytest.approx(88.3, abs=1) and day["close"] == pytest.approx(93.7, abs=0.1)
+    labels = lake.table("features.labels", "raw")
+    across = labels.filter(pl.col("session") < EX_DATE, pl.col("label_session") >= EX_DATE)
+    assert len(across) == 8 and across["forward_return"].abs().max() < 0.1
+    assert lake.table("features.bars", "raw").filter(session=EX_DATE)["shares"].item() == BEFORE * RATIO
+
+
+def test_indicators_are_those_of_prices_without_the_split(lake):
+    bars = lean_bars("AAPL", first=FIRST, last=LAST).with_columns(
+        pl.lit("1d").alias("interval"),
+        pl.when(pl.col("session") < EX_DATE).then(1.0).otherwise(RATIO).alias("scale"),
+        pl.col("session").cast(pl.Datetime("us", "UTC")).alias("open_time"),
+    )
+    wanted = compute(bars.with_columns(pl.col(name) * pl.col("scale") for name in PRICES))
+    found = lake.table("features.indicators", "raw")
+    scale_free = ("ret_1", "log_ret_1", "rsi_14", "vol_20", "history_bars")
+    for name in COLUMNS:
+        expected = wanted[name] / (1.0 if name in scale_free else wanted["scale"])
+        assert found[name].is_null().equals(expected.is_null())
+        assert (found[name] - expected).abs().max() <= 1e-9 * max(1.0, expected.abs().max()), name
+
+
+def test_a_vendor_s_split_adjusted_bars_give_the_same_features(lake):
+    for table in ("bars", "indicators", "labels"):
+        raw, adjusted = (lake.table(f"features.{table}", name) for name in ("raw", "adjusted"))
+        assert len(raw) == len(adjusted) > 700
+        for name in raw.select(pl.col(pl.Float64)).columns:
+            apart = (raw[name] - adjusted[name]).abs() / raw[name].abs().clip(1.0)
+            assert apart.max() < 1e-9, (table, name)
+
+
+def test_a_run_that_starts_at_the_split_gives_the_rows_of_one_rebuild(lake):
+    whole = {table: lake.table(f"features.{table}", "raw") for table in ("bars", "indicators", "labels")}
+    lake.build("raw", "2014-06-09", "2014-06-10", *RANGE[2:])
+    for table, wanted in whole.items():
+        found = lake.table(f"features.{table}", "raw")
+        assert found.select(pl.exclude(pl.Float64)).equals(wanted.select(pl.exclude(pl.Float64)))
+        for name in wanted.select(pl.col(pl.Float64)).columns:
+            apart = (found[name] - wanted[name]).abs() / wanted[name].abs().clip(1.0)
+            assert found[name].is_null().equals(wanted[name].is_null()) and apart.max() <= 1e-9, (table, name)
