@@ -29,7 +29,7 @@ demo: install
 
 test:
 	$(MAKE) --no-print-directory -j2 install programs
-	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Servers that stay, for QUANTLYTIC_PROFILE=services: eval "$(scripts/services env)" afterwards.
 services: programs

@@ -124,7 +124,7 @@ def backfill(
     ] = False,
 ) -> None:
     """Materialize sessions from raw bars to features, and the strategies on them."""
-    from quantlytic_assets.commands.backfill import run_backfill
+    from quantlytic_assets.commands.backfilling import run_backfill
 
     wanted = [part.strip() for part in symbols.split(",") if part.strip()]
     run_backfill(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -22,7 +22,14 @@ from quantlytic_assets.storage.landing import Landed, Lander
 from quantlytic_assets.universe import Dataset
 from quantlytic_assets.vendors.cost import Cost, seconds_for
 from quantlytic_assets.vendors.parts import joined
-from quantlytic_assets.vendors.policy import DEFAULT_POLICY, Budget, RetryPolicy, fetch_with_policy, joint_traits
+from quantlytic_assets.vendors.policy import (
+    DEFAULT_POLICY,
+    PATIENCE_WITH_THE_LAST,
+    Budget,
+    RetryPolicy,
+    fetch_with_policy,
+    joint_traits,
+)
 from quantlytic_assets.vendors.protocol import BarRequest, Served, Vendor, VendorError
 
 # Landed while there is more to ask for: bounds what stands on the bus alone, however long it goes on.
@@ -30,6 +37,9 @@ _LAND_BARS = 500_000
 _LAND_SECONDS = 60.0
 # So many questions in a row that failed after all repeats, and the vendor is left alone for a while.
 _FAILURES = 3
+# Vendors have a session's last bars some time after it, daily ones in the evening or the next day. Until then their
+# silence says nothing: else all symbols' lack of the newest session would be an outage, never to be asked about again.
+_LATE_BARS, _LATE_DAILY_BARS = timedelta(hours=1), timedelta(days=1)
 _LEFT_ALONE = 300.0
 
 
@@ -63,7 +73,8 @@ class Fetched:
 class Ingest:
     """Fetches and lands one dataset. `vendors` are in order of preference; none means files and feeds only.
 
-    `budget` counts what is asked; without one nobody does. `policy`: how often a question is repeated.
+    `budget` counts what is asked; without one nobody does. `policy`: how often a question is repeated. `sleep` waits
+    for the vendors and is there for tests.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class Ingest:
         lander: Lander,
         budget: Budget | None = None,
         policy: RetryPolicy = DEFAULT_POLICY,
+        sleep: Callable[[float], None] = time.sleep,
     ):
         self.dataset = dataset
         self.vendors = list(vendors)
@@ -84,6 +96,7 @@ class Ingest:
         self.lander = lander
         self.budget = budget
         self.policy = policy
+        self.sleep = sleep
         self._names = {one.symbol: one.names for one in dataset.symbols}
         self._failures: dict[str, int] = {}
 
@@ -129,7 +142,8 @@ class Ingest:
             why = "every vendor is closed for now" if self.vendors else "no vendor"
             for vendor in open_vendors:
                 parts = [part for whole in joined(pending) for part in vendor.parts(whole)]
-                refusals = [vendor.refusal(part) for part in parts]
+                called = self._names[row["symbol"]].get(vendor.name)
+                refusals = [vendor.refusal(replace(part, name=called)) for part in parts]
                 served = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
                 pending = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is not None]
                 requests[vendor.name] = requests.get(vendor.name, 0) + len(served)
@@ -216,9 +230,12 @@ class Ingest:
     def _ask(
         self, request: BarRequest, vendors: Sequence[Vendor], outcome: Fetched
     ) -> Iterator[tuple[BarRequest, Served, str | None]]:
-        """The parts of a range, each from the first vendor that answers it, or with nothing and the last error."""
+        """The parts of a range, each from the first vendor that answers it, or with nothing and each one's last error.
+
+        The last vendor is waited for longer than those after which somebody else can be asked.
+        """
         symbol, pending = request.symbol, [request]
-        errors = ["no vendor"]
+        errors: dict[str, str] = {}
 
         def count() -> None:
             outcome.requests += 1
@@ -227,11 +244,14 @@ class Ingest:
             unanswered = []
             for part in (part for whole in joined(pending) for part in vendor.parts(whole)):
                 called = replace(part, name=self._names[symbol].get(vendor.name))
+                waits = {"patience": PATIENCE_WITH_THE_LAST} if vendor is vendors[-1] else {}
                 try:
-                    served = fetch_with_policy(vendor, called, self.policy, on_request=count, budget=self.budget)
+                    served = fetch_with_policy(
+                        vendor, called, self.policy, on_request=count, sleep=self.sleep, budget=self.budget, **waits
+                    )
                 except VendorError as failure:
                     self._failed(vendor, failure)
-                    errors.append(f"{vendor.name}: {failure}")
+                    errors[vendor.name] = f"{vendor.name}: {failure}"
                     unanswered.append(part)
                     continue
                 self._failures[vendor.name] = 0
@@ -239,11 +259,11 @@ class Ingest:
             pending = unanswered
             if not pending:
                 return
-        nothing = Served(pl.DataFrame(schema=RAW_SCHEMA))
+        nothing, said = Served(pl.DataFrame(schema=RAW_SCHEMA)), "; ".join(errors.values()) or "no vendor"
         for part in pending:
-            yield part, nothing, errors[-1]
+            yield part, nothing, said
         first, last = pending[0].start, pending[-1].end
-        outcome.errors.append(f"{symbol} {first:%Y-%m-%d} to {last:%Y-%m-%d}: {errors[-1]}")
+        outcome.errors.append(f"{symbol} {first:%Y-%m-%d} to {last:%Y-%m-%d}: {said}")
 
     def _failed(self, vendor: Vendor, failure: VendorError) -> None:
         """Open the circuit of a vendor that fails again and again, so that the next one is asked without delay."""
@@ -257,21 +277,22 @@ class Ingest:
     def _remember(self, need: Need, answers: list[dict]) -> None:
         """Count an attempt for each session that was asked for and still lacks bars.
 
-        An answer counts as the vendor's last word on a session only when the session was over: while it runs, bars
-        that are asked for too early would make it a hole for good.
+        An answer counts as the vendor's last word on a session only when the session was over, and the vendor had time
+        to publish all of it: bars that are asked for too early would make it a hole for good.
         """
         still = self._still_missing(need)
         asked = pl.DataFrame(answers, schema={**_ANSWER, "error": pl.String}).sort("start")
+        late = max(self.dataset.delay, _LATE_DAILY_BARS if self.dataset.interval == "1d" else _LATE_BARS)
         sessions = session_table(
             self.dataset.calendar, need.missing["session"].min(), need.missing["session"].max()
-        ).select("session", (pl.col("close_time") + self.dataset.delay <= datetime.now(UTC)).alias("over"))
+        ).select("session", (pl.col("close_time") + late <= datetime.now(UTC)).alias("over"))
         holes = (
             still.sort("open_time")
             .join_asof(asked, left_on="open_time", right_on="start", by="symbol", check_sortedness=False)
             .join(sessions, on="session", how="left")
             .with_columns(
                 pl.when(pl.col("error").is_null() & ~pl.col("over"))
-                .then(pl.lit("asked before the session was over"))
+                .then(pl.lit("asked before the session was over for long enough"))
                 .otherwise("error")
                 .alias("error")
             )

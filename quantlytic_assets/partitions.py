@@ -1,6 +1,7 @@
 """A dataset's partitions: which sessions each holds, and the same as Dagster's time-window definitions.
 
-A partition's key is the ISO date of its first day: the session itself, or the first of a month.
+A partition's key is the ISO date of its first day: the session itself, or the first of a month. Dagster is imported
+where definitions are made only: reading the lake goes without.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import polars as pl
 
 from quantlytic_assets.sessions import ROUND_THE_CLOCK, assign_sessions, expected_bars, session_table
 from quantlytic_assets.universe import Dataset, Strategy
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 # Dagster shows a day's partition when the day has ended, and its `end_offset` invents Mondays on Saturdays where
 # days are excluded. Counted in the zone where days end first, a day is over at 10:00 UTC: before New York opens.
@@ -62,19 +66,21 @@ def partition_key(dataset: Dataset, session: date) -> str:
 
 def definition(dataset: Dataset) -> dg.TimeWindowPartitionsDefinition:
     """The dataset's partitions for Dagster; the running session or month is among them."""
+    import dagster as dg
+
     if dataset.partition == "month":
         end = _next_month(dataset.last_session) if dataset.last_session else None
         return dg.MonthlyPartitionsDefinition(
             start_date=dataset.first_session.replace(day=1).isoformat(),
             end_date=end.isoformat() if end else None,
-            end_offset=0 if end else 1,
+            end_offset=1,
         )
     end = dataset.last_session + timedelta(days=1) if dataset.last_session else None
     if dataset.calendar == ROUND_THE_CLOCK:
         return dg.DailyPartitionsDefinition(
             start_date=dataset.first_session.isoformat(),
             end_date=end.isoformat() if end else None,
-            end_offset=0 if end else 1,
+            end_offset=1,
         )
     return dg.DailyPartitionsDefinition(
         start_date=dataset.first_session.isoformat(),
@@ -160,6 +166,8 @@ def deciding_key(dataset: Dataset, archived: str, known: list[str]) -> str | Non
 
 def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
     """The walk-forward steps of a strategy: a model trained before each, used within it."""
+    import dagster as dg
+
     first = first_trading_day(dataset, strategy)
     yearly = strategy.retrain == "yearly"
     end = None
@@ -171,7 +179,7 @@ def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowParti
         fmt="%Y-%m-%d",
         cron_schedule="0 0 1 1 *" if yearly else "0 0 1 * *",
         timezone=timezone_of(dataset),
-        end_offset=0 if end else 1,
+        end_offset=1,
     )
 
 

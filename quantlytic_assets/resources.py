@@ -47,7 +47,7 @@ class Resources:
     @cached_property
     def bus(self) -> Bus:
         """Where records are published."""
-        return LocalBus(self.settings.directory("bus"))
+        return LocalBus(self.settings.directory("bus"), self.settings.kafka_ticks_retention_hours)
 
     @cached_property
     def archive(self) -> Archive:

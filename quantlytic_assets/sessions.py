@@ -26,20 +26,31 @@ def _calendar(name: str, first_year: int, last_year: int) -> ExchangeCalendar | 
     """The calendar of these years (both inclusive), as far as it is known; None where nothing of them is."""
     import exchange_calendars
 
-    today = date.today().year
-    # A calendar knows only the years between its bounds; a small one is built first to ask for them.
-    small = exchange_calendars.get_calendar(name, start=f"{today - 1}-01-01", end=f"{today}-12-31")
-    earliest, latest = type(small).bound_min(), type(small).bound_max()
     start, end = date(first_year, 1, 1), date(last_year, 12, 31)
+    try:
+        return exchange_calendars.get_calendar(name, start=start, end=end)
+    except ValueError:
+        # It knows only the years between its bounds; a small one is built to ask for them.
+        today = date.today().year
+        small = exchange_calendars.get_calendar(name, start=f"{today - 1}-01-01", end=f"{today}-12-31")
+    earliest, latest = type(small).bound_min(), type(small).bound_max()
     start = max(start, earliest.date()) if earliest is not None else start
     end = min(end, latest.date()) if latest is not None else end
     return exchange_calendars.get_calendar(name, start=start, end=end) if start < end else None
 
 
+def _decades(calendar: str, first: int, last: int) -> ExchangeCalendar | None:
+    """The calendar of the decades that hold these years.
+
+    A decade's calendar costs little more than a year's, and one object then serves a process's questions.
+    """
+    return _calendar(calendar, first - first % 10, last - last % 10 + 9)
+
+
 def calendar_timezone(calendar: str) -> str:
     """The IANA name of the exchange's own time zone (`UTC` for round-the-clock markets)."""
-    today = date.today()
-    return str(_calendar(calendar, today.year - 1, today.year + 1).tz)
+    today = date.today().year
+    return str(_decades(calendar, today, today).tz)
 
 
 def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
@@ -55,8 +66,7 @@ def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
     from exchange_calendars.errors import InvalidCalendarName
 
     try:
-        # A decade's calendar costs little more than a year's, and one object then serves a process's questions.
-        known = _calendar(calendar, first.year - first.year % 10, last.year - last.year % 10 + 9)
+        known = _decades(calendar, first.year, last.year)
     except InvalidCalendarName as error:
         raise ValueError(f"unknown calendar {calendar!r}: take a name of exchange_calendars, such as XNYS") from error
     if known is None:

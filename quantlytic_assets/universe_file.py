@@ -25,6 +25,8 @@ FEEDS = ("binance_trades", "binance_klines", "coinbase_trades")
 
 # No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
 _STALE_AFTER = timedelta(minutes=15)
+# Nobody keeps more, and dates end somewhere.
+_LONGEST_SPAN = timedelta(days=36_500)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _SYMBOL = re.compile(r"[\w^.=/:+\-&$#@!~*]{1,64}")
@@ -202,6 +204,8 @@ def _span(fields: Fields, name: str, least: timedelta) -> timedelta | None:
     span = fields.duration(name, least)
     if span < least:
         fields.wrong(name, f"is too short, take {f'{least.days}d' if least.days else '1m'} or more")
+    elif span > _LONGEST_SPAN:
+        fields.wrong(name, f"is too long, take {_LONGEST_SPAN.days}d or less, or leave it out")
     return span
 
 

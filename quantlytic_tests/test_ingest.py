@@ -2,7 +2,7 @@
 
 import os
 import signal
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from quantlytic_assets.ingest import Ingest
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.market_data.coverage import coverage
 from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.sessions import expected_bars
 from quantlytic_assets.storage.archive import local_archive
@@ -20,6 +21,7 @@ from quantlytic_assets.storage.budgets import BudgetLog
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.universe import Instrument
+from quantlytic_assets.vendors.ibkr import IbkrVendor
 from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.policy import RetryPolicy
 from quantlytic_assets.vendors.protocol import Limit, Served, VendorError, VendorTraits
@@ -263,12 +265,12 @@ def test_a_second_vendor_takes_over_where_the_first_fails(tmp_path):
     assert sources == [("A", "first"), ("B", "second")]
 
 
-def test_when_all_vendors_fail_the_last_error_is_reported(tmp_path):
+def test_when_all_vendors_fail_each_one_s_error_is_reported(tmp_path):
     dataset = make_dataset(symbols=["A"])
     ingest = make_ingest(tmp_path, dataset, *(SmallVendor(dataset, name, broken={"A"}) for name in ("first", "second")))
     outcome = materialize(ingest)
     assert outcome.requests == 2
-    assert len(outcome.errors) == 1 and "second: no A today" in outcome.errors[0]
+    assert outcome.errors == ["A 2025-03-03 to 2025-03-15: first: no A today; second: no A today"]
 
 
 def test_a_closed_vendor_is_asked_nothing_more_and_the_next_takes_over_at_once(tmp_path):
@@ -311,6 +313,28 @@ def test_a_used_up_limit_lets_the_next_vendor_take_over(tmp_path):
         ("B", "first"),
         ("C", "second"),
     ]
+
+
+def test_where_nobody_else_can_be_asked_an_hour_s_limit_is_waited_for_as_the_plan_said(tmp_path):
+    dataset = make_dataset(symbols=["A", "B", "C", "D", "E"])
+    now, waits = [1_700_000_000.0], []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        now[0] += seconds
+
+    first = SmallVendor(dataset, "first", limits=(Limit(600, 1),))
+    second = SmallVendor(dataset, "second", limits=(Limit(600, 2),))
+    ingest = make_ingest(tmp_path, dataset, first, second)
+    ingest.sleep, ingest.budget = sleep, BudgetLog(f"sqlite:///{tmp_path / 'state.sqlite'}", lambda: now[0])
+    need = ingest.need(FIRST, LAST)
+    costs, _ = ingest.costs(need.ranges)
+    assert costs[0].seconds == pytest.approx(2400 + 5 * 0.3), "were the first one alone"
+    assert ingest.fill(need).errors == []
+    # D waits for the second one, and E finds the first one free again.
+    assert [symbol for symbol, _, _ in first.asked] == ["A", "E"]
+    assert [symbol for symbol, _, _ in second.asked] == ["B", "C", "D"]
+    assert [round(wait) for wait in waits] == [600]
 
 
 def test_only_the_part_that_failed_goes_to_the_next_vendor(tmp_path):
@@ -357,6 +381,15 @@ def test_what_it_costs_is_told_by_vendor_without_asking(tmp_path):
     costs, _ = ingest.costs(need.ranges)
     assert [(cost.vendor, cost.requests) for cost in costs] == [("second", 2)]
     assert first.asked == []
+
+
+def test_what_it_costs_knows_the_vendor_s_own_names(tmp_path):
+    named = Instrument("VOD", names={"ibkr": "STK:VOD/GBP@LSE"})
+    dataset = make_dataset("XLON", "1d", symbols=[named, "BP"], vendors=("ibkr",))
+    ingest = make_ingest(tmp_path, dataset, IbkrVendor("127.0.0.1", 9, 17))
+    costs, refused = ingest.costs(ingest.need(FIRST, LAST).ranges)
+    assert [(cost.vendor, cost.requests) for cost in costs] == [("ibkr", 1)]
+    assert len(refused) == 1 and refused[0].startswith("BP ") and "has no contract of its own" in refused[0]
 
 
 def test_actions_that_come_with_bars_are_kept_once(tmp_path):
@@ -413,16 +446,37 @@ def test_what_one_vendor_has_not_got_the_next_one_is_asked_for(tmp_path):
 
 
 def test_while_a_session_runs_no_answer_makes_a_hole_of_it(tmp_path):
-    # Round the clock the running UTC day is such a session; the day before is over, and its answer counts.
+    # Round the clock the running UTC day is such a session; two days before is long over, and its answer counts.
     today = datetime.now(UTC).date()
-    dataset = make_dataset("24/7", "1m", first=today - timedelta(days=1), last=None, symbols=["A"])
-    grid = expected_bars("24/7", "1m", today - timedelta(days=1), today)["open_time"]
+    dataset = make_dataset("24/7", "1m", first=today - timedelta(days=2), last=None, symbols=["A"])
+    grid = expected_bars("24/7", "1m", today - timedelta(days=2), today)["open_time"]
     ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes={("A", time) for time in grid}, tries=1))
     for _ in range(2):
-        materialize(ingest, today - timedelta(days=1), datetime.now(UTC).date())
+        materialize(ingest, today - timedelta(days=2), datetime.now(UTC).date())
     remembered = {session: answered for _, session, _, answered in attempts(ingest)}
-    assert remembered[today - timedelta(days=1)] == 1
+    assert remembered[today - timedelta(days=2)] == 1
     assert remembered.get(datetime.now(UTC).date(), 0) == 0
+
+
+def test_a_vendor_that_publishes_the_newest_session_late_has_no_hole_and_no_outage_there(tmp_path):
+    now = datetime.now(UTC)
+    first, last = (now - timedelta(days=5)).date(), (now - timedelta(days=1)).date()
+    dataset = make_dataset("24/7", "1d", first=first, last=last, symbols=["A", "B"])
+    grid = expected_bars("24/7", "1d", first, last)
+    # Yesterday's bars are not there yet, and those of one day long before never will be.
+    holes = {(symbol, datetime.combine(day, time(), UTC)) for symbol in "AB" for day in (first, last)}
+    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes=holes, tries=2))
+    materialize(ingest, first, last)
+    answered = {session: count for _, session, _, count in attempts(ingest)}
+    assert answered == {first: 1, last: 0}
+    known = ingest.attempts.read(dataset.name, first, last)
+    bars = archived(ingest).select("symbol", "open_time")
+    found = coverage(bars, dataset, grid, known, ingest.vendors[0].traits(dataset.name), now)
+    causes = dict(found.filter(pl.col("missing_bars") > 0).select("session", "cause").iter_rows())
+    assert causes == {first: "outage", last: "not_fetched"}
+    ingest.vendors[0].holes = set()
+    materialize(ingest, first, last)
+    assert len(archived(ingest)) == 2 * len(grid)
 
 
 def test_an_unfinished_bar_never_reaches_the_bus(tmp_path):

@@ -90,6 +90,14 @@ def test_a_closed_range_ends_with_its_last_session_whatever_the_time():
         assert known_keys(months, now) == ["2024-11-01", "2024-12-01", "2025-01-01", "2025-02-01"]
 
 
+@pytest.mark.parametrize("last", [date(2025, 6, 10), date(2025, 6, 30), date(2026, 12, 31), None])
+def test_what_runs_is_there_although_the_last_session_is_still_to_come(last):
+    now, first = utc("2025-06-10T12:00"), date(2025, 5, 15)
+    assert known_keys(make_dataset(interval="1d", first=first, last=last), now)[-1] == "2025-06-01"
+    assert known_keys(make_dataset("24/7", "1m", first=first, last=last), now)[-1] == "2025-06-10"
+    assert known_keys(make_dataset("XNYS", "1m", first=first, last=last), now)[-1] == "2025-06-10"
+
+
 def test_dagster_s_window_of_a_session_is_one_day():
     window = definition(make_dataset()).time_window_for_partition_key("2025-03-07")
     assert (window.end - window.start) == timedelta(days=1)

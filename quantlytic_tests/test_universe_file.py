@@ -355,6 +355,7 @@ def test_how_long_sessions_are_kept_and_when_a_feed_is_stale(write):
     for field, value, said in (
         ("keep", "12h", "keep: is too short, take 1d or more"), ("keep", "long", "keep: 'long' is not a time span"),
         ("stale_after", "0s", "stale_after: is too short, take 1m or more"),
+        ("keep", "999999d", "keep: is too long, take 36500d or less, or leave it out"),
     ):  # fmt: skip
         assert only_mistake(write(replaced(field, value))).startswith(f"datasets.prices_1m.{said}")
     daily = DATASET.replace("1m\n", "1d\n").replace("[5m, 1h]", "[1d]") + "    stale_after: 1h\n"

@@ -1,12 +1,12 @@
 """`<dataset>/clean_bars`: archive objects made into lake rows, each kept or quarantined. Rules are in `cleaning`."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.corporate_actions import replace_share_counts
+from quantlytic_assets.assets.corporate_actions import changed_since, replace_share_counts
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     group_by_key,
@@ -19,7 +19,7 @@ from quantlytic_assets.market_data.actions import settle
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.cleaning import Cleaned, clean
 from quantlytic_assets.market_data.pictures import candles
-from quantlytic_assets.partitions import Window, deciding_key, known_keys, with_partition
+from quantlytic_assets.partitions import Window, deciding_key, known_keys, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.sessions import expected_bars, session_table
 from quantlytic_assets.storage.archive import StoredObject
@@ -50,7 +50,9 @@ def clean_bars_asset(
 ) -> dg.AssetsDefinition:
     """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
 
-    It brings clean.share_counts up to date as well. `columns` describes clean.bars' columns.
+    It brings clean.share_counts up to date as well. Where that changes what earlier runs made, as when a vendor tells
+    of a split only with the bars of its day, their partitions are cleaned again too, so that what follows from them is
+    seen to be out of date. `columns` describes clean.bars' columns.
     """
 
     @dg.asset(
@@ -74,8 +76,6 @@ def clean_bars_asset(
         # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
         actions = settle(resources.actions.read(dataset.name), dataset.name).actions
         splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")
-        # Features read them next to the bars, whenever clean.corporate_actions itself is made anew.
-        replace_share_counts(resources, dataset, actions)
 
         def work(window: Window) -> PartitionMetadata:
             objects = [stored for key in window.keys for stored in filed.get(key, [])]
@@ -87,10 +87,30 @@ def clean_bars_asset(
                     metadata[newest]["candles"] = picture(candles(shown, shown["symbol"][0]))
             return metadata
 
+        changed = changed_since(resources, dataset, actions)
+        late = _cleaned_since(resources, dataset, changed) - set(context.partition_keys) if changed else set()
+        if late:
+            context.log.info(f"splits or renames that are new here change {len(late)} partitions since {min(late)}")
+        for window in windows(dataset, late, partitions_at_once(dataset)):
+            for key, metadata in work(window).items():
+                context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+        # Features read them next to the bars, whenever clean.corporate_actions itself is made anew. Not before the
+        # partitions that they change have been cleaned: a run that ends here finds them again.
+        replace_share_counts(resources, dataset, actions)
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
         adopt_refused(resources, dataset)
 
     return clean_bars
+
+
+def _cleaned_since(resources: Resources, dataset: Dataset, first: date) -> set[str]:
+    """Keys of the partitions that hold bars of `first` or later."""
+    sessions = resources.lake.query(
+        "SELECT DISTINCT session FROM clean.bars WHERE dataset = ? AND session >= ?", [dataset.name, first]
+    )
+    known = known_keys(dataset)
+    keys = {deciding_key(dataset, key, known) for key in with_partition(sessions, dataset)["partition"].unique()}
+    return {key for key in keys if key is not None}
 
 
 def _clean_window(

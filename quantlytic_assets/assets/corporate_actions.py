@@ -1,9 +1,10 @@
 """`<dataset>/corporate_actions`: the archive's tellings made into one table, and what follows for share counts.
 
-Which of them count is decided in `market_data.actions`.
+Which of them count is decided in `market_data.actions`; what was made without them, in `market_data.late_actions`.
 """
 
 from collections.abc import Mapping
+from datetime import date
 
 import dagster as dg
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from quantlytic_assets.assets.per_partition import table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.actions import CORPORATE_ACTIONS_SCHEMA, Settled, settle
+from quantlytic_assets.market_data.late_actions import first_changed
 from quantlytic_assets.market_data.share_counts import share_counts
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe import Dataset
@@ -47,7 +49,10 @@ def corporate_actions_asset(
 
 
 def rebuild(resources: Resources, dataset: Dataset) -> Settled:
-    """Make clean.corporate_actions and clean.share_counts of a dataset anew from the archive; what was made of it."""
+    """Make clean.corporate_actions of a dataset anew from the archive; what was made of it.
+
+    Share counts are replaced by who sees to the bars and features that were made with the old ones.
+    """
     settled = settle(resources.actions.read(dataset.name), dataset.name)
     resources.lake.replace(
         [
@@ -55,20 +60,43 @@ def rebuild(resources: Resources, dataset: Dataset) -> Settled:
             ("clean.quarantine", f"dataset = ? AND {TOLD_IN}", [dataset.name], settled.refused),
         ]
     )
-    replace_share_counts(resources, dataset, settled.actions)
     return settled
 
 
+def changed_since(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> date | None:
+    """The first session with bars in the lake whose flags or features are others with these actions than with those
+
+    that clean.share_counts was made from; None where there is none.
+    """
+    kept, counts = _share_counts(resources, dataset), share_counts(actions, dataset.name)
+    if kept.equals(counts):
+        return None
+    symbols = pl.concat([kept["symbol"], counts["symbol"]]).unique().to_list()
+    days = resources.lake.query(
+        "SELECT symbol, session, adjustment, fetched_at FROM clean.bars WHERE dataset = ? "
+        "AND symbol IN (SELECT unnest(?::VARCHAR[])) "
+        "GROUP BY symbol, session, adjustment, fetched_at",
+        [dataset.name, symbols],
+    )
+    return first_changed(days, kept, counts)
+
+
 def replace_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> None:
-    """Bring clean.share_counts of a dataset up to its actions; writes nothing where they say the same as before."""
+    """Bring clean.share_counts of a dataset up to its actions; writes nothing where they say the same as before.
+
+    After this `changed_since` knows no more of what was made with the old ones: see to that before.
+    """
     counts = share_counts(actions, dataset.name)
-    kept = resources.lake.query(
+    if not _share_counts(resources, dataset).equals(counts):
+        resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], counts)])
+
+
+def _share_counts(resources: Resources, dataset: Dataset) -> pl.DataFrame:
+    return resources.lake.query(
         "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
         "ORDER BY symbol, since",
         [dataset.name],
     )
-    if not kept.equals(counts):
-        resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], counts)])
 
 
 def figures(settled: Settled) -> dict[str, object]:

@@ -84,6 +84,7 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         )
         bars = read_prices(resources, strategy, affected, window.last + _NEXT_BAR)
         entitlements = read_entitlements(resources, strategy)
+        _check_shares(resources, strategy, entitlements)
         summary = trade(
             strategy, predictions, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
         )
@@ -93,6 +94,22 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         report(context, group_by_key(context.partition_keys, counts, {"fills": 0}))
 
     return paper_trades
+
+
+def _check_shares(resources: Resources, strategy: Strategy, entitlements: Entitlements) -> None:
+    """Raise `dg.Failure` where fills on record are in other shares than their bars: the account would be false."""
+    fills = resources.ledger.fills(strategy.name)
+    if fills.is_empty() or entitlements.growth.is_empty():
+        return
+    first, last = fills["fill_session"].min(), fills["fill_session"].max()
+    bars = read_prices(resources, strategy, first, last + timedelta(days=1))
+    wrong = entitlements.in_later_shares(fills, bars)
+    if len(wrong):
+        raise dg.Failure(
+            f"{len(wrong)} fills of {', '.join(wrong['symbol'].unique().sort())}, {wrong['fill_session'].min()} to "
+            f"{wrong['fill_session'].max()}, are in shares of after a split that became known later, and their bars "
+            f"are not; to trade the past anew: quantlytic backfill {strategy.name} --restart"
+        )
 
 
 def _publish(resources: Resources, strategy: Strategy, since: date, entitlements: Entitlements) -> None:

@@ -202,5 +202,7 @@ def failed_runs(instance: dg.DagsterInstance, since: float, now: datetime) -> tu
         )
         for record in found
         if record.dagster_run.tags.get("dagster/will_retry") != "true"
+        # A run that was only tagged since then has failed, and been told of, before.
+        and (record.end_time is None or record.end_time > since)
     ]
     return alerts, found[-1].update_timestamp.timestamp() if found else since

@@ -7,6 +7,7 @@ only keeps a hole that stays one from being asked for again at once.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -26,6 +27,7 @@ VERDICTS: dict[str, str] = {
     "known_outage": "nothing: the venue was down, says the universe's list of outages",
     "outage": "nothing: the whole venue lacks it, and a vendor was asked",
     "no_trade": "nothing: the vendor serves no bar without a trade",
+    "not_served": "nothing: no vendor serves it; `quantlytic backfill {dataset} --dry-run` says why",
     "no_vendor": "nothing by itself: the dataset has no vendor; `quantlytic import` brings a file",
     "running": "nothing yet: the session is not over",
     "expired": "nothing: the session is older than the dataset keeps",
@@ -207,6 +209,26 @@ def _range_verdicts(
         .sort(pl.col("verdict") == "ask", "length", "verdict", descending=[True, True, False])
         .group_by("symbol", "session", maintain_order=True)
         .agg(pl.col("verdict").first(), pl.col("ranges").sum().alias("holes"))
+    )
+
+
+def with_not_served(judged: pl.DataFrame, served: Callable[[str, date], bool]) -> pl.DataFrame:
+    """`verdicts` where sessions that no vendor has are not to be asked for.
+
+    served: whether any vendor has a symbol's session, known without asking. Vendors have bars from some day on, so that
+    not every session has to be looked at.
+    """
+    asking = judged.filter(verdict="ask").group_by("symbol").agg(pl.col("session").sort())
+    reach = []
+    for symbol, sessions in asking.iter_rows():
+        first = bisect_left(sessions, True, key=lambda day: served(symbol, day))  # noqa: B023 - used at once
+        reach.append((symbol, sessions[first] if first < len(sessions) else date.max))
+    since = pl.DataFrame(reach, schema={"symbol": pl.String, "since": pl.Date}, orient="row")
+    beyond = (pl.col("verdict") == "ask") & (pl.col("session") < pl.col("since"))
+    return (
+        judged.join(since, on="symbol", how="left", maintain_order="left")
+        .with_columns(pl.when(beyond).then(pl.lit("not_served")).otherwise("verdict").alias("verdict"))
+        .drop("since")
     )
 
 

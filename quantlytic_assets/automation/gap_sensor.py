@@ -4,6 +4,8 @@ It reads coverage, attempts and budgets only; what is worth asking is decided in
 business: `raw_bars` looks for itself what the archive lacks and asks for no more than that.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 
@@ -12,7 +14,7 @@ import polars as pl
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from quantlytic_assets.automation.gap_plan import Asked, next_request, verdicts, wanted_pairs
+from quantlytic_assets.automation.gap_plan import Asked, next_request, verdicts, wanted_pairs, with_not_served
 from quantlytic_assets.partitions import known_keys, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.postgres import Held
@@ -49,7 +51,7 @@ def gap_sensor(
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         resources: Resources = context.resources.quantlytic
-        at_work = _at_work(context.instance, resources, job.name)
+        at_work = _at_work(context.instance, resources, job.name, dg.AssetKey([dataset.name, "raw_bars"]))
         if at_work is not None:
             return dg.SkipReason(f"run {at_work} is at work")
         now = datetime.now(UTC)
@@ -93,7 +95,7 @@ def gap_sensor(
 
 
 def judge(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame:
-    """`gap_plan.verdicts` on what the lake and the log of attempts say at this moment."""
+    """`gap_plan.verdicts` on what the lake, the log of attempts and the vendors' reach say at this moment."""
     wanted = wanted_pairs(dataset, now)
     covered = resources.lake.query(
         "SELECT symbol, session, expected_bars, missing_bars, missing_ranges, checked_at FROM clean.coverage "
@@ -102,7 +104,10 @@ def judge(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame
     )
     attempts = resources.attempts.read(dataset.name, dataset.first_session, date.max)
     traits = resources.traits(dataset)
-    return verdicts(dataset, wanted, covered, attempts, traits, now)
+    judged = verdicts(dataset, wanted, covered, attempts, traits, now)
+    vendors = [resources.vendor(name) for name in dataset.vendors]
+    names = {one.symbol: one.names for one in dataset.symbols}
+    return with_not_served(judged, partial(_served, dataset, vendors, names))
 
 
 def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | None]:
@@ -119,9 +124,24 @@ def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | 
 
 def _weight(dataset: Dataset, vendor: Vendor, symbol: str, first: date, last: date) -> int:
     """What asking for a symbol's sessions in one go counts against the vendor's limits, about."""
+    return sum(vendor.weight(part) for part in vendor.parts(_request(dataset, symbol, first, last)))
+
+
+def _served(
+    dataset: Dataset, vendors: list[Vendor], names: Mapping[str, Mapping[str, str]], symbol: str, day: date
+) -> bool:
+    """Whether any vendor has some of a symbol's session, as far as that is known without asking."""
+    whole = _request(dataset, symbol, day, day)
+    return any(
+        vendor.refusal(part) is None
+        for vendor in vendors
+        for part in vendor.parts(replace(whole, name=names[symbol].get(vendor.name)))
+    )
+
+
+def _request(dataset: Dataset, symbol: str, first: date, last: date) -> BarRequest:
     start, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
-    whole = BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)
-    return sum(vendor.weight(part) for part in vendor.parts(whole))
+    return BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)
 
 
 def _why_not(resources: Resources, vendors: list[Vendor]) -> str:
@@ -132,9 +152,11 @@ def _why_not(resources: Resources, vendors: list[Vendor]) -> str:
     return ", ".join(reasons)
 
 
-def _at_work(instance: dg.DagsterInstance, resources: Resources, job_name: str) -> str | None:
-    """The run of the dataset's job that is under way, if any."""
-    for run in instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED)):
+def _at_work(instance: dg.DagsterInstance, resources: Resources, job_name: str, asking: dg.AssetKey) -> str | None:
+    """A run of the dataset's job that is under way, or one of a backfill in the UI that asks for its bars, if any."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
+        if run.job_name != job_name and asking not in (run.asset_selection or ()):
+            continue
         # A command's run holds a lock as long as its process lives; nobody else says that it was killed.
         lock = run.tags.get("quantlytic/lock")
         if lock is None:

@@ -1,4 +1,7 @@
-"""`quantlytic backfill`: what a backfill launched in the UI does, in chunks, in this process, without a daemon."""
+"""Running the jobs: what a backfill launched in the UI does, in chunks, in this process, without a daemon.
+
+The command with its usage, its plan and what it prints is in `backfilling`, which needs none of the asset graph.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,11 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import polars as pl
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from quantlytic_assets import partitions
-from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
 from quantlytic_assets.definitions import (
@@ -26,7 +28,6 @@ from quantlytic_assets.definitions import (
     strategy_keys,
     trading_job_name,
 )
-from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA
 from quantlytic_assets.market_data.retention import first_kept
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_assets.universe import Dataset, Strategy
-    from quantlytic_assets.vendors.cost import Cost
 
-_RANGES_SHOWN = 50
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -56,6 +55,9 @@ class Backfill:
         self.installation = installation
         self.console = console
         self.outcome = Outcome()
+        # Partitions whose bars a run cleaned beside its own, and by dataset the earliest one of all that were.
+        self._late: set[str] = set()
+        self._also_since: dict[str, str] = {}
 
     def dataset(
         self,
@@ -68,7 +70,8 @@ class Backfill:
     ) -> None:
         """Raw bars to features of a dataset for the partitions that hold sessions of `first` … `last`.
 
-        Without `first` from what the dataset keeps. `force`: vendors are asked again for everything.
+        Without `first` from what the dataset keeps. `force`: vendors are asked again for everything. Partitions that
+        were cleaned again because of a split or rename that came with others' bars follow.
         """
         keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
         if only_pending:
@@ -78,6 +81,11 @@ class Backfill:
             config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols), "force": force}}}}
         spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
         self._run_chunks(dataset.name, dataset_job_name(dataset), [span.keys for span in spans], config)
+        while self._late and not self.outcome.failures:
+            late, self._late = self._late, set()
+            self._also_since[dataset.name] = min(late | {self._also_since.get(dataset.name, min(late))})
+            spans = partitions.windows(dataset, late, self.installation.settings.backfill_chunk)
+            self._run_chunks(f"{dataset.name} again", dataset_job_name(dataset), [span.keys for span in spans], {})
 
     def strategy(
         self, strategy: Strategy, first: date | None = None, last: date | None = None, only_pending: bool = False
@@ -85,6 +93,8 @@ class Backfill:
         """Models, predictions and paper trades of a strategy, then its performance report."""
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
+        if first and dataset.name in self._also_since:
+            first = min(first, date.fromisoformat(self._also_since[dataset.name]))
         keys = strategy_keys(strategy)
         features = newest_by_partition(instance, dataset_chain(dataset)[-1])
         if not features:
@@ -185,11 +195,13 @@ class Backfill:
             result = job.with_hooks({advance_progress}).execute_in_process(
                 instance=instance, tags=tags | lock, run_config={**config, **_QUIET}, raise_on_error=False
             )
+        made = result.get_asset_materialization_events()
         asked = [
             int(event.materialization.metadata["requests"].value)
-            for event in result.get_asset_materialization_events()
+            for event in made
             if "requests" in event.materialization.metadata
         ]
+        self._late |= {event.partition for event in made if event.asset_key.path[-1] == "clean_bars"} - set(keys)
         # A range run repeats the run's own figures on each of its partitions.
         self.outcome.requests += max(asked, default=0)
         self.outcome.partitions += max(1, len(keys))
@@ -217,137 +229,3 @@ def _neighbours(keys: Sequence[str], all_keys: Sequence[str]) -> list[list[str]]
         else:
             runs.append([key])
     return runs
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a backfill would ask for: `ranges` (symbol, start, end, bars), what that costs, and what nobody serves."""
-
-    ranges: pl.DataFrame
-    costs: list[Cost]
-    refused: list[str]
-
-
-def dry_run(
-    installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str], force: bool = False
-) -> Plan:
-    """The plan of a backfill of these partitions, in runs as the backfill makes them. Asks nobody."""
-    ingest = installation.resources.ingest(dataset)
-    needs = [
-        ingest.need(span.first, date.fromordinal(span.last.toordinal() - 1), symbols, force)
-        for span in partitions.windows(dataset, keys, installation.settings.backfill_chunk)
-    ]
-    ranges = pl.concat([need.ranges for need in needs]) if needs else pl.DataFrame(schema=PLAN_SCHEMA)
-    costs, refused = ingest.costs(ranges)
-    return Plan(ranges, costs, refused)
-
-
-def check_symbols(dataset: Dataset, symbols: Sequence[str]) -> None:
-    """Raise `UsageError` for a symbol that the dataset does not have."""
-    known = [one.symbol for one in dataset.symbols]
-    unknown = [symbol for symbol in symbols if symbol not in known]
-    if unknown:
-        raise UsageError(f"{dataset.name} has no symbol {', '.join(unknown)}; it has {', '.join(known)}")
-
-
-def run_backfill(
-    installation: Installation,
-    out: Console,
-    name: str,
-    first: date | None,
-    last: date | None,
-    symbols: Sequence[str],
-    only_plan: bool,
-    restart: bool,
-    force: bool = False,
-) -> None:
-    """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
-
-    `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
-    hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
-    not exist.
-    """
-    dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
-    check_symbols(dataset, symbols)
-    if restart and not (strategy_only and strategies[0].broker == "simulated"):
-        raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
-    if force and strategy_only:
-        raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")
-    if first and last and first > last:
-        raise UsageError(f"--from {first} is after --to {last}")
-    keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
-    if not keys:
-        known = partitions.known_keys(dataset)
-        raise UsageError(f"{dataset.name} has no session there; its partitions go from {known[0]} to {known[-1]}")
-    if only_plan:
-        _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols, force), len(keys))
-        return
-    backfill = Backfill(installation, out)
-    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only, force=force)
-    if restart:
-        _forget_trades(installation, strategies[0])
-    for strategy in strategies:
-        if not backfill.outcome.failures:
-            backfill.strategy(strategy, first, last)
-    outcome = backfill.outcome
-    out.print(
-        f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
-        f"{len(outcome.failures)} failures",
-        highlight=False,
-    )
-    _show_holes(installation, out, dataset, first, last)
-    if outcome.failures:
-        raise CommandError("\n".join(outcome.failures))
-
-
-def _forget_trades(installation: Installation, strategy: Strategy) -> None:
-    installation.resources.ledger.reset(strategy.name)
-    tables = ("trading.orders", "trading.fills", "trading.positions", "trading.equity")
-    installation.resources.lake.replace([(table, "strategy = ?", [strategy.name], pl.DataFrame()) for table in tables])
-
-
-def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:
-    bars = int(plan.ranges["bars"].sum())
-    said = [f"{cost.requests:,} requests to {cost.vendor}, about {_length(cost.seconds)}" for cost in plan.costs]
-    vendors = "; ".join(said) or ("0 requests" if dataset.vendors else "no vendor (imports and feeds only)")
-    symbols = plan.ranges["symbol"].n_unique()
-    out.print(
-        f"{dataset.name}: {keys} partitions, {bars:,} bars missing of {symbols} symbols; {vendors}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for row in plan.ranges.head(_RANGES_SHOWN).iter_rows(named=True):
-        out.print(
-            f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  "
-            f"{row['bars']:,} bars",
-            highlight=False,
-        )
-    if len(plan.ranges) > _RANGES_SHOWN:
-        out.print(f"  and {len(plan.ranges) - _RANGES_SHOWN} more")
-    for refused in plan.refused[:_RANGES_SHOWN]:
-        out.print(f"  not served: {refused}", highlight=False, soft_wrap=True)
-
-
-def _length(seconds: float) -> str:
-    """A length of time for people."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _show_holes(
-    installation: Installation, out: Console, dataset: Dataset, first: date | None, last: date | None
-) -> None:
-    rows = installation.resources.lake.query(
-        "SELECT symbol, cause, count(*) AS sessions, sum(missing_bars)::BIGINT AS bars FROM clean.coverage "
-        "WHERE dataset = ? AND missing_bars > 0 AND session BETWEEN ? AND ? GROUP BY ALL ORDER BY ALL",
-        [dataset.name, first or date.min, last or date.max],
-    )
-    if rows.is_empty():
-        out.print("no holes")
-        return
-    out.print("holes that remain (`quantlytic gaps` has the ranges):")
-    for row in rows.iter_rows(named=True):
-        out.print(
-            f"  {row['symbol']}: {row['bars']:,} bars in {row['sessions']:,} sessions, {row['cause']}", highlight=False
-        )

@@ -73,11 +73,10 @@ def show_gaps(
         )
     out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
     for one in datasets:
-        unseen = _unseen(found[one.name][1])
-        if len(unseen):
+        for (verdict,), unseen in _unseen(found[one.name][1]).group_by("verdict", maintain_order=True):
             out.print(
                 f"{one.name}: {len(unseen):,} sessions of {unseen['symbol'].n_unique()} symbols not looked at yet, "
-                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, 'ask')}",
+                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, str(verdict))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -118,7 +117,7 @@ def _next(dataset: str, verdict: str | None) -> str:
 
 def _unseen(judged: pl.DataFrame) -> pl.DataFrame:
     """Sessions that are over and kept, and that coverage has not looked at since."""
-    return judged.filter(~pl.col("looked_at"), pl.col("verdict").is_in(["ask", "no_vendor"]))
+    return judged.filter(~pl.col("looked_at"), pl.col("verdict").is_in(["ask", "not_served", "no_vendor"]))
 
 
 def _show_map(out: Console, dataset: Dataset, covered: pl.DataFrame, judged: pl.DataFrame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,13 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     dataset is meant.
     """
     from quantlytic_assets.assets.clean_bars import adopt_refused
-    from quantlytic_assets.assets.corporate_actions import corporate_actions_key, figures, rebuild
+    from quantlytic_assets.assets.corporate_actions import (
+        changed_since,
+        corporate_actions_key,
+        figures,
+        rebuild,
+        replace_share_counts,
+    )
 
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
@@ -45,6 +51,8 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
         _keep_refused(installation, dataset, imported.refused)
         adopt_refused(resources, dataset)
     settled = rebuild(resources, dataset)
+    changed = changed_since(resources, dataset, settled.actions)
+    replace_share_counts(resources, dataset, settled.actions)
     _record(installation, corporate_actions_key(dataset), figures(settled))
     out.print(
         f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.refused)} refused"
@@ -54,7 +62,7 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     _show_refused(out, dataset, imported.refused)
     _show_strangers(installation, out, dataset, imported.actions)
     trading = [one for one in installation.universe.strategies.values() if one.dataset == dataset.name]
-    _show_next(out, dataset, trading, imported.actions)
+    _show_next(installation, out, dataset, trading, imported.actions, changed)
 
 
 def _meant(installation: Installation, imported: ImportedActions) -> Dataset:
@@ -128,8 +136,18 @@ def _show_strangers(installation: Installation, out: Console, dataset: Dataset, 
         )
 
 
-def _show_next(out: Console, dataset: Dataset, strategies: list[Strategy], actions: pl.DataFrame) -> None:
-    """features.adjusted_bars follows at once; what was made of bars and trades since the first action does not."""
+def _show_next(
+    installation: Installation,
+    out: Console,
+    dataset: Dataset,
+    strategies: list[Strategy],
+    actions: pl.DataFrame,
+    changed: date | None,
+) -> None:
+    """features.adjusted_bars follows at once; what was made of bars and trades since the first action does not.
+
+    `changed`: the first session with bars whose flags or features are others now; it may lie long before the action.
+    """
     if actions.is_empty():
         return
     out.print(
@@ -140,7 +158,8 @@ def _show_next(out: Console, dataset: Dataset, strategies: list[Strategy], actio
     known = known_keys(dataset)
 
     def since(some: pl.DataFrame) -> str:
-        return deciding_key(dataset, partition_key(dataset, some["session"].min()), known) or known[-1]
+        first = min(filter(None, [some["session"].min(), changed]))
+        return deciding_key(dataset, partition_key(dataset, first), known) or known[-1]
 
     # A dividend is no concern of bars and features, which count in prices as they were traded.
     moving = actions.filter(pl.col("kind") != "dividend")
@@ -148,3 +167,11 @@ def _show_next(out: Console, dataset: Dataset, strategies: list[Strategy], actio
         out.print(f"next: quantlytic backfill {dataset.name} --from {since(moving)}", highlight=False)
     for strategy in strategies:
         out.print(f"next: quantlytic backfill {strategy.name} --from {since(actions)}", highlight=False)
+        decided = installation.resources.ledger.decided_sessions(strategy.name)
+        if len(moving) and strategy.broker == "simulated" and (decided >= date.fromisoformat(since(moving))).any():
+            out.print(
+                f"orders of {strategy.name} stay as they were decided without this; to trade the past anew: "
+                f"quantlytic backfill {strategy.name} --restart",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -3,7 +3,8 @@
 S(x) is the product of an instrument's split ratios with ex-dates up to and on x. A price in the basis of day b (the
 bar's session for raw prices, the day it was fetched for split-adjusted ones) is times S(b) / S(D) a price as of day D.
 A dividend d with ex-date e multiplies adjusted closes before e by 1 - d / c, c being the close before e in shares of
-e: the convention of CRSP's and of Yahoo's adjusted close. `features.adjusted_bars` says the same in SQL.
+e: the convention of CRSP's and of Yahoo's adjusted close. One that is not below c has no factor and adjusts nothing, as
+in zipline. `features.adjusted_bars` says the same in SQL.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ def adjusted_bars(bars: pl.DataFrame, actions: pl.DataFrame, as_of: date) -> pl.
 
 
 def basis() -> pl.Expr:
-    """The day in whose shares a bar's prices are. The vendor is taken to have known of splits up to the day, UTC."""
-    fetched = pl.col("fetched_at").dt.date()
+    """The day in whose shares a bar's prices are. The vendor is taken to have known of splits up to the day, UTC.
+
+    Never one before its session, which may begin on the evening before: in Sydney, or where futures trade all night.
+    """
+    fetched = pl.max_horizontal("session", pl.col("fetched_at").dt.date())
     return pl.when(pl.col("adjustment") == "split").then(fetched).otherwise("session")
 
 
@@ -110,7 +114,7 @@ def _dividend_steps(bars: pl.DataFrame, dividends: pl.DataFrame, splits: pl.Data
     then, now = (factor_at(before, splits, day, "shares") for day in ("previous", "session"))
     close = before["traded"] * then / now
     daily = before.select("instrument", "session", (1 - pl.col("value") / close).alias("factor"))
-    daily = daily.group_by("instrument", "session").agg(pl.col("factor").product())
+    daily = daily.group_by("instrument", "session").agg(pl.col("factor").product()).filter(pl.col("factor") > 0)
     return _with_beginning(daily, factor=1.0).with_columns(_product_after("factor").alias("later_dividends"))
 
 

@@ -76,11 +76,13 @@ def plan(missing: pl.DataFrame, expected: pl.DataFrame, calendar: str) -> pl.Dat
     )
     whole = pl.len().over("symbol", "session") == pl.col("_expected")
     zone = calendar_timezone(calendar)
-    midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
-    next_midnight = (
-        pl.col("session").dt.offset_by("1d").cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest")
+    # Clocks may skip midnight, as Karachi's did: null, and nothing is widened there.
+    day_start, day_end = (
+        day.cast(pl.Datetime("us"))
+        .dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        .dt.convert_time_zone("UTC")
+        for day in (pl.col("session"), pl.col("session").dt.offset_by("1d"))
     )
-    day_start, day_end = midnight.dt.convert_time_zone("UTC"), next_midnight.dt.convert_time_zone("UTC")
     wanted = wanted.with_columns(
         pl.when(whole)
         .then(pl.max_horizontal(pl.min_horizontal("open_time", day_start), "_closed_before"))

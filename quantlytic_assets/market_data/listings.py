@@ -1,7 +1,8 @@
 """Whose bars a ticker's are: renames made into stretches of time in which a ticker means one company.
 
 A rename says that what traded as X trades as Y from a session on. Where X and Y are the same, it says that from then on
-another company trades under the ticker. What is known of prices is in `adjustment`.
+another company trades under the ticker. Where two tickers become the same one on the same session, two companies have
+become a third, which goes on with the prices of neither. What is known of prices is in `adjustment`.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ def with_instrument(frame: pl.DataFrame, stretches: pl.DataFrame) -> pl.DataFram
 def _stretches(renames: pl.DataFrame) -> pl.DataFrame:
     """symbol, since, until (null: still), next: the ticker its company went on under, null where it has none."""
     left = renames.filter(pl.col("symbol") != pl.col("new_symbol"))
+    alone = pl.col("symbol").n_unique().over("session", "new_symbol") == 1
     events = pl.concat(
         [
-            left.select("symbol", "session", pl.col("new_symbol").alias("next")),
+            left.select("symbol", "session", pl.when(alone).then("new_symbol").alias("next")),
             renames.select(pl.col("new_symbol").alias("symbol"), "session", pl.lit(None, pl.String).alias("next")),
         ]
     )

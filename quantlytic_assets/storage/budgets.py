@@ -15,6 +15,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from quantlytic_assets.storage.state import create_tables, state_engine
 
+# The clocks of two machines differ by less; a call further ahead was counted by a clock that was set back since.
+_CLOCKS_APART = 60.0
+# The longest ban that any vendor announces is Binance's: three days.
+_LONGEST_CLOSED = 3 * 86_400.0
+
 _metadata = sa.MetaData()
 
 # One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window go with the next call.
@@ -75,6 +80,8 @@ class BudgetLog:
             raise ValueError(f"a call of weight {weight} is more than {vendor} ever allows")
         with self._turn(vendor) as connection:
             now = self._clock()
+            ahead = sa.update(_calls).where(_calls.c.vendor == vendor, _calls.c.at > now + _CLOCKS_APART)
+            connection.execute(ahead.values(at=now))
             wait = max(self._wait(connection, vendor, limit, weight, now) for limit in limits)
             if wait:
                 return wait
@@ -104,15 +111,18 @@ class BudgetLog:
             row = connection.execute(
                 sa.select(_closed.c.until, _closed.c.reason).where(_closed.c.vendor == vendor)
             ).first()
-        if row is None or row.until <= self._clock():
-            return None
-        return row.until - self._clock(), row.reason
+        left = row.until - self._clock() if row is not None else 0.0
+        # Nobody is closed for longer: where it seems so, the clock was set back since.
+        return (left, row.reason) if 0 < left <= _LONGEST_CLOSED + _CLOCKS_APART else None
 
     def close(self, vendor: str, seconds: float, reason: str) -> None:
-        """Leave the vendor alone for so long, or longer where it was closed for longer already."""
-        until = self._clock() + seconds
+        """Leave the vendor alone for so long (three days at most), or longer where it was closed for longer already."""
+        now = self._clock()
+        until = now + min(seconds, _LONGEST_CLOSED)
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_closed)
-        later = insert.excluded.until > _closed.c.until
+        later = (insert.excluded.until > _closed.c.until) | (
+            _closed.c.until > now + _LONGEST_CLOSED + _CLOCKS_APART
+        )
         statement = insert.values(vendor=vendor, until=until, reason=reason).on_conflict_do_update(
             index_elements=["vendor"],
             set_={"until": insert.excluded.until, "reason": insert.excluded.reason},

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from uuid import uuid4
 from quantlytic_assets.storage.sqlite import PATIENCE, use_write_ahead_log
 
 DEAD_LETTERS = "dead_letters"
+_TICKS = "ticks."
+# So many records at most go with one that comes, for nobody to wait long.
+_MOST_GONE = 50_000
 
 
 def bars_topic(dataset: str) -> str:
@@ -29,7 +32,7 @@ def bars_topic(dataset: str) -> str:
 
 def ticks_topic(market: str) -> str:
     """The topic that carries a market's trades."""
-    return f"ticks.{market}"
+    return f"{_TICKS}{market}"
 
 
 class BusUnavailable(Exception):
@@ -80,10 +83,16 @@ class Bus(Protocol):
 
 
 class LocalBus:
-    """A bus in a directory: one SQLite log a topic, one partition each, safe for many processes at once."""
+    """A bus in a directory: one SQLite log a topic, one partition each, safe for many processes at once.
 
-    def __init__(self, root: Path):
+    Ticks go when they are older than `ticks_hours` and newer ones come: their bars stay, and a live feed brings more of
+    them in a day than all bars together. `clock` gives seconds since 1970 and is there for tests.
+    """
+
+    def __init__(self, root: Path, ticks_hours: float = 72, clock: Callable[[], float] = time.time):
         self.root = Path(root)
+        self._ticks_seconds = ticks_hours * 3600
+        self._clock = clock
 
     def _path(self, topic: str) -> Path:
         return self.root / f"{topic}.sqlite"
@@ -134,7 +143,7 @@ class LocalBus:
         with self._open(topic) as connection:
             self._begin(connection)
             start = connection.execute('SELECT coalesce(max("offset") + 1, 0) FROM records').fetchone()[0]
-            now = time.time()
+            now = self._clock()
             connection.executemany(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
                 zip(
@@ -145,7 +154,20 @@ class LocalBus:
                     values,
                 ),
             )
+            if topic.startswith(_TICKS):
+                self._forget(connection, now - self._ticks_seconds, start)
             connection.execute("COMMIT")
+
+    @staticmethod
+    def _forget(connection: sqlite3.Connection, before: float, first_kept: int) -> None:
+        """Delete the oldest records up to `first_kept`, as far as they were published before that time."""
+        oldest = connection.execute('SELECT published_at FROM records ORDER BY "offset" LIMIT 1').fetchone()[0]
+        if oldest < before:
+            connection.execute(
+                'DELETE FROM records WHERE "offset" IN (SELECT "offset" FROM records WHERE "offset" < ? '
+                'ORDER BY "offset" LIMIT ?) AND published_at < ?',
+                (first_kept, _MOST_GONE, before),
+            )
 
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
         """See `Bus.watermarks`."""

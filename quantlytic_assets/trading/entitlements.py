@@ -17,6 +17,8 @@ from quantlytic_assets.market_data.share_counts import growth_on
 
 GROWTH_SCHEMA = pl.Schema({"symbol": pl.String, "since": pl.Date, "growth": pl.Float64})
 DIVIDENDS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "value": pl.Float64})
+# How near, in logs, the move of a fill's bar must be to a split's ratio to be that split: vendors correct prices too.
+_SAME_RATIO = 0.05
 # Shares are rounded to this many decimals, or a split by three there and back would leave a trace.
 _DECIMALS = 9
 
@@ -52,6 +54,28 @@ class Entitlements:
         due = self.with_growth(self.with_growth(due, "evening", "before"), "session", "after")
         paid = pl.col("quantity") * pl.col("after") / pl.col("before") * pl.col("value")
         return due.group_by("session").agg(paid.sum().alias("income")).sort("session")
+
+    def in_later_shares(self, fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+        """Those of `fills` (ledger.FILLS_SCHEMA) whose shares are not of their session but of after a later split.
+
+        So are the fills of a simulation whose vendor had put the split into its prices before anybody here knew of it:
+        once it is known, their bars (symbol, open_time, open as traded) are apart from them by its ratio, and to let
+        them grow would count it twice.
+        """
+        against = pl.when(pl.col("side") == "buy").then(1.0).otherwise(-1.0)
+        made_from = pl.col("price") - against * pl.col("slippage") / pl.col("quantity")
+        opens = bars.select("symbol", pl.col("open_time").alias("fill_time"), "open")
+        matched = self.with_growth(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
+        ratio = (pl.col("later") / pl.col("growth")).log()
+        found = (
+            matched.join(self.growth.select("symbol", "since", pl.col("growth").alias("later")), on="symbol")
+            .filter(pl.col("since") > pl.col("fill_session"))
+            .filter(
+                ((pl.col("open") / made_from).log() - ratio).abs()
+                < pl.min_horizontal(pl.lit(_SAME_RATIO), ratio.abs() / 4)
+            )
+        )
+        return fills.join(found, on="order_ref", how="semi", maintain_order="left")
 
 
 def shares(units: pl.Expr, growth: pl.Expr) -> pl.Expr:

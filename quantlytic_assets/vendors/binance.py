@@ -10,11 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 import polars as pl
+import requests
 
 from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
 from quantlytic_assets.market_data.stream import micros
 from quantlytic_assets.vendors.binance_klines import COLUMNS, COLUMNS_SENT, kline_bars
-from quantlytic_assets.vendors.http import Answer, ask, numbers, open_session, start_of, whole_numbers
+from quantlytic_assets.vendors.http import (
+    Answer,
+    answer_of,
+    get,
+    numbers,
+    open_session,
+    refusal,
+    start_of,
+    whole_numbers,
+)
 from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
@@ -23,6 +33,8 @@ _WEIGHT = 2
 # Binance counts weight a minute and address, 6,000 at most, and bans who goes on beyond; others may share the address.
 _ENOUGH_WEIGHT = 5_000
 _TOO_MANY_REQUESTS = -1003
+# Who goes on within the minute is banned.
+_A_MINUTE = 60.0
 
 
 def binance_name(symbol: str) -> str:
@@ -63,7 +75,7 @@ class BinanceVendor:
         step = INTERVALS[request.interval]
         if request.end - request.start > _LIMIT * step:
             raise VendorError(f"Binance gives {_LIMIT} bars an answer, ask for less at once", retryable=False)
-        answer = ask(
+        response = get(
             self._session,
             self._url,
             {
@@ -75,6 +87,9 @@ class BinanceVendor:
                 "limit": _LIMIT,
             },
         )
+        if response.status_code != 200:
+            raise _refusal(response)
+        answer = answer_of(response)
         self._heed_weight(answer)
         return Served(_bars(answer, request))
 
@@ -83,6 +98,17 @@ class BinanceVendor:
         used = answer.headers.get("X-MBX-USED-WEIGHT-1M", "")
         if used.isdigit() and int(used) >= _ENOUGH_WEIGHT:
             self._sleep(61 - answer.at.second)
+
+
+def _refusal(response: requests.Response) -> VendorError:
+    if response.status_code == 403:
+        # By its documentation a ban of its firewall's, which does not say for how long.
+        said = start_of(response.text)
+        return VendorError(f"HTTP 403, its firewall shuts this address out: {said}", False, closed=True)
+    error = refusal(response)
+    if response.status_code == 429 and error.retry_after is None:
+        return VendorError(str(error), error.retryable, _A_MINUTE)
+    return error
 
 
 def _bars(answer: Answer, request: BarRequest) -> pl.DataFrame:
@@ -99,7 +125,8 @@ def _bars(answer: Answer, request: BarRequest) -> pl.DataFrame:
 def _rows(body: Any) -> list[list]:
     if isinstance(body, dict) and "code" in body:
         said = start_of(f"{body['code']} {body.get('msg', '')}")
-        raise VendorError(f"answered an error: {said}", retryable=body["code"] == _TOO_MANY_REQUESTS)
+        busy = body["code"] == _TOO_MANY_REQUESTS
+        raise VendorError(f"answered an error: {said}", retryable=busy, retry_after=_A_MINUTE if busy else None)
     if not isinstance(body, list) or not all(isinstance(row, list) and len(row) == COLUMNS_SENT for row in body):
         raise VendorError("the answer is not a list of klines", retryable=False)
     return body

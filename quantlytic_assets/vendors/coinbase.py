@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 
@@ -60,7 +61,7 @@ class CoinbaseVendor:
         name = request.name or coinbase_name(request.symbol)
         answer = ask(
             self._session,
-            f"{self._url}/products/{name}/candles",
+            f"{self._url}/products/{quote(name, safe='')}/candles",
             {
                 "granularity": int(step.total_seconds()),
                 "start": _iso(request.start),

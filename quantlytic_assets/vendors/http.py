@@ -123,7 +123,10 @@ def start_of(text: str) -> str:
 
 
 def retry_after(response: requests.Response) -> float | None:
-    """Seconds to wait, from a header that holds seconds or a date; None where it is not there or neither."""
+    """Seconds to wait, from a header that holds seconds or a date; None where it is not there or neither.
+
+    A date is by the vendor's clock, and so is what it is counted from, where the vendor says what time it is.
+    """
     given = response.headers.get("Retry-After")
     if given is None:
         return None
@@ -133,9 +136,11 @@ def retry_after(response: requests.Response) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+        until = parsedate_to_datetime(given)
     except (ValueError, TypeError):
         return None
+    until = until.replace(tzinfo=until.tzinfo or UTC)
+    return max(0.0, (until - (_date(response) or datetime.now(UTC))).total_seconds())
 
 
 def _date(response: requests.Response) -> datetime | None:

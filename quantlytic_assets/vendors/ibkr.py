@@ -188,15 +188,24 @@ class IbkrVendor:
                 formatDate=2,
                 timeout=0,
             )
-            return list(await _first(asked, trouble, self._seconds)), min(datetime.now(UTC), at)
+            try:
+                rows = list(await _first(asked, trouble, self._seconds))
+            except (VendorError, TimeoutError, OSError) as error:
+                raise _asked_again_later(self._understood(error)) from None
+            return rows, min(datetime.now(UTC), at)
         except _NoBars:
             return [], datetime.now(UTC)
-        except TimeoutError:
-            raise VendorError(f"no answer within {self._seconds:g} s", retryable=True) from None
-        except OSError as error:
-            raise VendorError(f"the connection to TWS broke: {type(error).__name__}", retryable=True) from None
+        except (TimeoutError, OSError) as error:
+            raise self._understood(error) from None
         finally:
             ib.disconnect()
+
+    def _understood(self, error: VendorError | TimeoutError | OSError) -> VendorError:
+        if isinstance(error, TimeoutError):
+            return VendorError(f"no answer within {self._seconds:g} s", retryable=True)
+        if isinstance(error, OSError):
+            return VendorError(f"the connection to TWS broke: {type(error).__name__}", retryable=True)
+        return error
 
     async def _connect(self, library: ModuleType, ib: Any, trouble: asyncio.Future) -> None:
         # Orders, fills and the account are nobody's business here.
@@ -282,6 +291,13 @@ def _meaning(code: int, text: str) -> VendorError | None:
     if code == 10197:
         return VendorError(f"{said}; the user is logged in elsewhere", retryable=True, retry_after=60.0)
     return VendorError(said, retryable=code in _MAY_PASS)
+
+
+def _asked_again_later(error: VendorError) -> VendorError:
+    """The error of a question that TWS has: the same one within 15 s would break IB's rules, whatever became of it."""
+    if not error.retryable or error.retry_after is not None:
+        return error
+    return VendorError(str(error), True, retry_after=_PACING_SECONDS)
 
 
 def _reach_back(request: BarRequest, contract: IbkrContract, now: datetime) -> tuple[datetime | str, str]:

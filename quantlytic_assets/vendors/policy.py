@@ -33,8 +33,10 @@ class RetryPolicy:
 DEFAULT_POLICY = RetryPolicy()
 # How long a vendor that refuses everything is left alone where it doesn't say.
 _CLOSED_FOR = 600.0
-# The longest wait for a free place in a rate limit; who needs longer (a day's quota) asks somebody else meanwhile.
-_LONGEST_WAIT_FOR_BUDGET = 120.0
+# The longest wait for a vendor that is closed, or for a free place in a rate limit where others may be asked meanwhile.
+_LONGEST_WAIT = 120.0
+# And where there is nobody else: the longest limit but a day's quota is one of an hour.
+PATIENCE_WITH_THE_LAST = 3700.0
 
 
 def joint_traits(vendors: Sequence[Vendor], dataset: str) -> VendorTraits:
@@ -73,14 +75,15 @@ def fetch_with_policy(
     on_request: Callable[[], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     budget: Budget | None = None,
+    patience: float = _LONGEST_WAIT,
 ) -> Served:
     """The bars of `request`, asked for in as many `fetch`es as the vendor needs, each repeated after retryable errors.
 
-    With a `budget` each waits for a place within the vendor's limits first; where that takes more than two minutes, or
-    the vendor is closed, `VendorError` says so and nothing is asked. A vendor that says how long to wait is not asked
-    before, by anybody; when that is longer than the policy waits, its error is raised at once. `on_request` is called
-    before each request made, the repeated ones too. Raises the last `VendorError` when the attempts are used up, and
-    one that is not retryable at once; any other exception is a fault and passes.
+    With a `budget` each waits for a place within the vendor's limits first; where that takes more than `patience`
+    seconds, or the vendor is closed for two minutes, `VendorError` says so and nothing is asked. A vendor that says how
+    long to wait is not asked before, by anybody; when that is longer than the policy waits, its error is raised at
+    once. `on_request` is called before each request made, the repeated ones too. Raises the last `VendorError` when the
+    attempts are used up, and one that is not retryable at once; any other exception is a fault and passes.
     """
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
@@ -98,7 +101,7 @@ def fetch_with_policy(
     )
 
     def ask(part: BarRequest) -> Served:
-        return ask_once(vendor, part, on_request, sleep, budget)
+        return ask_once(vendor, part, on_request, sleep, budget, patience)
 
     answers = [retrying(ask, part) for part in parts]
     return Served(
@@ -113,10 +116,11 @@ def ask_once(
     on_request: Callable[[], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     budget: Budget | None = None,
+    patience: float = _LONGEST_WAIT,
 ) -> Served:
     """One question to a vendor, asked when the budget has a place for it. Raises `VendorError`."""
     if budget is not None:
-        _take_place(vendor, request, sleep, budget)
+        _take_place(vendor, request, sleep, budget, patience)
     if on_request is not None:
         on_request()
     try:
@@ -128,14 +132,16 @@ def ask_once(
         raise
 
 
-def _take_place(vendor: Vendor, request: BarRequest, sleep: Callable[[float], None], budget: Budget) -> None:
+def _take_place(
+    vendor: Vendor, request: BarRequest, sleep: Callable[[float], None], budget: Budget, patience: float
+) -> None:
     weight, waited = vendor.weight(request), 0.0
     while True:
         shut = budget.closed(vendor.name)
         wait, why = shut if shut is not None else (budget.reserve(vendor.name, vendor.limits, weight), "")
         if not wait:
             return
-        if waited + wait > _LONGEST_WAIT_FOR_BUDGET:
+        if waited + wait > (patience if shut is None else _LONGEST_WAIT):
             said = f"not to be asked yet ({why})" if why else "its rate limit is used up"
             raise VendorError(f"{said}; free again in {_length(wait)}", retryable=False)
         sleep(wait)

@@ -57,10 +57,10 @@ def place(tmp_path):
 
 @pytest.fixture
 def run(place):
-    """Lands bars, then materializes a dataset's clean bars and actions with their checks for both months."""
+    """Lands bars, then materializes a dataset's clean bars and actions with their checks, as a rule for both months."""
     with dg.DagsterInstance.ephemeral() as instance:
 
-        def materialize(dataset: Dataset, *bars: pl.DataFrame, actions: pl.DataFrame | None = None):
+        def materialize(dataset: Dataset, *bars: pl.DataFrame, actions: pl.DataFrame | None = None, months=MONTHS):
             lander = place.resources.lander(dataset)
             for frame in bars:
                 lander.publish(frame)
@@ -76,7 +76,7 @@ def run(place):
                 jobs=[job],
                 resources={"quantlytic": dg.ResourceDefinition.hardcoded_resource(place.resources)},
             )
-            tags = {ASSET_PARTITION_RANGE_START_TAG: MONTHS[0], ASSET_PARTITION_RANGE_END_TAG: MONTHS[1]}
+            tags = {ASSET_PARTITION_RANGE_START_TAG: months[0], ASSET_PARTITION_RANGE_END_TAG: months[-1]}
             return definitions.resolve_job_def("all").execute_in_process(instance=instance, tags=tags)
 
         yield materialize
@@ -108,6 +108,31 @@ def test_a_known_split_that_a_bar_lacks_is_flagged_as_served_and_repaired_beside
     run(daily(), apple(fetched_at=datetime(2020, 2, 1, tzinfo=UTC)))
     assert lake.query("SELECT * FROM clean.repairs").is_empty()
     assert lake.query("SELECT * FROM clean.bars WHERE len(flags) > 0").is_empty()
+
+
+def cleaned_months(result) -> list[str]:
+    events = result.get_asset_materialization_events()
+    return [event.partition for event in events if event.asset_key.path[-1] == "clean_bars"]
+
+
+@pytest.mark.parametrize(
+    ("adjustment", "day", "months"),
+    [
+        # Prices of June had been adjusted by the vendor for a split that nobody told until July's bars came.
+        ("split", date(2014, 7, 28), [MONTHS[0], MONTHS[1]]),
+        # The first week of July is near enough to count in the flags of June's last days.
+        ("none", date(2014, 7, 3), [MONTHS[0], MONTHS[1]]),
+        ("none", date(2014, 7, 28), [MONTHS[1]]),
+    ],
+)
+def test_a_split_that_is_told_late_has_earlier_partitions_cleaned_again(run, place, adjustment, day, months):
+    bars = apple(adjustment=pl.lit(adjustment))
+    assert cleaned_months(run(daily(), bars, months=MONTHS[:1])) == [MONTHS[0]]
+    late = told(session=day, value=1.6)
+    assert cleaned_months(run(daily(), actions=late, months=MONTHS[1:])) == months
+    assert place.resources.lake.query("SELECT max(shares) FROM clean.share_counts").item() == 1.6
+    # Nothing is new any more.
+    assert cleaned_months(run(daily(), months=MONTHS[1:])) == [MONTHS[1]]
 
 
 def test_refused_tellings_stay_in_the_quarantine_when_bars_are_cleaned_again(run, place):

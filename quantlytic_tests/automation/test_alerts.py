@@ -180,6 +180,17 @@ def test_without_an_address_it_says_what_to_set(tmp_path):
         assert "QUANTLYTIC_NOTIFY" in alert_sensor([LIVE]).evaluate_tick(context).skip_message
 
 
+def test_a_failed_run_that_is_only_tagged_later_is_not_told_of_again():
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(dg.GraphDefinition("anything").to_job(), status=dg.DagsterRunStatus.STARTED)
+        since = datetime.now(UTC).timestamp()
+        instance.report_run_failed(run)
+        alerts, since = failed_runs(instance, since, NOW)
+        assert [alert.key for alert in alerts] == [f"run:{run.run_id}"]
+        instance.add_run_tags(run.run_id, {"seen": "by me"})
+        assert failed_runs(instance, since, NOW)[0] == []
+
+
 def test_runs_are_looked_at_from_the_first_turn_on():
     with dg.DagsterInstance.ephemeral() as instance:
         assert failed_runs(instance, 0.0, NOW) == ([], NOW.timestamp())

@@ -6,7 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.automation.gap_plan import VERDICTS, Asked, next_request, verdicts, wanted_pairs
+from quantlytic_assets.automation.gap_plan import (
+    VERDICTS,
+    Asked,
+    next_request,
+    verdicts,
+    wanted_pairs,
+    with_not_served,
+)
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.coverage import coverage
 from quantlytic_assets.partitions import known_keys, with_partition
@@ -84,6 +91,26 @@ def test_a_new_symbol_back_fills_just_itself():
     request, _ = ask(dataset, judge(dataset, covered(old)))
     assert (request.first, request.last, request.symbols) == ("2025-03-10", "2025-03-14", ("SPY",))
     assert request.pairs == 5
+
+
+def test_what_no_vendor_has_any_more_is_not_asked_for():
+    dataset = make_dataset()
+    looked_at = []
+
+    def served(symbol, day):
+        looked_at.append((symbol, day))
+        return symbol == "AAPL" and day >= date(2025, 3, 10)
+
+    lost = [("MSFT", utc("2025-03-14T15:00"), utc("2025-03-14T15:10"))]
+    table = covered(dataset, lost).filter(pl.col("session") > DAY)
+    judged = with_not_served(judge(dataset, table), served)
+    assert judged.filter(verdict="ask").is_empty() and set(judged["verdict"]) == {"not_served"}
+    judged = with_not_served(judge(dataset, pl.DataFrame(schema=COVERAGE_SCHEMA)), served)
+    request, _ = ask(dataset, judged)
+    assert (request.first, request.last, request.symbols) == ("2025-03-10", "2025-03-14", ("AAPL",))
+    assert len(looked_at) < 20, "not every session is looked at"
+    complete = covered(dataset)
+    assert with_not_served(judge(dataset, complete), served).is_empty()
 
 
 def test_moving_the_first_session_or_a_from_back_fills_just_that():

@@ -3,7 +3,8 @@
 import io
 import json
 import zipfile
-from datetime import date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,10 +14,10 @@ import pytest
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.coverage import coverage_asset
 from quantlytic_assets.assets.raw_bars import raw_bars_asset
-from quantlytic_assets.automation.gap_sensor import gap_sensor
+from quantlytic_assets.automation.gap_sensor import gap_sensor, judge
 from quantlytic_assets.partitions import definition
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.universe import Dataset, Outage
+from quantlytic_assets.universe import Dataset, Instrument, Outage
 from quantlytic_tests.feeds.exchange import Exchange
 from quantlytic_tests.feeds.recorded import Recorded
 from quantlytic_tests.frames import make_bars, make_dataset, minutes, utc
@@ -224,6 +225,13 @@ def test_nothing_is_asked_while_a_run_is_at_work_or_the_vendor_is_closed(tmp_pat
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
     run = instance.create_run_for_job(mine.job, status=dg.DagsterRunStatus.STARTED)
     assert mine.tick() == f"run {run.run_id} is at work"
+    instance.report_run_canceled(run)
+    # Those of backfills in the UI, of its tables and of its bars.
+    every = mine.definitions.resolve_implicit_global_asset_job_def()
+    for name in ("coverage", "raw_bars"):
+        selected = frozenset({dg.AssetKey(["busy", name])})
+        run = instance.create_run_for_job(every, status=dg.DagsterRunStatus.STARTED, asset_selection=selected)
+    assert mine.tick() == f"run {run.run_id} is at work"
     # A command's run whose process was killed: nobody holds its lock.
     instance.report_run_canceled(run)
     instance.create_run_for_job(mine.job, status=dg.DagsterRunStatus.STARTED, tags={"quantlytic/lock": "run-gone"})
@@ -248,3 +256,23 @@ def test_a_vendor_that_fails_is_asked_again_later_and_the_others_meanwhile(tmp_p
     assert len(mine.asked) > made
     tried = mine.resources.attempts.read("failing", DAY, date.max).select("attempts", "answered")
     assert tried.unique().rows() == [(2, 0)]
+
+
+def test_what_lies_beyond_the_vendors_reach_starts_no_run_and_is_said_to(tmp_path, venue, instance):
+    today = datetime.now(UTC).date()
+    old = make_dataset("24/7", "5m", first=DAY, last=DAY, symbols=("A-USD",), vendors=("yahoo",), name="old")
+    mine = Installation(tmp_path, venue(B_USD=trades(CUT, 1)), instance, old)
+    assert mine.tick() == "nothing to ask for"
+    assert judge(mine.resources, old, datetime.now(UTC))["verdict"].to_list() == ["not_served"]
+    # Yahoo's 5m bars go back 60 days; of a share that IB knows by its name in the universe any.
+    reaching = replace(old, first_session=today - timedelta(days=90), last_session=today - timedelta(days=2))
+    told = judge(mine.resources, reaching, datetime.now(UTC))
+    asking = told.filter(verdict="ask")["session"]
+    assert set(told["verdict"]) == {"ask", "not_served"} and asking.min() in (
+        today - timedelta(days=61), today - timedelta(days=60), today - timedelta(days=59),
+    )  # fmt: skip
+    assert len(asking) + len(told.filter(verdict="not_served")) == 89
+    named = Instrument("VOD", names={"ibkr": "STK:VOD/GBP@LSE"})
+    share = replace(old, calendar="XLON", vendors=("yahoo", "ibkr"), symbols=(named, Instrument("BP")))
+    told = judge(mine.resources, share, datetime.now(UTC)).sort("symbol")
+    assert told["verdict"].to_list() == ["not_served", "ask"]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from quantlytic_assets.commands.backfill import run_backfill
+from quantlytic_assets.commands.backfilling import run_backfill
 from quantlytic_assets.commands.gaps import gap_rows, show_gaps
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.commands.metrics import calls_left

@@ -16,6 +16,7 @@ from quantlytic_assets.commands.import_actions import run_import_actions
 from quantlytic_assets.commands.inspection import run_sql
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all
 
 FILE = """Symbol,Date,Kind,Value
@@ -104,6 +105,46 @@ def test_the_last_word_counts_also_when_it_was_said_before_and_a_split_of_1_take
     assert "known already" not in imported(installation, tmp_path, known)
     days = installation.resources.lake.query("SELECT known_on FROM clean.corporate_actions")
     assert days["known_on"].to_list() == [date(2014, 4, 23)]
+
+
+@pytest.mark.parametrize(
+    ("adjustment", "day", "since"),
+    [
+        # The vendor had put the split into all prices before it.
+        ("split", date(2014, 8, 20), "2014-06-01"),
+        # A split counts in the flags of a week before it.
+        ("none", date(2014, 8, 4), "2014-07-01"),
+        ("none", date(2014, 8, 20), "2014-08-01"),
+    ],
+)
+def test_what_to_run_next_begins_with_the_first_bars_that_the_action_changes(
+    install, tmp_path, adjustment, day, since
+):
+    installation = install(declared(daily=["AAPL"]))
+    bars = lean_bars("AAPL", first=date(2014, 6, 2), last=date(2014, 8, 29)).with_columns(
+        pl.lit("daily").alias("dataset"), pl.lit(adjustment).alias("adjustment")
+    )
+    installation.resources.lake.replace([("clean.bars", "false", [], bars)])
+    said = imported(installation, tmp_path, f"symbol,date,kind,value\nAAPL,{day},split,3\n")
+    assert said.splitlines()[-1] == f"next: quantlytic backfill daily --from {since}"
+
+
+def test_orders_that_were_decided_without_a_split_are_said_to_stay(install, tmp_path):
+    universe = declared(daily=["AAPL"])
+    universe["datasets"]["daily"]["first_session"] = date(2013, 1, 2)
+    universe["strategies"] = {
+        "momentum": {
+            "dataset": "daily", "interval": "1d", "model": "logistic_regression", "horizon": 1, "retrain": "monthly",
+            "min_train_sessions": 20, "embargo_sessions": 1, "broker": "simulated", "capital": 1000,
+            "costs": {"commission_bps": 1, "slippage_bps": 2},
+        }
+    }  # fmt: skip
+    installation = install(universe)
+    installation.resources.ledger.record_decisions("momentum", [date(2014, 8, 7)], pl.DataFrame())
+    restart = "to trade the past anew: quantlytic backfill momentum --restart"
+    said = imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-08-07,dividend,0.47\n")
+    assert "next: quantlytic backfill momentum --from 2014-08-01" in said and restart not in said
+    assert restart in imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n")
 
 
 def test_a_dividend_alone_is_a_matter_of_paper_accounts(install, tmp_path):

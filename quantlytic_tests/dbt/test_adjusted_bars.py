@@ -27,7 +27,8 @@ def made_up() -> tuple[pl.DataFrame, pl.DataFrame]:
     for symbol in "ABCD":
         for day in days:
             price = chance.uniform(50, 60)
-            fetched = chance.choice([date(2021, 1, 1), day, day + timedelta(days=chance.randrange(30))])
+            late = day + timedelta(days=chance.randrange(30))
+            fetched = chance.choice([date(2021, 1, 1), day, day - timedelta(days=1), late])
             bars.append(
                 {
                     "symbol": symbol,
@@ -53,6 +54,11 @@ def made_up() -> tuple[pl.DataFrame, pl.DataFrame]:
         }
         known = day if chance.random() < 0.8 else chance.choice(days)
         told[symbol, day, kind] = (symbol, day, kind, values[kind], known)
+    # Two become a third.
+    for symbol in "AB":
+        told[symbol, days[40], "rename"] = (symbol, days[40], "rename", "G", days[40])
+    # More than a share costs.
+    told["D", days[50], "dividend"] = ("D", days[50], "dividend", 1e4, days[50])
     return clean_bars(pl.DataFrame(bars), "made_up"), actions(*told.values(), dataset="made_up")
 
 

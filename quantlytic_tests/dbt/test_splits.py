@@ -25,7 +25,12 @@ def lake(warehouse):
         pl.when(pl.col("session") < EX_DATE).then(pl.col(name) * factor).otherwise(name).alias(name)
         for name, factor in (*((name, 1 / RATIO) for name in PRICES), ("volume", RATIO))
     ).with_columns(
-        pl.lit("split").alias("adjustment"), pl.lit(datetime(2016, 1, 2, tzinfo=UTC)).alias("fetched_at")
+        pl.lit("split").alias("adjustment"),
+        # The bar of the split's session as from a market that opens on the evening before, UTC.
+        pl.when(pl.col("session") == EX_DATE)
+        .then(pl.lit(datetime(2014, 6, 8, 23, 30, tzinfo=UTC)))
+        .otherwise(pl.lit(datetime(2016, 1, 2, tzinfo=UTC)))
+        .alias("fetched_at"),
     )
     told = actions(("AAPL", date(2005, 2, 28), "split", BEFORE), ("AAPL", EX_DATE, "split", RATIO))
     for name, bars in (("raw", traded), ("adjusted", served)):

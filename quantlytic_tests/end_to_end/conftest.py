@@ -6,9 +6,12 @@ a time, when the first of them is wanted; a run of a single test builds only wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from quantlytic_tests.end_to_end import scenarios
 from quantlytic_tests.end_to_end.installations import Crew, Installed
@@ -19,6 +22,18 @@ _FROM_NOTHING_LAST = {"twice_at_once": scenarios.twice_at_once}
 _FROM_BASE = {"late": scenarios.late, "rebuilt": scenarios.rebuilt, "fed": scenarios.fed}
 
 
+def _base(root: Path, shared: Path) -> Installed:
+    """`scenarios.built`. Of pytest-xdist's workers the first builds it for all, and each works on a copy."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return scenarios.built(root)
+    with FileLock(shared.with_suffix(".lock")):
+        built, done = Installed(shared, scenarios.BASE), shared / "done"
+        if not done.exists():
+            scenarios.built(shared)
+            done.touch()
+        return built.copied_to(root, with_lake=True)
+
+
 @pytest.fixture(scope="session")
 def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """All scenarios that the collected tests name, begun."""
@@ -27,7 +42,8 @@ def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     names = ("base", "served", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)
     roots = {name: tmp_path_factory.mktemp(name) for name in names}
     if wanted & {"base", *_FROM_BASE}:
-        working.begin("base", lambda: scenarios.built(roots["base"]))
+        shared = tmp_path_factory.getbasetemp().parent / "base"
+        working.begin("base", lambda: _base(roots["base"], shared))
     if "served" in wanted:
         working.begin("served", lambda: scenarios.built(roots["served"], "services"))
     for name, work in _FROM_NOTHING.items():

@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,35 @@ RUN_COLUMNS: dict[str, tuple[str, ...]] = {
     "trading.positions": (),
     "trading.equity": (),
 }
+
+# What each command writes goes to files of its own, whatever writes it; the exit codes are printed at the end.
+_IN_TURN = """
+import json, os, sys, traceback
+from quantlytic_assets import cli
+
+def to(target, descriptor):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(target, descriptor)
+
+directory, commands = sys.argv[1], json.loads(sys.argv[2])
+kept, codes = os.dup(1), {}
+for i, arguments in commands:
+    for descriptor, name in ((1, "out"), (2, "err")):
+        file = os.open(os.path.join(directory, f"{i}.{name}"), os.O_WRONLY | os.O_CREAT)
+        to(file, descriptor)
+        os.close(file)
+    cli._installation = cli.Installation()
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        codes[i] = end.code
+    except BaseException:
+        traceback.print_exc()
+        codes[i] = 1
+to(kept, 1)
+print(json.dumps(codes))
+"""
 
 Universe = dict[str, dict[str, dict[str, Any]]]
 
@@ -140,6 +170,33 @@ class Installed:
         """Run several commands, so many at a time; results in the order of the commands."""
         with ThreadPoolExecutor(at_once) as crew:
             return list(crew.map(lambda command: self.run(*command, **variables), commands))
+
+    def run_in_turn(self, commands: Sequence[Sequence[str]], at_once: int = 1, **variables: str) -> list[Done]:
+        """Run several commands through the command's entry point, all in one process or in `at_once` of them.
+
+        For what commands say: most of what a short one costs is starting it. Each has an installation of its own
+        there, as in a process of its own. Results in the order of the commands.
+        """
+        with tempfile.TemporaryDirectory() as written, ThreadPoolExecutor(at_once) as crew:
+            parts = [[(i, list(commands[i])) for i in range(part, len(commands), at_once)] for part in range(at_once)]
+            done = list(crew.map(lambda part: self._in_turn(part, Path(written), variables), parts))
+            for process in done:
+                assert process.returncode == 0, process.stderr
+            codes = {int(i): code for process in done for i, code in json.loads(process.stdout).items()}
+            said = [(Path(written, f"{i}.out"), Path(written, f"{i}.err")) for i in range(len(commands))]
+            return [Done(codes[i], out.read_text(), err.read_text()) for i, (out, err) in enumerate(said)]
+
+    def _in_turn(
+        self, commands: list[tuple[int, list[str]]], directory: Path, variables: Mapping[str, str]
+    ) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", _IN_TURN, str(directory), json.dumps(commands)],
+            env=self.environment(**variables),
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+        )
 
     def rows(self, query: str) -> pl.DataFrame:
         """Rows of the lake."""

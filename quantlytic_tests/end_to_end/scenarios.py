@@ -25,6 +25,7 @@ from quantlytic_tests.end_to_end.universes import CRYPTO_1M, EQUITIES_1D, EQUITI
 # Another seed kills at other moments; the promises hold for all of them.
 _SEED = 20250630
 
+BASE = universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D)
 THIRD_SESSION = "2025-07-02"
 LATE_SESSION = "2025-07-01"
 LATE_CLOSE = 212.25
@@ -41,8 +42,7 @@ class Outcome:
 
 def built(root: Path, profile: str = "embedded") -> Installed:
     """An intraday and a daily dataset with a strategy, backfilled at the same time by two processes."""
-    declared = universe(strategies=True, equities_5m=EQUITIES_5M, equities_1d=EQUITIES_1D)
-    installed = Installed(root, declared, profile)
+    installed = Installed(root, BASE, profile)
     for done in installed.run_all([["backfill", "equities_5m"], ["backfill", "equities_1d"]]):
         done.expect(0)
     return installed

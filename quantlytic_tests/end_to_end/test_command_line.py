@@ -96,7 +96,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(empty: Installed):
         (*mine, "--adjustment", "dividends"): "dividends",
         (*mine, "--time-zone", "Mars/Olympus"): "Mars/Olympus",
     }
-    found = empty.run_all([list(arguments) for arguments in wrong])
+    found = empty.run_in_turn([list(arguments) for arguments in wrong])
     told = {
         arguments: (done.code, said in done.err + done.out, "Traceback" in done.err, done.err)
         for (arguments, said), done in zip(wrong.items(), found, strict=True)
@@ -125,7 +125,7 @@ def test_every_mistake_of_the_universe_is_listed_by_every_command_that_reads_it(
         ["demo", "--no-serve"],
         ["serve"],
     ]
-    for command, done in zip(commands, mistaken.run_all(commands), strict=True):
+    for command, done in zip(commands, mistaken.run_in_turn(commands), strict=True):
         done.expect(2)
         lines = done.err.strip().splitlines()
         assert done.out == "", command
@@ -136,7 +136,7 @@ def test_every_mistake_of_the_universe_is_listed_by_every_command_that_reads_it(
 
 def test_wrong_variables_are_listed_and_end_with_2(empty: Installed):
     wrong = {"QUANTLYTIC_PORT": "harbour", "QUANTLYTIC_BACKFILL_CHUNK": "0", "QUANTLYTIC_PROFILE": "cloud"}
-    for done in empty.run_all([["status"], ["doctor"], ["sql", "SELECT 1"]], **wrong):
+    for done in empty.run_in_turn([["status"], ["doctor"], ["sql", "SELECT 1"]], **wrong):
         done.expect(2)
         for name, value in wrong.items():
             assert f"{name}=" in done.err and value in done.err
@@ -165,14 +165,14 @@ def test_status_as_a_table_names_each_dataset(base: Installed):
 
 
 def test_status_and_gaps_of_a_fresh_installation_are_empty_not_errors(empty: Installed):
-    status, gaps, table = empty.run_all([["status", "--json"], ["gaps", "--json"], ["gaps"]])
+    status, gaps, table = empty.run_in_turn([["status", "--json"], ["gaps", "--json"], ["gaps"]])
     assert [(row["materialized"], row["bars"], row["last_bar"]) for row in status.expect(0).json()] == [(0, 0, None)]
     assert gaps.expect(0).json() == []
     assert "no holes" in table.expect(0).out
 
 
 def test_gaps_json_has_exactly_the_promised_shape(base: Installed):
-    every, intraday, daily = base.run_all(
+    every, intraday, daily = base.run_in_turn(
         [["gaps", "--json"], ["gaps", "equities_5m", "--json"], ["gaps", "equities_1d", "--json"]]
     )
     rows = every.expect(0).json()
@@ -223,7 +223,7 @@ def test_sql_has_no_row_cap_in_any_format(base: Installed):
     wanted = base.rows("SELECT * FROM clean.bars").height
     assert wanted > 1000
     query = "SELECT symbol, open_time, close, flags FROM clean.bars ORDER BY ALL"
-    table, text, objects = base.run_all([["sql", query, "--format", name] for name in ("table", "csv", "json")])
+    table, text, objects = base.run_in_turn([["sql", query, "--format", name] for name in ("table", "csv", "json")])
     assert len(objects.expect(0).json()) == wanted
     rows = list(csv.DictReader(io.StringIO(text.expect(0).out)))
     assert len(rows) == wanted and ISO_UTC.match(rows[0]["open_time"])
@@ -234,7 +234,7 @@ def test_sql_has_no_row_cap_in_any_format(base: Installed):
 
 def test_sql_reads_the_information_schema_and_explains(base: Installed):
     query = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'clean' AND table_name = 'bars'"
-    columns, plan, values = base.run_all(
+    columns, plan, values = base.run_in_turn(
         [
             ["sql", query, "--format", "json"],
             ["sql", "EXPLAIN SELECT * FROM clean.bars"],
@@ -262,7 +262,7 @@ def test_sql_refuses_everything_that_writes(base: Installed, tmp_path: Path):
         "",
     ]
     before = base.fingerprint("lake")
-    found = base.run_all([["sql", query] for query in writes])
+    found = base.run_in_turn([["sql", query] for query in writes])
     assert {query: done.code for query, done in zip(writes, found, strict=True) if done.code != 2} == {}
     assert all("Traceback" not in done.err and done.err.strip() for done in found)
     assert not target.exists()
@@ -280,7 +280,7 @@ def test_a_dry_run_says_what_would_be_asked_asks_nobody_and_changes_nothing(tmp_
 
 def test_a_dry_run_of_what_is_complete_asks_for_nothing(base: Installed):
     before = base.fingerprint("bus", "archive", "lake", "state")
-    whole, one = base.run_all(
+    whole, one = base.run_in_turn(
         [["backfill", "equities_5m", "--dry-run"], ["backfill", "momentum_1d", "--dry-run", "--symbols", "AAPL"]]
     )
     assert "0 requests" in whole.expect(0).out

@@ -146,7 +146,7 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Imports:
         name: ["import", *rest, "--dataset", "mine_5m", "--symbol", name.split()[0]] for name, rest in files.items()
     }
     commands["DAYS"] = ["import", "days.csv", "--dataset", "mine_1d", "--symbol", "DAYS"]
-    done = dict(zip(commands, installed.run_all(list(commands.values())), strict=True))
+    done = dict(zip(commands, installed.run_in_turn(list(commands.values()), at_once=2), strict=True))
     refused_early = installed.rows("SELECT count(*) FROM clean.quarantine").item()
     printed = {name: " ".join(next_command(done[name])) for name in done if done[name].code == 0}
     ran = installed.run_all([next_command(done["MESS"]), next_command(done["DAYS"])])
@@ -296,7 +296,7 @@ def test_files_with_a_structural_fault_are_refused_whole_with_the_reason(imports
     installed = imports.installed
     bus = LocalBus(installed.home / "bus")
     before = bus.watermarks(bars_topic("mine_5m"))
-    found = installed.run_all(
+    found = installed.run_in_turn(
         [["import", str(tmp_path / name), "--dataset", "mine_5m", "--symbol", "MESS"] for name in faulty]
     )
     for (name, (_, said)), done in zip(faulty.items(), found, strict=True):

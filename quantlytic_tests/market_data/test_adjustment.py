@@ -140,6 +140,26 @@ def test_a_dividend_on_the_day_of_a_split_is_cash_on_a_share_after_it():
     assert found["adjusted_close"].to_list() == pytest.approx([4151, 4257])
 
 
+@pytest.mark.parametrize("cash", [93.70 * 7, 1000.0])
+def test_a_dividend_that_is_not_below_the_close_before_it_makes_no_price_negative(cash: float):
+    bars = lean_bars("AAPL", first=date(2014, 6, 2), last=date(2014, 6, 20))
+    told = actions(("AAPL", date(2014, 6, 10), "dividend", cash), ("AAPL", date(2014, 6, 12), "dividend", 0.94))
+    found = adjusted_bars(bars, told, date(2014, 6, 20))
+    assert found["adjusted_close"].min() > 0
+    # The other one counts as ever.
+    assert set(found.filter(pl.col("session") < date(2014, 6, 12))["dividend_factor"]) == {1 - 0.94 / 93.86}
+
+
+def test_a_session_that_opens_on_the_evening_before_is_in_shares_of_its_own_day():
+    # Sydney's summer: 10:00 of the 10th is 23:00 UTC of the 9th, and that was when the bar was fetched.
+    evening = datetime(2022, 1, 9, 23, 0, tzinfo=UTC)
+    bar = pl.DataFrame({"symbol": "BHP", "session": [date(2022, 1, 10)], "volume": [1.0], "open_time": [evening]})
+    bar = bar.with_columns(*(pl.lit(22.5).alias(name) for name in ("open", "high", "low", "close")))
+    bar = clean_bars(bar.with_columns(pl.lit(evening).alias("fetched_at")), adjustment="split")
+    found = adjusted_bars(bar, actions(("BHP", date(2022, 1, 10), "split", 2)), date(2022, 1, 11))
+    assert found["split_close"].to_list() == [22.5]
+
+
 def test_dividends_without_a_bar_before_them_change_nothing():
     bars = lean_bars("AAPL", first=date(2014, 6, 9), last=date(2014, 6, 20))
     found = adjusted_bars(bars, lean_actions("AAPL"), date(2014, 6, 20))

@@ -127,6 +127,19 @@ def test_widening_an_overnight_session_does_not_reach_into_the_next_one():
     assert ranges.rows() == [("ES", utc("2025-06-02T22:00"), utc("2025-06-03T22:00"), 24)]
 
 
+def test_a_midnight_that_the_clocks_skip_is_no_edge():
+    """Karachi's clocks went forward at midnight of 2009-04-15."""
+    dataset = make_dataset("XKAR", "1d", first=date(2009, 4, 13), last=date(2009, 4, 16), symbols=["OGDC"])
+    expected = expect(dataset, dataset.first_session, dataset.last_session)
+    assert len(expected) == 4
+    midnight = utc("2009-04-12T19:00")
+    assert plan(expected, expected, "XKAR").rows() == [("OGDC", midnight, utc("2009-04-16T18:00"), 4)]
+    for day in expected["session"]:
+        one = expected.filter(session=day)
+        ((_, start, end, bars),) = plan(one, expected, "XKAR").rows()
+        assert (start <= one["open_time"].item(), end >= one["close_time"].item(), bars) == (True, True, 1)
+
+
 def test_a_symbol_is_expected_only_within_its_dates_both_included():
     symbols = [Instrument("IN", date(2025, 3, 5), date(2025, 3, 6)), Instrument("ALL")]
     expected = expect(make_dataset(symbols=symbols), date(2025, 3, 3), date(2025, 3, 14))

@@ -9,6 +9,7 @@ import pytest
 
 from quantlytic_assets.market_data.adjustment import adjusted_bars
 from quantlytic_assets.market_data.listings import listings, with_instrument
+from quantlytic_assets.market_data.share_counts import share_counts
 from quantlytic_tests.market_data.recorded_prices import actions, lean_bars, lean_renames
 
 
@@ -73,6 +74,19 @@ def test_renames_in_a_circle_come_to_an_end():
     found = listings(told.select("symbol", "session", "new_symbol"))
     # Two companies change places on the third day.
     assert found.filter(pl.col("symbol") == "A")["instrument"].to_list() == ["A", "B", "A"]
+
+
+def test_two_companies_that_become_one_on_the_same_day_are_not_made_one_before_it():
+    day = date(2017, 9, 1)
+    merged = [("DOW", day, "rename", "DWDP"), ("DD", day, "rename", "DWDP")]
+    told = actions(("DOW", date(2010, 1, 4), "split", 2), *merged)
+    sessions = [date(2016, 1, 4), date(2016, 1, 4), day]
+    days = pl.DataFrame({"symbol": ["DD", "DOW", "DWDP"], "session": sessions})
+    found = with_instrument(days, listings(told.filter(kind="rename").select("symbol", "session", "new_symbol")))
+    assert found["instrument"].to_list() == ["DD@2017-09-01", "DOW@2017-09-01", "DWDP"]
+    # A split of one is none of the other's.
+    shares = share_counts(told, "d").filter(since=date(1, 1, 1)).select("symbol", "company", "shares").rows()
+    assert shares == [("DD", "DD", 1.0), ("DOW", "DOW", 1.0), ("DWDP", "DWDP", 1.0)]
 
 
 def test_without_renames_a_symbol_is_itself():

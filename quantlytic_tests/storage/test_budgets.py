@@ -88,6 +88,33 @@ def test_a_vendor_is_closed_for_the_longest_time_that_was_said(log, clock):
     assert log.closed("v") == (5, "busy")
 
 
+def test_a_clock_that_was_ahead_and_is_set_back_shuts_nobody_out(log, clock):
+    clock.now += 86_400 * 365
+    assert log.reserve("v", MINUTE, 5) == 0
+    log.close("v", 600, "banned")
+    clock.now -= 86_400 * 365
+    assert log.closed("v") is None
+    assert 0 < log.reserve("v", MINUTE, 1) <= 60.01, "they may have been asked just now"
+    log.close("v", 5, "busy")
+    assert log.closed("v") == (5, "busy")
+    clock.now += 60.01
+    assert log.reserve("v", MINUTE, 5) == 0
+
+
+def test_clocks_of_two_machines_may_differ_a_little(log, clock):
+    assert log.reserve("v", MINUTE, 5) == 0
+    clock.now -= 3
+    assert log.reserve("v", MINUTE, 1) == pytest.approx(63, abs=0.01)
+
+
+def test_no_vendor_is_closed_for_longer_than_any_bans(log, clock):
+    log.close("v", 1_764_000_000, "a date in seconds")
+    assert log.closed("v") == (3 * 86_400, "a date in seconds")
+    # Nor is it open to a machine whose clock is a little behind.
+    clock.now -= 3
+    assert log.closed("v") == (3 * 86_400 + 3, "a date in seconds")
+
+
 def test_processes_that_ask_at_once_get_no_more_places_than_there_are(place):
     together(reserve_places, [(place, 40)] * 4)
     log = BudgetLog(place.resources.state_url)

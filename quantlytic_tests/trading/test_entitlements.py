@@ -77,6 +77,27 @@ def test_a_dividend_on_the_day_of_a_split_is_paid_on_the_new_shares(tmp_path):
     assert curve["equity"].to_list() == pytest.approx([2000.0, 2000.0, 2050.0, 2050.0, 2050.0])
 
 
+@pytest.mark.parametrize("ratio", [7.0, 0.1, 1.25])
+def test_fills_from_prices_that_had_a_later_split_in_them_are_found_once_it_is_known(tmp_path, ratio):
+    known = growth(("AAA", DAYS[3], ratio))
+    traded = [21.0 * ratio, 20.0 * ratio, 21.0 * ratio, 21.0, 21.0]
+    mine = strategy(symbols=("AAA",), capital=2_100.0, costs=Costs(1.0, 20.0))
+    bars = daily([("AAA", day, price, price) for day, price in zip(DAYS, traded, strict=True)])
+    fills = []
+    # Once from prices that a vendor had adjusted, when nobody knew of the split, and once from prices as traded.
+    for name, closes in (("late", [21.0, 20.0, 21.0, 21.0, 21.0]), ("sound", traded)):
+        (tmp_path / name).mkdir()
+        served = daily([("AAA", day, price, price) for day, price in zip(DAYS, closes, strict=True)])
+        ledger = ledger_in(tmp_path / name)
+        trade(mine, predict(served, [1, 0, 1, 0, 0]), served, ledger, DAYS)
+        fills.append(ledger.fills(mine.name))
+    late, sound = fills
+    found = known.in_later_shares(late, bars)
+    assert found["fill_session"].to_list() == [day for day in late["fill_session"] if day < DAYS[3]] == DAYS[1:3]
+    assert known.in_later_shares(sound, bars).is_empty()
+    assert Entitlements().in_later_shares(late, bars).is_empty()
+
+
 def test_buy_and_hold_has_the_same_entitlements(tmp_path):
     bars = daily([("AAA", day, price, price) for day, price in zip(DAYS, [20, 20, 10, 10, 10], strict=True)])
     paid = pl.DataFrame([("AAA", DAYS[3], 1.0)], DIVIDENDS_SCHEMA, orient="row")

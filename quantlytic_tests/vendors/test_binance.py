@@ -155,15 +155,15 @@ def test_a_bar_that_comes_twice_is_handed_on_twice(vendor, exchange):
 
 ERRORS = {
     "429": (Reply(429, '{"code": -1003, "msg": "Too many"}', {"Retry-After": "17"}), True, 17.0, "-1003 Too many"),
-    "429 without a time": (Reply(429, "{}"), True, None, "HTTP 429"),
+    "429 without a time": (Reply(429, "{}"), True, 60.0, "HTTP 429"),
     "418": (Reply(418, "{}", {"Retry-After": "3600"}), False, 3600.0, "banned for 3600 s"),
     "503": (Reply(503, "<html>\n <b>Bad gateway</b></html>", kind="text/html"), True, None, "<b>Bad gateway</b>"),
     "451": (Reply(451, '{"code": 0, "msg": "Service unavailable from a restricted location"}'), False, None, "451"),
-    "403": (Reply(403, ""), False, None, "HTTP 403: nothing"),
+    "403": (Reply(403, ""), False, None, "HTTP 403, its firewall shuts this address out: nothing"),
     "unknown symbol": (Reply(400, '{"code": -1121, "msg": "Invalid symbol."}'), False, None, "-1121 Invalid symbol."),
     "html": (Reply(200, "<html>we are down</html>", kind="text/html"), True, None, "text/html that is not JSON"),
     "half an answer": (Reply(200, '[[1499040000000, "0.01'), True, None, "not JSON"),
-    "quota under 200": (Reply(200, '{"code": -1003, "msg": "Way too much"}'), True, None, "Way too much"),
+    "quota under 200": (Reply(200, '{"code": -1003, "msg": "Way too much"}'), True, 60.0, "Way too much"),
     "another error under 200": (Reply(200, '{"code": -1100, "msg": "Illegal"}'), False, None, "Illegal"),
     "another shape": (Reply(200, '{"klines": []}'), False, None, "not a list of klines"),
     "short rows": (Reply(200, "[[1, 2, 3]]"), False, None, "not a list of klines"),
@@ -182,6 +182,7 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, exchange, ca
         vendor.fetch(request())
     assert (failed.value.retryable, failed.value.retry_after) == (retryable, after)
     assert said in str(failed.value)
+    assert failed.value.closed is (case in ("418", "403")), "a ban is no matter of this question alone"
 
 
 def test_nobody_there_may_pass():

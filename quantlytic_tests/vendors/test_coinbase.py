@@ -12,6 +12,7 @@ from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 from quantlytic_tests.feeds.exchange import Exchange, Reply
 from quantlytic_tests.feeds.recorded import bars_of, trades
 from quantlytic_tests.frames import utc
+from quantlytic_tests.vendors import loopback
 
 BEGIN, END = utc("2024-08-08T23:50"), utc("2024-08-09T00:10")
 # A candle as the endpoint gave it in March 2024: [time, low, high, open, close, volume].
@@ -68,6 +69,19 @@ def test_the_question_has_both_ends_and_the_vendor_s_name(vendor, exchange):
         }
     ]
     assert coinbase_name("btc-usd") == "BTC-USD"
+
+
+@pytest.mark.parametrize("name", ["BTC/USD", "A?b=c", "A#b", "^A&b", "../orders"])
+def test_a_name_stays_within_its_place_in_the_address(name):
+    asked = []
+
+    def answer(question):
+        asked.append(question)
+        return loopback.Reply(404, '{"message": "NotFound"}')
+
+    with loopback.serving(answer) as url, pytest.raises(VendorError, match="NotFound"):
+        CoinbaseVendor(url).fetch(request(name=name))
+    assert asked[0].path == f"/products/{name}/candles" and set(asked[0].params) == {"granularity", "start", "end"}
 
 
 def test_a_bar_that_is_not_over_is_left_out(vendor, exchange):

@@ -279,11 +279,11 @@ def test_no_data_is_an_answer_without_bars(vendor, server):
 REFUSALS = {
     "pacing": (162, f"{HISTORY}Historical data request pacing violation", True, 15.0, "pacing violation"),
     "permissions": (162, f"{HISTORY}No market data permissions for NYSE STK", False, None, "market data subscription"),
-    "cancelled": (162, f"{HISTORY}API historical data query cancelled: 3", True, None, "cancelled"),
+    "cancelled": (162, f"{HISTORY}API historical data query cancelled: 3", True, 15.0, "cancelled"),
     "step": (162, f"{HISTORY}invalid step: 1", False, None, "invalid step"),
     "contract": (200, "No security definition has been found", False, None, "names: {ibkr:"),
     "validation": (321, "Error validating request.-'bK' : cause - bar size", False, None, "IBKR error 321"),
-    "too many": (322, "Only 50 simultaneous API historical data requests allowed.", True, None, "IBKR error 322"),
+    "too many": (322, "Only 50 simultaneous API historical data requests allowed.", True, 15.0, "IBKR error 322"),
     "subscription": (354, "Requested market data is not subscribed.", False, None, "market data subscription"),
     "additional": (10089, "Requested market data requires additional subscription", False, None, "subscription"),
     "elsewhere": (10197, "No market data during competing live session", True, 60.0, "logged in elsewhere"),
@@ -365,6 +365,21 @@ def test_the_same_question_twice_is_a_pacing_violation_that_waiting_mends(vendor
 
     bars = fetch_with_policy(vendor, request(), sleep=sleep).bars
     assert len(bars) == 16 and len(waits) == 1 and waits[0] >= 15
+
+
+def test_a_question_that_was_cut_off_is_not_put_again_before_ib_s_rules_allow_it(vendor, server):
+    server.pacing, now = True, [0.0]
+    server.clock = lambda: now[0]
+    server.faults = [Fault(cut=True), Fault(162, f"{HISTORY}API historical data query cancelled: 3")]
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    # A third wait would be for a pacing violation.
+    assert len(fetch_with_policy(vendor, request(), sleep=sleep).bars) == 16
+    assert len(waits) == 2 and min(waits) >= 15 and len(server.requests) == 3
 
 
 # The loopback TWS itself -----------------------------------------------------------------------------------------

@@ -184,6 +184,17 @@ def test_calls_wait_for_a_place_and_are_refused_where_that_takes_too_long(hour, 
     assert not refused.value.retryable and len(hour.waits) == 2
 
 
+def test_who_is_patient_gets_a_place_however_full_the_hour_is(hour, budget):
+    vendor = Limited()
+    for _ in range(12):
+        fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget, patience=3700)
+    assert 2 * 3600 < sum(hour.waits) < 2 * 3600 + 130
+    # What closed says it wants is another matter.
+    budget.close("scripted", 600, "banned")
+    with pytest.raises(VendorError, match="banned"):
+        fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget, patience=3700)
+
+
 def test_repeated_calls_need_places_too(hour, budget):
     fetch_with_policy(Limited(*busy(1)), REQUEST, sleep=hour.sleep, budget=budget)
     assert budget.left("scripted", Limited.limits) == {60: 0, 3600: 3}

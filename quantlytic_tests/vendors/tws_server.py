@@ -219,10 +219,12 @@ class TwsServer:
         names = ("end", "size", "duration", "regular", "shows", "format")
         asked = {**wanted, **dict(zip(names, fields[14:20], strict=True))}
         self.requests.append(asked)
+        # What goes wrong counts as well.
+        too_fast = self.pacing and self._too_fast(tuple(asked.values()))
         if self.faults:
             self._go_wrong(client, request, self.faults.pop(0))
             return
-        if self.pacing and self._too_fast(tuple(asked.values())):
+        if too_fast:
             client.error(request, 162, PACING)
             return
         found = self._matching(wanted)

@@ -22,7 +22,11 @@ renames as (
 endings as (
     select dataset, symbol, session as until, max(next) as next
     from (
-        select dataset, symbol, session, new_symbol as next from renames where symbol != new_symbol
+        {#- Two companies that take one ticker on the same session have become a third. -#}
+        select dataset, symbol, session,
+            if(count(*) over (partition by dataset, session, new_symbol) = 1, new_symbol, null) as next
+        from renames
+        where symbol != new_symbol
         union all
         select dataset, new_symbol, session, null from renames
     )
@@ -75,7 +79,9 @@ bars as not materialized (
         coalesce(repairs.volume, served.volume) as volume,
         repairs.open_time is not null as repaired,
         served.adjustment, served.available_at, served.flags,
-        case when served.adjustment = 'split' then cast(served.fetched_at as date) else served.session end as basis
+        case when served.adjustment = 'split'
+            then greatest(cast(served.fetched_at at time zone 'UTC' as date), served.session) else served.session
+        end as basis
     from {{ source('clean', 'bars') }} as served
     left join {{ source('clean', 'repairs') }} as repairs
         on repairs.dataset = served.dataset and repairs.symbol = served.symbol
@@ -163,6 +169,7 @@ dividends as (
         asof left join splits as now_
             on now_.dataset = cash.dataset and now_.instrument = cash.instrument and cash.session >= now_.session
         group by all
+        having factor > 0
         union all
         select distinct dataset, instrument, {{ beginning }}, 1 from cash
     )

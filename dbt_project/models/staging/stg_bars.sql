@@ -9,7 +9,7 @@ with served as (
     select
         symbol, session, open_time, close_time, open, high, low, close, volume, available_at,
         {%- if adjusted %}
-        cast(fetched_at as date) as fetched_on, adjustment
+        greatest(cast(fetched_at as date), session) as fetched_on, adjustment
         {%- else %}
         symbol as listing, 1.0::double as shares
         {%- endif %}

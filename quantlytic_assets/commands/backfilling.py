@@ -1,0 +1,161 @@
+"""`quantlytic backfill`: what is asked for is checked, then shown as a plan (`--dry-run`) or handed to `backfill`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quantlytic_assets import partitions
+from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA
+from quantlytic_assets.market_data.retention import first_kept
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.universe import Dataset, Strategy
+    from quantlytic_assets.vendors.cost import Cost
+
+_RANGES_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a backfill would ask for: `ranges` (symbol, start, end, bars), what that costs, and what nobody serves."""
+
+    ranges: pl.DataFrame
+    costs: list[Cost]
+    refused: list[str]
+
+
+def dry_run(
+    installation: Installation, dataset: Dataset, keys: Sequence[str], symbols: Sequence[str], force: bool = False
+) -> Plan:
+    """The plan of a backfill of these partitions, in runs as the backfill makes them. Asks nobody."""
+    ingest = installation.resources.ingest(dataset)
+    needs = [
+        ingest.need(span.first, date.fromordinal(span.last.toordinal() - 1), symbols, force)
+        for span in partitions.windows(dataset, keys, installation.settings.backfill_chunk)
+    ]
+    ranges = pl.concat([need.ranges for need in needs]) if needs else pl.DataFrame(schema=PLAN_SCHEMA)
+    costs, refused = ingest.costs(ranges)
+    return Plan(ranges, costs, refused)
+
+
+def check_symbols(dataset: Dataset, symbols: Sequence[str]) -> None:
+    """Raise `UsageError` for a symbol that the dataset does not have."""
+    known = [one.symbol for one in dataset.symbols]
+    unknown = [symbol for symbol in symbols if symbol not in known]
+    if unknown:
+        raise UsageError(f"{dataset.name} has no symbol {', '.join(unknown)}; it has {', '.join(known)}")
+
+
+def run_backfill(
+    installation: Installation,
+    out: Console,
+    name: str,
+    first: date | None,
+    last: date | None,
+    symbols: Sequence[str],
+    only_plan: bool,
+    restart: bool,
+    force: bool = False,
+) -> None:
+    """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
+
+    `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
+    hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
+    not exist.
+    """
+    dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
+    check_symbols(dataset, symbols)
+    if restart and not (strategy_only and strategies[0].broker == "simulated"):
+        raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
+    if force and strategy_only:
+        raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")
+    if first and last and first > last:
+        raise UsageError(f"--from {first} is after --to {last}")
+    keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
+    if not keys:
+        known = partitions.known_keys(dataset)
+        raise UsageError(f"{dataset.name} has no session there; its partitions go from {known[0]} to {known[-1]}")
+    if only_plan:
+        _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols, force), len(keys))
+        return
+    # The asset graph, and dbt with it, takes seconds to import.
+    from quantlytic_assets.commands.backfill import Backfill
+
+    backfill = Backfill(installation, out)
+    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only, force=force)
+    if restart:
+        _forget_trades(installation, strategies[0])
+    for strategy in strategies:
+        if not backfill.outcome.failures:
+            backfill.strategy(strategy, first, last)
+    outcome = backfill.outcome
+    out.print(
+        f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
+        f"{len(outcome.failures)} failures",
+        highlight=False,
+    )
+    _show_holes(installation, out, dataset, first, last)
+    if outcome.failures:
+        raise CommandError("\n".join(outcome.failures))
+
+
+def _forget_trades(installation: Installation, strategy: Strategy) -> None:
+    installation.resources.ledger.reset(strategy.name)
+    tables = ("trading.orders", "trading.fills", "trading.positions", "trading.equity")
+    installation.resources.lake.replace([(table, "strategy = ?", [strategy.name], pl.DataFrame()) for table in tables])
+
+
+def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:
+    bars = int(plan.ranges["bars"].sum())
+    said = [f"{cost.requests:,} requests to {cost.vendor}, about {_length(cost.seconds)}" for cost in plan.costs]
+    vendors = "; ".join(said) or ("0 requests" if dataset.vendors else "no vendor (imports and feeds only)")
+    symbols = plan.ranges["symbol"].n_unique()
+    out.print(
+        f"{dataset.name}: {keys} partitions, {bars:,} bars missing of {symbols} symbols; {vendors}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for row in plan.ranges.head(_RANGES_SHOWN).iter_rows(named=True):
+        out.print(
+            f"  {row['symbol']}  {row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M} UTC  "
+            f"{row['bars']:,} bars",
+            highlight=False,
+        )
+    if len(plan.ranges) > _RANGES_SHOWN:
+        out.print(f"  and {len(plan.ranges) - _RANGES_SHOWN} more")
+    for refused in plan.refused[:_RANGES_SHOWN]:
+        out.print(f"  not served: {refused}", highlight=False, soft_wrap=True)
+
+
+def _length(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _show_holes(
+    installation: Installation, out: Console, dataset: Dataset, first: date | None, last: date | None
+) -> None:
+    rows = installation.resources.lake.query(
+        "SELECT symbol, cause, count(*) AS sessions, sum(missing_bars)::BIGINT AS bars FROM clean.coverage "
+        "WHERE dataset = ? AND missing_bars > 0 AND session BETWEEN ? AND ? GROUP BY ALL ORDER BY ALL",
+        [dataset.name, first or date.min, last or date.max],
+    )
+    if rows.is_empty():
+        out.print("no holes")
+        return
+    out.print("holes that remain (`quantlytic gaps` has the ranges):")
+    for row in rows.iter_rows(named=True):
+        out.print(
+            f"  {row['symbol']}: {row['bars']:,} bars in {row['sessions']:,} sessions, {row['cause']}", highlight=False
+        )

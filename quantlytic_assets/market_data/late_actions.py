@@ -1,0 +1,68 @@
+"""From which session on bars have to be made anew when splits or renames become known after they were used.
+
+What each session means is in `share_counts`; flags look a few days around a split, which is in `defects`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from quantlytic_assets.market_data.adjustment import basis
+from quantlytic_assets.market_data.defects import SPLIT_REACH
+from quantlytic_assets.market_data.listings import BEGINNING
+
+
+def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> date | None:
+    """The first session of `days` whose flags or features are others by the counts `after` than by those `before`.
+
+    days: symbol, session, fetched_at, adjustment of bars that there are, in any order; of a day one of each kind is
+    enough. before, after: SHARE_COUNTS_SCHEMA of one dataset. Null where nothing of `days` changes. A split reaches
+    sessions before its ex-date too: the few in whose flags it counts, and all whose prices a vendor had adjusted for it
+    before anybody here knew.
+    """
+    steps = pl.concat(
+        [one.join(other, on=after.columns, how="anti") for one, other in ((before, after), (after, before))]
+    )
+    if steps.is_empty():
+        return None
+    # Where a symbol comes to have steps at all, that of its beginning says nothing new by itself.
+    since = steps.filter(pl.col("since") != BEGINNING).group_by("symbol").agg(pl.col("since").min())
+    near = days.join(since, on="symbol").filter(pl.col("session") >= pl.col("since") - SPLIT_REACH)
+    old, new = _meaning(days, before), _meaning(days, after)
+    apart = days.filter(pl.any_horizontal(old[name].ne_missing(new[name]) for name in old.columns))
+    return pl.concat([near["session"], apart["session"]]).min()
+
+
+def _meaning(days: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
+    """listing, shares and factor of each day, as the model `stg_bars` gives them to its bars."""
+    placed = (
+        days.with_row_index("row")
+        .with_columns(basis().alias("basis"))
+        .sort("session")
+        .join_asof(
+            counts.select("symbol", "since", "listing", "company", "shares").sort("since"),
+            left_on="session",
+            right_on="since",
+            by="symbol",
+            check_sortedness=False,
+        )
+        .with_columns(
+            pl.coalesce("listing", "symbol").alias("listing"),
+            pl.coalesce("company", "symbol").alias("company"),
+            pl.col("shares").fill_null(1.0),
+        )
+        .drop("since")
+        .sort("basis")
+        .join_asof(
+            counts.select("company", "since", pl.col("shares").alias("served")).unique().sort("since"),
+            left_on="basis",
+            right_on="since",
+            by="company",
+            check_sortedness=False,
+        )
+        .sort("row")
+    )
+    factor = pl.when(pl.col("adjustment") == "split").then(pl.col("served").fill_null(1.0) / pl.col("shares"))
+    return placed.select("listing", "shares", factor.otherwise(1.0).alias("factor"))
