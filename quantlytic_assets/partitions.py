@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -86,22 +87,26 @@ def definition(dataset: Dataset) -> dg.TimeWindowPartitionsDefinition:
         start_date=dataset.first_session.isoformat(),
         end_date=end.isoformat() if end else None,
         timezone=_FIRST_ZONE,
-        exclusions=_closed_days(dataset),
+        exclusions=[*_closed_days(dataset.calendar, dataset.first_session, dataset.last_session or _last_known())],
     )
 
 
-def _closed_days(dataset: Dataset) -> list[str | datetime]:
-    """Days without a session from the dataset's first one on, as far as the calendar knows."""
-    last = dataset.last_session or date(date.today().year + 1, 12, 31)
-    known = session_table(dataset.calendar, dataset.first_session, last)["session"]
-    days = pl.date_range(dataset.first_session, last, "1d", eager=True)
+def _last_known() -> date:
+    return date(date.today().year + 1, 12, 31)
+
+
+@lru_cache(maxsize=64)
+def _closed_days(calendar: str, first: date, last: date) -> tuple[str | datetime, ...]:
+    """Days without a session from a dataset's first one on, as far as the calendar knows."""
+    known = session_table(calendar, first, last)["session"]
+    days = pl.date_range(first, last, "1d", eager=True)
     closed = days.filter(~days.is_in(known.implode()))
     weekend = closed.dt.weekday() >= 6
     always_closed = not any(day.weekday() >= 5 for day in known)
     if not always_closed:
-        return [datetime(day.year, day.month, day.day) for day in closed]
+        return tuple(datetime(day.year, day.month, day.day) for day in closed)
     holidays = closed.filter(~weekend)
-    return ["0 0 * * 6", "0 0 * * 0", *(datetime(day.year, day.month, day.day) for day in holidays)]
+    return ("0 0 * * 6", "0 0 * * 0", *(datetime(day.year, day.month, day.day) for day in holidays))
 
 
 def _next_month(day: date) -> date:
@@ -189,7 +194,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     Before those lie the sessions in which the longest indicator window fills, after them the horizon and the embargo.
     """
     needed = _sessions_needed(dataset, strategy)
-    last = dataset.last_session or date(date.today().year + 1, 12, 31)
+    last = dataset.last_session or _last_known()
     sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
     if len(sessions) <= needed:
         raise ValueError(
