@@ -1,14 +1,16 @@
 """The installations that the end-to-end tests share.
 
-Building one takes a quarter of a minute and more. Those that the collected tests ask for are begun together, two at
-a time, when the first of them is wanted; a run of a single test builds only what it needs.
+Building one takes a quarter of a minute and more. Those that the tests of a module ask for are begun together, two at a
+time, when the first of them is wanted, and each is made once; a run of a single test builds only what it needs. Of the
+module and not of all that is collected: each of pytest-xdist's workers collects everything, and runs a part.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -35,73 +37,84 @@ def _base(root: Path, shared: Path) -> Installed:
 
 
 @pytest.fixture(scope="session")
-def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """All scenarios that the collected tests name, begun."""
-    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+def crew() -> Iterator[Crew]:
+    """Who makes the scenarios."""
     working = Crew()
-    names = ("base", "served", *_FROM_NOTHING, *_FROM_BASE, *_FROM_NOTHING_LAST)
-    roots = {name: tmp_path_factory.mktemp(name) for name in names}
-    if wanted & {"base", *_FROM_BASE}:
-        shared = tmp_path_factory.getbasetemp().parent / "base"
-        working.begin("base", lambda: _base(roots["base"], shared))
-    if "served" in wanted:
-        working.begin("served", lambda: scenarios.built(roots["served"], "services"))
-    for name, work in _FROM_NOTHING.items():
-        if name in wanted:
-            working.begin(name, lambda work=work, name=name: work(roots[name]))
-    for name, work in _FROM_BASE.items():
-        if name in wanted:
-            working.begin(name, lambda work=work, name=name: work(roots[name], working.outcome("base")))
-    for name, work in _FROM_NOTHING_LAST.items():
-        if name in wanted:
-            working.begin(name, lambda work=work, name=name: work(roots[name]))
     yield working
     working.end()
 
 
-@pytest.fixture(scope="session")
-def base(crew: Crew) -> Installed:
+@pytest.fixture(scope="module")
+def begun(request: pytest.FixtureRequest, crew: Crew, tmp_path_factory: pytest.TempPathFactory) -> Crew:
+    """All scenarios that the module's tests name, begun."""
+    wanted = {
+        name
+        for item in request.session.items
+        if item.path == request.path
+        for name in getattr(item, "fixturenames", ())
+    }
+    shared = tmp_path_factory.getbasetemp().parent / "base"
+
+    def begin(name: str, work: Callable[[Path], Any]) -> None:
+        if name in wanted:
+            crew.begin(name, lambda: work(tmp_path_factory.mktemp(name)))
+
+    if wanted & {*_FROM_BASE}:
+        wanted.add("base")
+    begin("base", lambda root: _base(root, shared))
+    begin("served", lambda root: scenarios.built(root, "services"))
+    for name, work in _FROM_NOTHING.items():
+        begin(name, work)
+    for name, from_base in _FROM_BASE.items():
+        begin(name, lambda root, from_base=from_base: from_base(root, crew.outcome("base")))
+    for name, work in _FROM_NOTHING_LAST.items():
+        begin(name, work)
+    return crew
+
+
+@pytest.fixture(scope="module")
+def base(begun: Crew) -> Installed:
     """`scenarios.built`; tests only read it."""
-    return crew.outcome("base")
+    return begun.outcome("base")
 
 
-@pytest.fixture(scope="session")
-def served(crew: Crew) -> Installed:
+@pytest.fixture(scope="module")
+def served(begun: Crew) -> Installed:
     """`scenarios.built` with the profile `services`; tests only read it."""
-    return crew.outcome("served")
+    return begun.outcome("served")
 
 
-@pytest.fixture(scope="session")
-def rebuilt(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def rebuilt(begun: Crew) -> Outcome:
     """`scenarios.rebuilt`."""
-    return crew.outcome("rebuilt")
+    return begun.outcome("rebuilt")
 
 
-@pytest.fixture(scope="session")
-def session_by_session(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def session_by_session(begun: Crew) -> Outcome:
     """`scenarios.session_by_session`."""
-    return crew.outcome("session_by_session")
+    return begun.outcome("session_by_session")
 
 
-@pytest.fixture(scope="session")
-def killed(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def killed(begun: Crew) -> Outcome:
     """`scenarios.killed`."""
-    return crew.outcome("killed")
+    return begun.outcome("killed")
 
 
-@pytest.fixture(scope="session")
-def twice_at_once(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def twice_at_once(begun: Crew) -> Outcome:
     """`scenarios.twice_at_once`."""
-    return crew.outcome("twice_at_once")
+    return begun.outcome("twice_at_once")
 
 
-@pytest.fixture(scope="session")
-def fed(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def fed(begun: Crew) -> Outcome:
     """`scenarios.fed`."""
-    return crew.outcome("fed")
+    return begun.outcome("fed")
 
 
-@pytest.fixture(scope="session")
-def late(crew: Crew) -> Outcome:
+@pytest.fixture(scope="module")
+def late(begun: Crew) -> Outcome:
     """`scenarios.late`."""
-    return crew.outcome("late")
+    return begun.outcome("late")

@@ -24,6 +24,8 @@ from quantlytic_tests.faults.supervisor import descendants, kill
 _UNDER_MINIOS_MINIMUM = 1_000_000
 # Landing runs that are killed in a row: one with both of its repeats, what is asked for anew then, and its repeat.
 _RUNS_IN_A_ROW = 5
+# Seconds, and a few more, after which it gives up a database that is away.
+_DAGSTER_TRIES_TO_CONNECT = 15
 
 
 class Moments:
@@ -125,6 +127,21 @@ def _restarted(server: str, mid_landing: bool = False) -> Callable[[NumberedSite
     return strike
 
 
+def _killed_without_postgres(site: NumberedSite, moments: Moments, turn: int) -> str:
+    """By turns in good order and not: Postgres ends, then the landing run, whose end nobody can write down at first."""
+    end = site.stack.servers.kill if turn % 2 else site.stack.servers.stop
+    while True:
+        landing = site.stack.landing()
+        end("postgres")
+        killed = kill(landing.pid)
+        # Not before everything of Dagster's that wanted to say so has given up.
+        time.sleep(_DAGSTER_TRIES_TO_CONNECT)
+        moments.wait(4)
+        site.stack.servers.start("postgres")
+        if killed:
+            return f"run {landing.run[:8]} killed after Postgres was {'killed' if turn % 2 else 'stopped'}"
+
+
 def _minio_full(site: NumberedSite, moments: Moments, turn: int) -> str:
     """By turns too few bytes for MinIO's own minimum, no file that could be made, and no byte at all."""
     disk = site.stack.disk
@@ -211,6 +228,7 @@ def all_kinds() -> list[Kind]:
         Kind("Kafka restarted", NumberedSite, _restarted("kafka")),
         Kind("MinIO stopped mid-write", NumberedSite, _restarted("minio", mid_landing=True)),
         Kind("Postgres restarted", NumberedSite, _restarted("postgres")),
+        Kind("Postgres away, landing run killed", NumberedSite, _killed_without_postgres),
         Kind("disk full, MinIO", NumberedSite, _minio_full, needs_small_disk=True),
         Kind("disk full, embedded", EmbeddedSite, _embedded_full, needs_small_disk=True),
         Kind("two daemons", NumberedSite, twice.strike, twice.around),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -91,7 +93,7 @@ class Site:
             _close(resources.bus)
 
     def compare(self, clean_bars: bool) -> Comparison:
-        """Everything against everything; with `clean_bars` also those, which `quantlytic backfill` makes first."""
+        """Everything against everything; with `clean_bars` also those, which are made first."""
         wanted = self.wanted()
         clean = self._clean_bars(wanted) if clean_bars else None
         resources = make_resources(self.installed.settings())
@@ -104,7 +106,11 @@ class Site:
 
     def _clean_bars(self, wanted: pl.DataFrame) -> pl.DataFrame:
         days = wanted["open_time"].dt.date()
-        self.installed.run("backfill", self.dataset, "--from", str(days.min()), "--to", str(days.max())).expect(0)
+        first, last = str(days.min()), str(days.max())
+        making = [sys.executable, "-m", "quantlytic_tests.faults.cleaning", self.dataset, first, last]
+        made = subprocess.run(making, env=self.installed.environment(), capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"clean bars were not made: {made.stdout}{made.stderr}")
         rows = f"SELECT symbol, open_time, volume FROM clean.bars WHERE dataset = '{self.dataset}'"
         return self.installed.rows(rows).cast(dict(WANTED))
 

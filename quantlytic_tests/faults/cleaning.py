@@ -1,0 +1,31 @@
+"""A program that makes clean bars of a dataset's archive, and no other table: nothing else is compared."""
+
+from __future__ import annotations
+
+import sys
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.definitions import build_definitions, dataset_job_name
+from quantlytic_assets.settings import load_settings
+from quantlytic_assets.universe_file import load_universe
+
+
+def make_clean_bars(dataset_name: str, first: str, last: str) -> None:
+    """Materialize clean bars of the sessions from `first` to `last`, in a Dagster instance that is gone afterwards."""
+    settings = load_settings()
+    dataset = load_universe(settings.universe).datasets[dataset_name]
+    job = build_definitions(settings).resolve_job_def(dataset_job_name(dataset))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job.execute_in_process(
+            run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
+            instance=instance,
+            tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
+            asset_selection=[clean_bars_key(dataset)],
+        )
+
+
+if __name__ == "__main__":
+    make_clean_bars(*sys.argv[1:])
