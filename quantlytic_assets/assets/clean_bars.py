@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.corporate_actions import changed_since, replace_share_counts
+from quantlytic_assets.assets.corporate_actions import new_share_counts, replace_share_counts
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     group_by_key,
@@ -87,8 +87,10 @@ def clean_bars_asset(
                     metadata[newest]["candles"] = picture(candles(shown, shown["symbol"][0]))
             return metadata
 
-        changed = changed_since(resources, dataset, actions)
-        late = _cleaned_since(resources, dataset, changed) - set(context.partition_keys) if changed else set()
+        new = new_share_counts(resources, dataset, actions)
+        late = set()
+        if new and new.since:
+            late = _cleaned_since(resources, dataset, new.since) - set(context.partition_keys)
         if late:
             context.log.info(f"splits or renames that are new here change {len(late)} partitions since {min(late)}")
         for window in windows(dataset, late, partitions_at_once(dataset)):
@@ -96,7 +98,8 @@ def clean_bars_asset(
                 context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
         # Features read them next to the bars, whenever clean.corporate_actions itself is made anew. Not before the
         # partitions that they change have been cleaned: a run that ends here finds them again.
-        replace_share_counts(resources, dataset, actions)
+        if new:
+            replace_share_counts(resources, dataset, new)
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
         adopt_refused(resources, dataset)
 

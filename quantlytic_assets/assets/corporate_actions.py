@@ -4,6 +4,7 @@ Which of them count is decided in `market_data.actions`; what was made without t
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
@@ -63,12 +64,26 @@ def rebuild(resources: Resources, dataset: Dataset) -> Settled:
     return settled
 
 
-def changed_since(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> date | None:
-    """The first session with bars in the lake whose flags or features are others with these actions than with those
+@dataclass(frozen=True)
+class NewShareCounts:
+    """`counts` (SHARE_COUNTS_SCHEMA) of a dataset that differ from those in the lake.
 
-    that clean.share_counts was made from; None where there is none.
+    `since`: the first session with bars in the lake whose flags or features are others with them; None where there is
+    none.
     """
-    kept, counts = _share_counts(resources, dataset), share_counts(actions, dataset.name)
+
+    counts: pl.DataFrame
+    since: date | None
+
+
+def new_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> NewShareCounts | None:
+    """What these actions make of clean.share_counts; None where it says that already."""
+    kept = resources.lake.query(
+        "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
+        "ORDER BY symbol, since",
+        [dataset.name],
+    )
+    counts = share_counts(actions, dataset.name)
     if kept.equals(counts):
         return None
     symbols = pl.concat([kept["symbol"], counts["symbol"]]).unique().to_list()
@@ -78,25 +93,12 @@ def changed_since(resources: Resources, dataset: Dataset, actions: pl.DataFrame)
         "GROUP BY symbol, session, adjustment, fetched_at",
         [dataset.name, symbols],
     )
-    return first_changed(days, kept, counts)
+    return NewShareCounts(counts, first_changed(days, kept, counts))
 
 
-def replace_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> None:
-    """Bring clean.share_counts of a dataset up to its actions; writes nothing where they say the same as before.
-
-    After this `changed_since` knows no more of what was made with the old ones: see to that before.
-    """
-    counts = share_counts(actions, dataset.name)
-    if not _share_counts(resources, dataset).equals(counts):
-        resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], counts)])
-
-
-def _share_counts(resources: Resources, dataset: Dataset) -> pl.DataFrame:
-    return resources.lake.query(
-        "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
-        "ORDER BY symbol, since",
-        [dataset.name],
-    )
+def replace_share_counts(resources: Resources, dataset: Dataset, new: NewShareCounts) -> None:
+    """Put them into clean.share_counts. After this nobody knows what was made with the old ones: see to that before."""
+    resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], new.counts)])
 
 
 def figures(settled: Settled) -> dict[str, object]:

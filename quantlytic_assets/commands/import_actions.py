@@ -31,9 +31,9 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     """
     from quantlytic_assets.assets.clean_bars import adopt_refused
     from quantlytic_assets.assets.corporate_actions import (
-        changed_since,
         corporate_actions_key,
         figures,
+        new_share_counts,
         rebuild,
         replace_share_counts,
     )
@@ -51,8 +51,9 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
         _keep_refused(installation, dataset, imported.refused)
         adopt_refused(resources, dataset)
     settled = rebuild(resources, dataset)
-    changed = changed_since(resources, dataset, settled.actions)
-    replace_share_counts(resources, dataset, settled.actions)
+    new_counts = new_share_counts(resources, dataset, settled.actions)
+    if new_counts:
+        replace_share_counts(resources, dataset, new_counts)
     _record(installation, corporate_actions_key(dataset), figures(settled))
     out.print(
         f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.refused)} refused"
@@ -62,6 +63,7 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     _show_refused(out, dataset, imported.refused)
     _show_strangers(installation, out, dataset, imported.actions)
     trading = [one for one in installation.universe.strategies.values() if one.dataset == dataset.name]
+    changed = new_counts.since if new_counts else None
     _show_next(installation, out, dataset, trading, imported.actions, changed)
 
 

@@ -17,8 +17,6 @@ from quantlytic_assets.market_data.indicators import INDICATORS
 _LEVELS = ("sma_20", "sma_50", "sma_200", "ema_12", "ema_20", "ema_26", "bb_middle", "bb_upper", "bb_lower")
 # Price differences: shown as a share of the close.
 _DIFFERENCES = ("macd", "macd_signal", "macd_hist", "atr_14")
-# Scale-free as they are.
-_RATIOS = ("ret_1", "log_ret_1", "rsi_14", "vol_20")
 
 # What a strategy may list under `features`, in the order the matrix has them.
 FEATURE_COLUMNS: tuple[str, ...] = INDICATORS

@@ -9,7 +9,7 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.market_data.adjustment import basis
+from quantlytic_assets.market_data.adjustment import basis, factor_at
 from quantlytic_assets.market_data.defects import SPLIT_REACH
 from quantlytic_assets.market_data.listings import BEGINNING
 
@@ -48,21 +48,14 @@ def _meaning(days: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
             by="symbol",
             check_sortedness=False,
         )
+        .sort("row")
         .with_columns(
             pl.coalesce("listing", "symbol").alias("listing"),
-            pl.coalesce("company", "symbol").alias("company"),
+            pl.coalesce("company", "symbol").alias("instrument"),
             pl.col("shares").fill_null(1.0),
         )
-        .drop("since")
-        .sort("basis")
-        .join_asof(
-            counts.select("company", "since", pl.col("shares").alias("served")).unique().sort("since"),
-            left_on="basis",
-            right_on="since",
-            by="company",
-            check_sortedness=False,
-        )
-        .sort("row")
     )
-    factor = pl.when(pl.col("adjustment") == "split").then(pl.col("served").fill_null(1.0) / pl.col("shares"))
-    return placed.select("listing", "shares", factor.otherwise(1.0).alias("factor"))
+    steps = counts.select(pl.col("company").alias("instrument"), pl.col("since").alias("session"), "shares").unique()
+    served = factor_at(placed, steps, "basis", "shares").alias("served")
+    factor = pl.when(pl.col("adjustment") == "split").then(pl.col("served") / pl.col("shares")).otherwise(1.0)
+    return placed.with_columns(served).select("listing", "shares", factor.alias("factor"))

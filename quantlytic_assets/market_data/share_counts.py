@@ -31,9 +31,8 @@ SHARE_COUNTS_SCHEMA = pl.Schema(
 def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
     """SHARE_COUNTS_SCHEMA of one dataset's actions (CORPORATE_ACTIONS_SCHEMA), by symbol and since."""
     stretches = listings(actions.filter(pl.col("kind") == "rename"))
-    splits = with_instrument(actions.filter(pl.col("kind") == "split"), stretches)
-    steps = split_steps(splits.with_columns(pl.lit(True).alias("known")))
-    unnamed = splits.select("symbol").unique().join(stretches, on="symbol", how="anti")
+    told = actions.filter(pl.col("kind") == "split")
+    unnamed = told.select("symbol").unique().join(stretches, on="symbol", how="anti")
     whole = unnamed.select("symbol", BEGINNING.alias("since"), pl.col("symbol").alias("instrument"))
     name = (
         pl.when(pl.col("since") == BEGINNING)
@@ -42,17 +41,11 @@ def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
     )
     listed = pl.concat([stretches, whole]).with_columns(name.alias("listing"))
     first = listed.sort("since", "symbol").group_by("instrument").agg(pl.col("listing").first().alias("company"))
+    splits = with_instrument(told, listed)
+    steps = split_steps(splits.with_columns(pl.lit(True).alias("known")))
     starts = (
-        pl.concat([listed.select("symbol", "since"), splits.select("symbol", pl.col("session").alias("since"))])
-        .unique()
-        .sort("since")
-        .join_asof(
-            listed.rename({"since": "from"}).sort("from"),
-            left_on="since",
-            right_on="from",
-            by="symbol",
-            check_sortedness=False,
-        )
+        pl.concat([listed, splits.select("symbol", pl.col("session").alias("since"), "instrument", "listing")])
+        .unique(["symbol", "since"])
         .join(first, on="instrument")
     )
     return (

@@ -72,49 +72,21 @@ def begun(request: pytest.FixtureRequest, crew: Crew, tmp_path_factory: pytest.T
     return crew
 
 
-@pytest.fixture(scope="module")
-def base(begun: Crew) -> Installed:
-    """`scenarios.built`; tests only read it."""
-    return begun.outcome("base")
+def _outcome(name: str) -> Callable[..., Any]:
+    """A fixture: the outcome of a scenario, which tests only look at."""
+
+    @pytest.fixture(scope="module", name=name)
+    def outcome(begun: Crew) -> Installed | Outcome:
+        return begun.outcome(name)
+
+    return outcome
 
 
-@pytest.fixture(scope="module")
-def served(begun: Crew) -> Installed:
-    """`scenarios.built` with the profile `services`; tests only read it."""
-    return begun.outcome("served")
-
-
-@pytest.fixture(scope="module")
-def rebuilt(begun: Crew) -> Outcome:
-    """`scenarios.rebuilt`."""
-    return begun.outcome("rebuilt")
-
-
-@pytest.fixture(scope="module")
-def session_by_session(begun: Crew) -> Outcome:
-    """`scenarios.session_by_session`."""
-    return begun.outcome("session_by_session")
-
-
-@pytest.fixture(scope="module")
-def killed(begun: Crew) -> Outcome:
-    """`scenarios.killed`."""
-    return begun.outcome("killed")
-
-
-@pytest.fixture(scope="module")
-def twice_at_once(begun: Crew) -> Outcome:
-    """`scenarios.twice_at_once`."""
-    return begun.outcome("twice_at_once")
-
-
-@pytest.fixture(scope="module")
-def fed(begun: Crew) -> Outcome:
-    """`scenarios.fed`."""
-    return begun.outcome("fed")
-
-
-@pytest.fixture(scope="module")
-def late(begun: Crew) -> Outcome:
-    """`scenarios.late`."""
-    return begun.outcome("late")
+base = _outcome("base")
+served = _outcome("served")
+killed = _outcome("killed")
+session_by_session = _outcome("session_by_session")
+twice_at_once = _outcome("twice_at_once")
+late = _outcome("late")
+rebuilt = _outcome("rebuilt")
+fed = _outcome("fed")
