@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
+from filelock import FileLock
 from packaging.version import Version
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key
@@ -41,17 +42,31 @@ _SOURCES = {
 
 @lru_cache
 def dbt_project() -> DbtProject:
-    """The dbt project with an up-to-date manifest: parsed once, and again only after one of its files changed."""
+    """The dbt project with an up-to-date manifest: parsed once, and again only after one of its files changed.
+
+    Processes that start together take turns, and what dbt makes of the project is put in place whole: at no moment does
+    another one, or the next after a kill, find half a manifest.
+    """
     project = DbtProject(project_dir=DBT_PROJECT)
-    sources = [
-        path
-        for path in DBT_PROJECT.rglob("*")
-        if path.suffix in (".sql", ".py", ".yml") and "target" not in path.relative_to(DBT_PROJECT).parts
-    ]
-    manifest = project.manifest_path
-    if not manifest.exists() or manifest.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-        dbt_resource(project).cli(["parse", "--quiet"], target_path=DBT_PROJECT / project.target_path).wait()
+    target = DBT_PROJECT / project.target_path
+    if not _is_up_to_date(project.manifest_path):
+        target.mkdir(exist_ok=True)
+        with FileLock(target / "parse.lock"):
+            if not _is_up_to_date(project.manifest_path):
+                made = target / "parse"
+                dbt_resource(project).cli(["parse", "--quiet"], target_path=made).wait()
+                # The manifest last: with it the rest counts as done.
+                for name in ("partial_parse.msgpack", "semantic_manifest.json", project.manifest_path.name):
+                    (made / name).replace(target / name)
     return project
+
+
+def _is_up_to_date(manifest: Path) -> bool:
+    """Whether the manifest is there and none of the project's files is newer."""
+    # Not the target directory: what others parse in comes and goes there.
+    parts = [part for part in DBT_PROJECT.iterdir() if part.name not in ("target", "logs")]
+    files = [path for part in parts for path in (part, *part.rglob("*")) if path.suffix in (".sql", ".py", ".yml")]
+    return manifest.exists() and manifest.stat().st_mtime >= max(path.stat().st_mtime for path in files)
 
 
 class _InstalledDbt(DbtCliResource):

@@ -264,7 +264,7 @@ class Installed:
     def kill_in(self, step: str, after: float, *arguments: str) -> bool:
         """Start the command and kill its whole process group `after` seconds into a Dagster step.
 
-        Returns whether it was killed; it may have ended before.
+        Returns whether it was killed; it may have ended before, but only well.
         """
         before = set(self._event_logs())
         process = self.start(*arguments)
@@ -276,7 +276,9 @@ class Installed:
         alive = process.poll() is None
         if alive:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        out, err = process.communicate()
+        if not alive:
+            Done(process.returncode, out, err).expect(0)
         return alive
 
     def _event_logs(self) -> Iterable[Path]:
