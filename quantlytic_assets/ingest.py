@@ -8,12 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import polars as pl
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA, expected_keys, missing_keys, outside_outages, plan
+from quantlytic_assets.market_data.fetch_plan import (
+    PLAN_SCHEMA,
+    expected_keys,
+    missing_keys,
+    outside_outages,
+    plan,
+    vendors_may_take,
+)
 from quantlytic_assets.sessions import expected_bars, session_table
 from quantlytic_assets.storage.action_archive import ActionArchive
 from quantlytic_assets.storage.archive import Archive
@@ -29,6 +36,7 @@ from quantlytic_assets.vendors.policy import (
     RetryPolicy,
     fetch_with_policy,
     joint_traits,
+    whom_to_ask_first,
 )
 from quantlytic_assets.vendors.protocol import BarRequest, Served, Vendor, VendorError
 
@@ -37,9 +45,6 @@ _LAND_BARS = 500_000
 _LAND_SECONDS = 60.0
 # So many questions in a row that failed after all repeats, and the vendor is left alone for a while.
 _FAILURES = 3
-# Vendors have a session's last bars some time after it, daily ones in the evening or the next day. Until then their
-# silence says nothing: else all symbols' lack of the newest session would be an outage, never to be asked about again.
-_LATE_BARS, _LATE_DAILY_BARS = timedelta(hours=1), timedelta(days=1)
 _LEFT_ALONE = 300.0
 
 
@@ -224,7 +229,7 @@ class Ingest:
 
     def _order(self, turn: int) -> list[Vendor]:
         """Whom to ask first: what one vendor has answered without, the next one is asked for."""
-        first = turn % max(1, len(self.vendors))
+        first = whom_to_ask_first(self.vendors, self.dataset.name, turn) if self.vendors else 0
         return [*self.vendors[first:], *self.vendors[:first]]
 
     def _ask(
@@ -282,7 +287,7 @@ class Ingest:
         """
         still = self._still_missing(need)
         asked = pl.DataFrame(answers, schema={**_ANSWER, "error": pl.String}).sort("start")
-        late = max(self.dataset.delay, _LATE_DAILY_BARS if self.dataset.interval == "1d" else _LATE_BARS)
+        late = max(self.dataset.delay, vendors_may_take(self.dataset))
         sessions = session_table(
             self.dataset.calendar, need.missing["session"].min(), need.missing["session"].max()
         ).select("session", (pl.col("close_time") + late <= datetime.now(UTC)).alias("over"))

@@ -445,6 +445,25 @@ def test_what_one_vendor_has_not_got_the_next_one_is_asked_for(tmp_path):
     assert attempts(ingest)[-1] == ("B", both.date(), 2, 2)
 
 
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_a_vendor_that_is_added_is_asked_for_the_holes_of_those_before_it(tmp_path, tries):
+    dataset = make_dataset(symbols=["A"])
+    hole = utc("2025-03-06T15:00")
+    vendors = []
+    for name in ("first", "second", "third", "fourth"):
+        for vendor in vendors:
+            vendor.asked.clear()
+        vendors.append(SmallVendor(dataset, name, holes={("A", hole)} if name != "fourth" else set(), tries=tries))
+        ingest = make_ingest(tmp_path, dataset, *vendors)
+        while materialize(ingest).requests:
+            pass
+        assert vendors[-1].asked[-1][1] == hole or name == "first"
+        if name != "first":
+            assert [len(vendor.asked) for vendor in vendors] == [*[0] * (len(vendors) - 1), 1]
+    found = archived(ingest).filter(pl.col("open_time") == hole)
+    assert found["vendor"].to_list() == ["fourth"]
+
+
 def test_while_a_session_runs_no_answer_makes_a_hole_of_it(tmp_path):
     # Round the clock the running UTC day is such a session; two days before is long over, and its answer counts.
     today = datetime.now(UTC).date()

@@ -15,14 +15,15 @@ import polars as pl
 
 from quantlytic_assets.automation.alert_plan import Alert, Message, Told, delivered, due, take_in
 from quantlytic_assets.automation.gap_plan import wanted_pairs
+from quantlytic_assets.market_data.fetch_plan import vendors_may_take
 from quantlytic_assets.market_data.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.sessions import session_table
 from quantlytic_assets.universe import Dataset
 
-# Landing, tables and the gap sensor have so long after a session's close to complete it.
-_AFTER_CLOSE = timedelta(minutes=30)
+# Landing, tables and the gap sensor have so long to complete a session, after its close or once vendors must have it.
+_TO_COMPLETE = timedelta(minutes=30)
 # Sessions that closed longer ago are told of only as long as an alert about them stands.
 _LOOK_BACK = timedelta(days=7)
 # What nobody can do anything about is no alarm.
@@ -138,6 +139,7 @@ def closed_with_holes(
 ) -> list[Alert]:
     """One alert a session of the last week (or with an alert that stands) that is over and lacks bars it should have.
 
+    It is told half an hour after the close; of daily bars a day later, when vendors should have them.
     `standing`: keys of the alerts that were told and are not mended yet.
     """
     prefix = f"holes:{dataset.name}:"
@@ -145,9 +147,12 @@ def closed_with_holes(
     since = max(min([(now - _LOOK_BACK).date(), *open_days]), first_kept(dataset, now.date()))
     if dataset.last_session is not None and dataset.last_session < since:
         return []
+    # Intraday bars are there at once, or their feed or vendor is to be looked at; daily ones come late.
+    late = vendors_may_take(dataset) if dataset.interval == "1d" and dataset.vendors else timedelta(0)
+    grace = _TO_COMPLETE + max(late - dataset.delay, timedelta(0))
     over = wanted_pairs(dataset, now).filter(
         pl.col("session") >= since,
-        pl.col("closed_at") + _AFTER_CLOSE <= now,
+        pl.col("closed_at") + grace <= now,
         pl.col("session").is_in(open_days) | (pl.col("closed_at") >= now - _LOOK_BACK),
     )
     if over.is_empty():

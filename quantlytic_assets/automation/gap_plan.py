@@ -191,7 +191,8 @@ def _range_verdicts(
     never = pl.col("answered") == 0
     silent = pl.col("length") >= _LONG_SILENCE
     if dataset.vendors and traits is not None:
-        hole = (pl.col("cause") == "vendor_hole") | (pl.col("answered") >= traits.attempts_before_hole)
+        # Whatever coverage said when there were fewer vendors.
+        hole = pl.col("answered") >= traits.attempts_before_hole
         rest = "ask"
     else:
         hole, never, rest = pl.lit(False), pl.lit(False), "no_vendor"

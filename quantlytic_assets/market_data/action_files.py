@@ -21,6 +21,8 @@ REFUSED_SCHEMA = pl.Schema({"line": pl.Int64, "symbol": pl.String, "reason": pl.
 
 # What a symbol may look like: the same signs as in the universe.
 _SYMBOL = r"^[\w^.=/:+\-&$#@!~*]{1,64}$"
+# No symbol, so that a value that was forgotten is still refused.
+_NO_RENAME = "(none)"
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
 _REPEATED = "repeated: an earlier line has this symbol, date and kind; two dividends of a day are one, their sum"
 _WANTED = "the first line has to name the columns symbol,date,kind,value"
@@ -43,7 +45,7 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
 
     `date` is the first session on which it has happened, `known` the day from which the public knew, both ISO dates. A
     split's value is new shares for one old (4 for 4:1, 0.1 for 1:10), a dividend's cash a share as paid, a rename's the
-    new symbol. Of rows for the same symbol, date and kind the first counts. Raises `StructuralFault` for a file that
+    new symbol, or `(none)` where there was none. Of rows for the same symbol, date and kind the first counts. Raises `StructuralFault` for a file that
     can't be read as a table of actions at all.
     """
     names, rows = _table(Path(path))
@@ -77,7 +79,11 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
         "session",
         "kind",
         pl.when(~renamed).then("number").alias("value"),
-        pl.when(renamed).then("value").alias("new_symbol"),
+        pl.when(renamed & (pl.col("value") == _NO_RENAME))
+        .then(pl.lit(""))
+        .when(renamed)
+        .then("value")
+        .alias("new_symbol"),
         "known_on",
         pl.lit("none").alias("adjustment"),
         pl.lit(IMPORT).alias("vendor"),
@@ -130,7 +136,9 @@ def _reason(columns: int) -> pl.Expr:
         "bad_value: a split's is new shares for one old, such as 4 for 4:1 or 0.1 for 1:10": (kind == "split")
         & ~above_zero,
         "bad_value: a dividend's is cash a share, 0 for none": (kind == "dividend") & ~cash,
-        "bad_value: a rename's is the new symbol": (kind == "rename") & ~pl.col("value").str.contains(_SYMBOL),
+        f"bad_value: a rename's is the new symbol, {_NO_RENAME} for none": (kind == "rename")
+        & (pl.col("value") != _NO_RENAME)
+        & ~pl.col("value").str.contains(_SYMBOL),
         "bad_known: write it as YYYY-MM-DD or leave it empty": (pl.col("known") != "") & pl.col("known_on").is_null(),
     }
     return pl.coalesce(pl.when(rule.fill_null(True)).then(pl.lit(reason)) for reason, rule in rules.items())

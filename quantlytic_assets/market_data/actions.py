@@ -19,7 +19,7 @@ IMPORT = "import"
 # One action of one symbol. `session`: the first one on which it has happened (a split's or dividend's ex-date, the
 # first session under a new name). `value`: new shares for one old (4.0 for 4:1, 0.1 for 1:10), or cash a share; a split
 # of 1 and a dividend of 0 say that there was none.
-# `new_symbol`: of a rename. `known_on`: the day from which the public knew of it. `adjustment`: `none` for a dividend
+# `new_symbol`: of a rename; of an imported one "" where there was none. `known_on`: the day from which the public knew of it. `adjustment`: `none` for a dividend
 # as it was paid, `split` for one already divided by the splits between its day and `recorded_at`.
 ACTIONS_SCHEMA = pl.Schema(
     {
@@ -83,7 +83,9 @@ def settle(told: pl.DataFrame, dataset: str) -> Settled:
     splits = _chosen(good.filter(pl.col("kind") == "split"))
     cash = _as_paid(good.filter(pl.col("kind") == "dividend"), splits)
     told_same_way = pl.concat([good.filter(pl.col("kind") != "dividend"), cash])
-    actions = _chosen(told_same_way).with_columns(
+    # A split of 1 changes nothing where it stands; a rename that was none can't stand anywhere.
+    taken_back = (pl.col("kind") == "rename") & (pl.col("new_symbol") == "")
+    actions = _chosen(told_same_way).filter(~taken_back.fill_null(False)).with_columns(
         pl.lit(dataset).alias("dataset"),
         pl.coalesce("known_on", pl.min_horizontal("session", pl.col("recorded_at").dt.date())).alias("known_on"),
     )
@@ -108,14 +110,15 @@ def settle(told: pl.DataFrame, dataset: str) -> Settled:
 
 def _reason() -> pl.Expr:
     """The first of REASONS that applies, else null."""
-    value, renamed = pl.col("value"), pl.col("kind") == "rename"
+    value, renamed, new_symbol = pl.col("value"), pl.col("kind") == "rename", pl.col("new_symbol")
+    taken_back = (pl.col("vendor") == IMPORT) & (new_symbol == "").fill_null(False)
     possible = (value > 0) | ((value == 0) & (pl.col("kind") == "dividend"))
     rules = {
         "no_symbol": pl.col("symbol").is_null() | (pl.col("symbol").str.strip_chars() == ""),
         "no_date": pl.col("session").is_null(),
         "unknown_kind": ~pl.col("kind").is_in(KINDS).fill_null(False),
         "bad_value": ~renamed & ~(value.is_finite() & possible).fill_null(False),
-        "no_new_symbol": renamed & (pl.col("new_symbol").fill_null("").str.strip_chars() == ""),
+        "no_new_symbol": renamed & (new_symbol.fill_null(" ").str.strip_chars() == "") & ~taken_back,
         "unknown_adjustment": ~pl.col("adjustment").is_in(ADJUSTMENTS).fill_null(False),
     }
     return pl.coalesce(pl.when(rule).then(pl.lit(reason)) for reason, rule in rules.items())

@@ -14,6 +14,8 @@ from quantlytic_assets.market_data.coverage import in_known_outage
 from quantlytic_assets.sessions import calendar_timezone, session_table
 from quantlytic_assets.universe import Dataset
 
+# Vendors have a session's last bars some time after it, daily ones in the evening or the next day.
+_LATE_BARS, _LATE_DAILY_BARS = timedelta(hours=1), timedelta(days=1)
 PLAN_SCHEMA = pl.Schema({"symbol": pl.String, "start": TIME, "end": TIME, "bars": pl.Int64})
 
 
@@ -36,6 +38,14 @@ def expected_keys(dataset: Dataset, grid: pl.DataFrame, now: datetime) -> pl.Dat
         pl.col("last").is_null() | (pl.col("session") <= pl.col("last"))
     )
     return symbols.join(sessions, how="cross").filter(member).drop("first", "last")
+
+
+def vendors_may_take(dataset: Dataset) -> timedelta:
+    """How long after a session's close vendors may lack bars of it, and their silence says nothing.
+
+    Taken for an answer, all symbols' lack of the newest session would be an outage, never to be asked about again.
+    """
+    return _LATE_DAILY_BARS if dataset.interval == "1d" else _LATE_BARS
 
 
 def outside_outages(expected: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from quantlytic_assets.vendors.protocol import VendorError
 
 # Seconds to connect, and of silence while answering.
 _TIMEOUT = (5, 20)
+_PLAIN = {int, float, type(None)}
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
 _AGENT = "quantlytic/0.1"
 
@@ -80,11 +81,15 @@ def whole_numbers(name: str, values: Sequence[object]) -> pl.Series:
 
 def numbers(name: str, values: Sequence[object]) -> pl.Series:
     """A column of numbers of an answer, sent as numbers or as text. What is neither becomes null."""
-    text = [value if isinstance(value, str) and value.isascii() else None for value in values]
-    plain = [value if type(value) in (int, float) and abs(value) < 1e300 else None for value in values]
-    return pl.Series(name, plain, dtype=pl.Float64, strict=False).fill_null(
-        pl.Series(text, dtype=pl.String).cast(pl.Float64, strict=False)
-    )
+    if _PLAIN.issuperset(map(type, values)):
+        found = pl.Series(name, values, dtype=pl.Float64, strict=False)
+    else:
+        text = [value if isinstance(value, str) and value.isascii() else None for value in values]
+        plain = [value if type(value) in (int, float) else None for value in values]
+        found = pl.Series(name, plain, dtype=pl.Float64, strict=False).fill_null(
+            pl.Series(text, dtype=pl.String).cast(pl.Float64, strict=False)
+        )
+    return found.set(~(found.abs() < 1e300), None)
 
 
 def refusal(response: requests.Response, said: str = "") -> VendorError:

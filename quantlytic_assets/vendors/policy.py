@@ -40,12 +40,22 @@ PATIENCE_WITH_THE_LAST = 3700.0
 
 
 def joint_traits(vendors: Sequence[Vendor], dataset: str) -> VendorTraits:
-    """What silence means where vendors (one at least) are asked in turn: the first one's word, but each is asked once
+    """What silence means where vendors (one at least) are asked in turn: the first one's word, and each other one is
 
-    before anything counts as a hole.
+    asked once more before anything counts as a hole; one that is added later too.
     """
     first = vendors[0].traits(dataset)
-    return replace(first, attempts_before_hole=max(first.attempts_before_hole, len(vendors)))
+    return replace(first, attempts_before_hole=first.attempts_before_hole + len(vendors) - 1)
+
+
+def whom_to_ask_first(vendors: Sequence[Vendor], dataset: str, answered: int) -> int:
+    """The place of the vendor to ask first for what was answered so often without.
+
+    What one has answered without is asked of the next one. When the first one's word would be enough, the others follow
+    once more in their order, so that one that is added at the end is asked for what was a hole until then.
+    """
+    enough = vendors[0].traits(dataset).attempts_before_hole
+    return answered % len(vendors) if answered < enough else min(answered - enough + 1, len(vendors) - 1)
 
 
 class Budget(Protocol):

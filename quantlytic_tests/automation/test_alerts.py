@@ -131,6 +131,22 @@ def test_a_session_that_closed_with_holes_is_told_when_the_others_had_their_time
     assert closed_with_holes(resources, LIVE, utc("2025-03-06T01:00"))[-1].key == "holes:live:2025-03-05"
 
 
+@pytest.mark.parametrize(
+    ("vendors", "delay", "told_at"),
+    [
+        (["yahoo"], timedelta(0), "2025-03-05T21:30"),
+        (["yahoo"], timedelta(hours=14), "2025-03-05T21:30"),
+        (["yahoo"], timedelta(hours=30), "2025-03-06T03:30"),
+        ([], timedelta(0), "2025-03-04T21:30"),
+    ],
+)
+def test_a_daily_session_is_told_of_when_its_vendors_should_have_it(resources, vendors, delay, told_at):
+    daily = make_dataset("XNYS", "1d", first=date(2025, 3, 4), last=None, vendors=vendors, delay=delay)
+    moment = utc(told_at)
+    assert closed_with_holes(resources, daily, moment - timedelta(seconds=1)) == []
+    assert [one.key for one in closed_with_holes(resources, daily, moment)][:1] == [f"holes:{daily.name}:2025-03-04"]
+
+
 def test_an_old_session_is_told_of_only_while_its_alert_stands(resources):
     rows = [(*row[:2], "vendor_hole") if row[1] == date(2025, 3, 2) else row for row in complete(LIVE)]
     put_coverage(resources, LIVE, *rows)

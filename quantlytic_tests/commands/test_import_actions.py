@@ -107,6 +107,22 @@ def test_the_last_word_counts_also_when_it_was_said_before_and_a_split_of_1_take
     assert days["known_on"].to_list() == [date(2014, 4, 23)]
 
 
+def test_a_rename_to_none_takes_one_back_and_splits_before_it_are_the_ticker_s_own_again(install, tmp_path):
+    installation = install(declared(daily=["FB", "META"]))
+    lake = installation.resources.lake
+    head = "symbol,date,kind,value\n"
+    imported(installation, tmp_path, f"{head}FB,2014-06-20,split,2\n")
+    without = lake.query("SELECT * FROM clean.share_counts ORDER BY ALL")
+    for _ in range(2):
+        imported(installation, tmp_path, f"{head}FB,2014-07-09,rename,META\n")
+        assert "META" in lake.query("SELECT symbol FROM clean.share_counts")["symbol"]
+        said = imported(installation, tmp_path, f"{head}FB,2014-07-09,rename,(none)\n")
+        assert said.startswith("1 read, 1 accepted, 0 refused\n")
+        assert "next: quantlytic backfill daily --from" in said
+        assert lake.query("SELECT kind FROM clean.corporate_actions")["kind"].to_list() == ["split"]
+        assert lake.query("SELECT * FROM clean.share_counts ORDER BY ALL").equals(without)
+
+
 @pytest.mark.parametrize(
     ("adjustment", "day", "since"),
     [

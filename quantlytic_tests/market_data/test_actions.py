@@ -108,6 +108,18 @@ def test_renames_keep_their_new_symbol_and_contradict_each_other_by_it():
     assert len(settled.disputed) == 2
 
 
+def test_only_a_user_takes_a_rename_back_and_can_tell_it_again():
+    rename = {"kind": "rename", "value": None, "symbol": "FB", "new_symbol": "META", "vendor": "import"}
+    back = rename | {"new_symbol": "", "recorded_at": at(2021)}
+    settled = settle(told(rename, back), "d")
+    assert settled.actions.is_empty() and settled.refused.is_empty() and len(settled.disputed) == 2
+    settled = settle(told(rename, back, rename | {"recorded_at": at(2022)}), "d")
+    assert settled.actions["new_symbol"].to_list() == ["META"]
+    settled = settle(told(rename, back | {"vendor": "yahoo"}), "d")
+    assert settled.actions["new_symbol"].to_list() == ["META"]
+    assert settled.refused["reason"].to_list() == ["no_new_symbol"]
+
+
 def test_nothing_told_is_nothing():
     settled = settle(told(), "d")
     assert settled.actions.is_empty() and settled.refused.is_empty() and settled.disputed.is_empty()
