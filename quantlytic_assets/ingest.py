@@ -5,10 +5,13 @@ The one place where vendors and storage meet. Knows nothing of Dagster; the raw_
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 import polars as pl
 
@@ -75,11 +78,15 @@ class Fetched:
     landed: Landed = field(default_factory=Landed)
 
 
+class _Stopped(Exception):
+    """Another thread of the same run has failed, or the run was interrupted."""
+
+
 class Ingest:
     """Fetches and lands one dataset. `vendors` are in order of preference; none means files and feeds only.
 
     `budget` counts what is asked; without one nobody does. `policy`: how often a question is repeated. `sleep` waits
-    for the vendors and is there for tests.
+    for the vendors and is there for tests. As many ranges are asked for at a time as all of the vendors take.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class Ingest:
         lander: Lander,
         budget: Budget | None = None,
         policy: RetryPolicy = DEFAULT_POLICY,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ):
         self.dataset = dataset
         self.vendors = list(vendors)
@@ -101,9 +108,13 @@ class Ingest:
         self.lander = lander
         self.budget = budget
         self.policy = policy
-        self.sleep = sleep
+        self.sleep = sleep or self._pause
+        self.at_once = min((vendor.at_once for vendor in self.vendors), default=1)
         self._names = {one.symbol: one.names for one in dataset.symbols}
         self._failures: dict[str, int] = {}
+        # What several threads would change, and bus and archive, are for one at a time.
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
 
     def need(self, first: date, last: date, symbols: Sequence[str] = (), force: bool = False) -> Need:
         """What the sessions from `first` to `last` (inclusive) lack; with `force` everything, archived or not."""
@@ -164,7 +175,8 @@ class Ingest:
             full = {limit.seconds: limit.weight for limit in vendor.limits}
             left = self.budget.left(vendor.name, vendor.limits) if self.budget else full
             if count:
-                costs.append(Cost(vendor.name, count, weight, seconds_for(count, weight, vendor.limits, left)))
+                seconds = seconds_for(count, weight, vendor.limits, left, self.at_once)
+                costs.append(Cost(vendor.name, count, weight, seconds))
         return costs, refused
 
     def _request(self, symbol: str, start: datetime, end: datetime) -> BarRequest:
@@ -174,33 +186,60 @@ class Ingest:
         """Ask for the ranges of `need`, publish what comes and land it; remember what stayed missing.
 
         What stands on the bus already (a killed run's, a feed's) is landed first and not asked for again, and each
-        answer is published at once, so that a run which is killed loses the one it was waiting for. A range that
-        no vendor answers is left as it is, with its error in the result: the others go on. What a vendor has answered
-        without before is asked of the next one first. `progress` is called with the number of ranges done.
+        answer is published before who got it asks on, so that a run which is killed loses those it was waiting for. A
+        range that no vendor answers is left as it is, with its error in the result: the others go on. What a vendor has
+        answered without before is asked of the next one first. `progress` is called with the number of ranges done.
         """
         outcome = Fetched(landed=self.lander.land())
         if outcome.landed.rows and len(need.missing) and not need.force:
             missing = self._still_missing(need)
             need = replace(need, missing=missing, ranges=plan(missing, need.expected, self.dataset.calendar))
         answers: list[dict] = []
-        on_bus, landed_at = 0, time.monotonic()
+        on_bus, landed_at, done = 0, time.monotonic(), 0
         turns = self._turns(need)
-        for done, row in enumerate(need.ranges.iter_rows(named=True), start=1):
+
+        def fetch(row: Mapping[str, Any]) -> None:
+            nonlocal on_bus, landed_at, done
             whole = self._request(row["symbol"], row["start"], row["end"])
             order = self._order(turns.get((whole.symbol, whole.start), 0))
             for part, served, error in self._ask(whole, order, outcome):
-                answers.append({"symbol": part.symbol, "start": part.start, "end": part.end, "error": error})
-                on_bus += self._publish(served, outcome)
-                if on_bus >= _LAND_BARS or (on_bus and time.monotonic() - landed_at > _LAND_SECONDS):
-                    outcome.landed.merge(self.lander.land())
-                    on_bus, landed_at = 0, time.monotonic()
-            if progress:
-                progress(done)
+                with self._turn:
+                    answers.append({"symbol": part.symbol, "start": part.start, "end": part.end, "error": error})
+                    on_bus += self._publish(served, outcome)
+                    if on_bus >= _LAND_BARS or (on_bus and time.monotonic() - landed_at > _LAND_SECONDS):
+                        outcome.landed.merge(self.lander.land())
+                        on_bus, landed_at = 0, time.monotonic()
+            with self._turn:
+                done += 1
+                if progress:
+                    progress(done)
+
+        self._for_each(need.ranges.iter_rows(named=True), fetch)
         if on_bus:
             outcome.landed.merge(self.lander.land())
         if answers:
             self._remember(need, answers)
         return outcome
+
+    def _for_each(self, rows: Iterable[Mapping[str, Any]], fetch: Callable[[Mapping[str, Any]], None]) -> None:
+        """Fetch each, `at_once` at a time. What one raises stops all: before their next question, or while they wait."""
+        if self.at_once == 1:
+            for row in rows:
+                fetch(row)
+            return
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="asking") as askers:
+            asked = [askers.submit(fetch, row) for row in rows]
+            try:
+                for one in as_completed(asked):
+                    one.result()
+            except BaseException:
+                self._stopping.set()
+                askers.shutdown(cancel_futures=True)
+                raise
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise _Stopped
 
     def _publish(self, served: Served, outcome: Fetched) -> int:
         """Keep the actions and put finished bars on the bus; returns how many."""
@@ -243,7 +282,10 @@ class Ingest:
         errors: dict[str, str] = {}
 
         def count() -> None:
-            outcome.requests += 1
+            if self._stopping.is_set():
+                raise _Stopped
+            with self._turn:
+                outcome.requests += 1
 
         for vendor in vendors:
             unanswered = []
@@ -274,10 +316,11 @@ class Ingest:
         """Open the circuit of a vendor that fails again and again, so that the next one is asked without delay."""
         if not failure.retryable:
             return
-        self._failures[vendor.name] = self._failures.get(vendor.name, 0) + 1
-        if self.budget is not None and self._failures[vendor.name] >= _FAILURES:
-            self.budget.close(vendor.name, _LEFT_ALONE, f"{_FAILURES} questions in a row failed: {failure}")
-            self._failures[vendor.name] = 0
+        with self._turn:
+            self._failures[vendor.name] = self._failures.get(vendor.name, 0) + 1
+            if self.budget is not None and self._failures[vendor.name] >= _FAILURES:
+                self.budget.close(vendor.name, _LEFT_ALONE, f"{_FAILURES} questions in a row failed: {failure}")
+                self._failures[vendor.name] = 0
 
     def _remember(self, need: Need, answers: list[dict]) -> None:
         """Count an attempt for each session that was asked for and still lacks bars.

@@ -39,19 +39,20 @@ def _calendar(name: str, first_year: int, last_year: int) -> ExchangeCalendar | 
     return exchange_calendars.get_calendar(name, start=start, end=end) if start < end else None
 
 
-def _around(calendar: str, first: int, last: int) -> ExchangeCalendar | None:
-    """The calendar of whole decades that hold these years, and those from 2000 to now.
+def _years_around(first: int, last: int) -> tuple[int, int]:
+    """Whole decades that hold these years, and those from 2000 to now.
 
-    Making one takes a quarter of a second, decades but little more than a year: so that one serves most questions.
+    To make a calendar takes a quarter of a second, of decades but little more than of a year: so one serves most
+    questions of a process.
     """
     decade = date.today().year // 10
-    return _calendar(calendar, min(200, first // 10) * 10, max(decade, last // 10) * 10 + 9)
+    return min(200, first // 10) * 10, max(decade, last // 10) * 10 + 9
 
 
 def calendar_timezone(calendar: str) -> str:
     """The IANA name of the exchange's own time zone (`UTC` for round-the-clock markets)."""
     today = date.today().year
-    return str(_around(calendar, today, today).tz)
+    return str(_calendar(calendar, *_years_around(today, today)).tz)
 
 
 def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
@@ -59,29 +60,34 @@ def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
 
     Columns: session (Date), open_time, close_time, break_start, break_end (UTC, microseconds; the break is null
     where the exchange has no lunch break). A half day has its early close. Years that the calendar does not know
-    have no sessions. Raises `ValueError` for a calendar
-    name that `exchange_calendars` does not know.
+    have no sessions. Raises `ValueError` for a calendar name that `exchange_calendars` does not know.
     """
     if last < first:
         return _empty_sessions()
     from exchange_calendars.errors import InvalidCalendarName
 
     try:
-        known = _around(calendar, first.year, last.year)
+        known = _all_sessions(calendar, *_years_around(first.year, last.year))
     except InvalidCalendarName as error:
         raise ValueError(f"unknown calendar {calendar!r}: take a name of exchange_calendars, such as XNYS") from error
-    if known is None:
+    return known.filter(pl.col("session").is_between(first, last))
+
+
+@lru_cache(maxsize=16)
+def _all_sessions(name: str, first_year: int, last_year: int) -> pl.DataFrame:
+    """`session_table` of these years."""
+    known = _calendar(name, first_year, last_year)
+    if known is None or known.schedule.empty:
         return _empty_sessions()
-    part = known.schedule.loc[first.isoformat() : last.isoformat()]
-    if part.empty:
-        return _empty_sessions()
+    schedule = known.schedule
+    times = {"open_time": "open", "close_time": "close", "break_start": "break_start", "break_end": "break_end"}
     return pl.DataFrame(
         {
-            "session": pl.Series(part.index.values).cast(pl.Date),
-            "open_time": pl.Series(part["open"].dt.tz_localize(None).values).cast(pl.Datetime("us")),
-            "close_time": pl.Series(part["close"].dt.tz_localize(None).values).cast(pl.Datetime("us")),
-            "break_start": pl.Series(part["break_start"].dt.tz_localize(None).values).cast(pl.Datetime("us")),
-            "break_end": pl.Series(part["break_end"].dt.tz_localize(None).values).cast(pl.Datetime("us")),
+            "session": pl.Series(schedule.index.values).cast(pl.Date),
+            **{
+                name: pl.Series(schedule[column].dt.tz_localize(None).values).cast(pl.Datetime("us"))
+                for name, column in times.items()
+            },
         }
     ).with_columns(pl.exclude("session").dt.replace_time_zone("UTC"))
 

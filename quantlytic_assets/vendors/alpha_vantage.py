@@ -44,6 +44,7 @@ class AlphaVantageVendor:
     """See `Vendor`. `url` is the host's, scheme included; `clock` gives the time (UTC) and is there for tests."""
 
     name = "alpha_vantage"
+    at_once = 1
 
     def __init__(
         self, url: str, key: SecretStr | None, premium: bool = False, clock: Callable[[], datetime] = _now

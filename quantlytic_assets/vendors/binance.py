@@ -48,6 +48,7 @@ class BinanceVendor:
 
     name = "binance"
     limits = (Limit(60, _ENOUGH_WEIGHT),)
+    at_once = 4
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep):
         self._url = url.rstrip("/") + "/api/v3/klines"

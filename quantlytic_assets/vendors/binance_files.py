@@ -50,6 +50,7 @@ class BinanceFilesVendor:
     name = "binance_files"
     # None is published: five files a second, with their checksums, leave room for others.
     limits = (Limit(1, 10),)
+    at_once = 2
 
     def __init__(self, url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
         self._url = url.rstrip("/")

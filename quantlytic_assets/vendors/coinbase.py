@@ -32,6 +32,7 @@ class CoinbaseVendor:
     name = "coinbase"
     # Public endpoints: 10 requests a second and address, by Coinbase's documentation.
     limits = (Limit(1, 10),)
+    at_once = 2
 
     def __init__(self, url: str):
         self._url = url.rstrip("/")

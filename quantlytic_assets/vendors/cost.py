@@ -21,11 +21,13 @@ class Cost:
     seconds: float
 
 
-def seconds_for(requests: int, weight: int, limits: Sequence[Limit], left: Mapping[int, int]) -> float:
-    """About how many seconds so many requests of so much weight in all take one after the other.
+def seconds_for(
+    requests: int, weight: int, limits: Sequence[Limit], left: Mapping[int, int], at_once: int = 1
+) -> float:
+    """About how many seconds so many requests of so much weight in all take, `at_once` of them at a time.
 
     `left`: weight that each window (in seconds) still allows. A used-up window is taken to be free again as a whole
     after its length, so this is an upper bound of the waits, but for what others ask meanwhile.
     """
     waits = [limit.seconds * -(-(weight - left[limit.seconds]) // limit.weight) for limit in limits]
-    return max([0.0, *map(float, waits)]) + requests * _SECONDS_AN_ANSWER
+    return max([0.0, *map(float, waits)]) + requests * _SECONDS_AN_ANSWER / at_once

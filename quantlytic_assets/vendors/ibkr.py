@@ -104,6 +104,7 @@ class IbkrVendor:
     name = "ibkr"
     # IB's rules for historical data: 60 in ten minutes, fewer than 6 of one contract in two seconds.
     limits = (Limit(600, 60), Limit(2, 5))
+    at_once = 1
 
     def __init__(self, host: str, port: int, client_id: int, seconds: float = _ANSWER_SECONDS):
         self._host, self._port, self._client_id = host, port, client_id

@@ -82,10 +82,15 @@ class VendorError(Exception):
 
 
 class Vendor(Protocol):
-    """A source of bars that can be asked. `limits` are the vendor's own; () where there are none."""
+    """A source of bars that can be asked. `limits` are the vendor's own; () where there are none.
+
+    `at_once`: how many questions a run may have waiting for answers. More than one takes less time, and as many are
+    asked in vain where a run is killed; `fetch` is then called by as many threads.
+    """
 
     name: str
     limits: tuple[Limit, ...]
+    at_once: int
 
     def traits(self, dataset: str) -> VendorTraits:
         """What missing bars mean for this dataset. Never raises; an unknown dataset has the vendor's general traits."""

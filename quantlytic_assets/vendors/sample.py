@@ -38,6 +38,7 @@ class SampleVendor:
 
     name = "sample"
     limits: tuple[Limit, ...] = ()
+    at_once = 1
 
     def __init__(self, directory: Path = SAMPLE_DATA):
         self._directory = directory

@@ -40,6 +40,7 @@ class TwelveDataVendor:
     name = "twelve_data"
     # A free key's, in credits; one symbol's bars are one credit.
     limits = (Limit(60, 8), Limit(86_400, 800))
+    at_once = 1
 
     def __init__(self, url: str, key: SecretStr | None):
         self._url = url.rstrip("/") + "/time_series"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,6 +64,7 @@ class YahooVendor:
     # None are published. 2,000 an hour and address was the limit of Yahoo's public API of old; users who went beyond
     # what is allowed now tell of refusals that lasted for hours (github.com/ranaroussi/yfinance/issues/2422).
     limits = (Limit(60, 60), Limit(3600, 1500))
+    at_once = 2
 
     def __init__(self, url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
         self._url = url.rstrip("/")
@@ -70,6 +72,7 @@ class YahooVendor:
         self._session = open_session()
         self._session.headers["User-Agent"] = _AGENT
         self._crumb: str | None = None
+        self._renewing = threading.Lock()
 
     def traits(self, dataset: str) -> VendorTraits:
         """No bar, or one of nulls, where there was no trade."""
@@ -133,10 +136,13 @@ class YahooVendor:
             "events": "div,splits",
         }
         url = f"{self._url}/v8/finance/chart/{quote(name, safe='')}"
-        known = {} if self._crumb is None else {"crumb": self._crumb}
-        response = get(self._session, url, params | known)
+        crumb = self._crumb
+        response = get(self._session, url, params | ({} if crumb is None else {"crumb": crumb}))
         if response.status_code in _UNAUTHORIZED:
-            self._crumb = self._new_crumb()
+            with self._renewing:
+                # Cookie and crumb belong together: who was refused with the same ones waits for the new ones.
+                if self._crumb == crumb:
+                    self._crumb = self._new_crumb()
             response = get(self._session, url, params | {"crumb": self._crumb})
         return response
 

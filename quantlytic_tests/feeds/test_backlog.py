@@ -23,6 +23,7 @@ class Ten:
 
     name = "ten"
     limits = ()
+    at_once = 1
 
     def parts(self, request: BarRequest) -> list[BarRequest]:
         return by_bars(request, 10)

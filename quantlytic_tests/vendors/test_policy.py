@@ -23,6 +23,7 @@ class Scripted:
 
     name = "scripted"
     limits = ()
+    at_once = 1
 
     def __init__(self, *errors: Exception):
         self.errors = list(errors)

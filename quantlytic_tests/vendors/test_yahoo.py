@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -439,6 +440,14 @@ def test_a_crumb_is_got_where_it_is_wanted_and_kept(vendor, server):
     # One that has expired is replaced.
     server.crumb = "ghi"
     assert len(vendor.fetch(MAY).bars) == 22 and len(server.questions) == 9
+
+
+def test_threads_that_are_refused_together_get_one_crumb_for_all(vendor, server):
+    server.crumb, server.latency = "abc", 0.2
+    with ThreadPoolExecutor(4) as askers:
+        assert [len(answer.bars) for answer in askers.map(vendor.fetch, [MAY] * 4)] == [22] * 4
+    paths = [question.path for question in server.questions]
+    assert (paths.count("/v1/test/getcrumb"), paths.count("/v8/finance/chart/AAPL")) == (1, 8)
 
 
 def test_whom_a_crumb_doesn_t_help_is_left_alone_for_a_while(vendor, server):
