@@ -28,6 +28,8 @@ class ActionArchive:
 
     def __init__(self, archive: Archive):
         self._archive = archive
+        # By path, for objects never change: a run that records fifty answers reads each but once.
+        self._objects: dict[str, pl.DataFrame] = {}
 
     def record(self, dataset: str, actions: pl.DataFrame) -> int:
         """Keep those ACTIONS_SCHEMA rows that say something else than the same teller said last; returns how many."""
@@ -56,14 +58,17 @@ class ActionArchive:
     def read(self, dataset: str) -> pl.DataFrame:
         """All that was told, SOURCED_ACTIONS_SCHEMA, in no particular order."""
         listing = obstore.list(self._archive.store, prefix=f"{dataset}/actions/")
-        frames = []
-        for path in sorted(item["path"] for batch in listing for item in batch):
+        frames = [self._object(path) for path in sorted(item["path"] for batch in listing for item in batch)]
+        return pl.concat(frames) if frames else pl.DataFrame(schema=SOURCED_ACTIONS_SCHEMA)
+
+    def _object(self, path: str) -> pl.DataFrame:
+        if path not in self._objects:
             content = io.BytesIO(bytes(obstore.get(self._archive.store, path).bytes()))
-            frames.append(
+            self._objects[path] = (
                 pl.read_parquet(content)
                 .with_row_index("source_row")
                 .with_columns(pl.lit(path).alias("source_object"))
                 .select(SOURCED_ACTIONS_SCHEMA.names())
                 .cast(dict(SOURCED_ACTIONS_SCHEMA))
             )
-        return pl.concat(frames) if frames else pl.DataFrame(schema=SOURCED_ACTIONS_SCHEMA)
+        return self._objects[path]
