@@ -13,12 +13,12 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from quantlytic_assets.learning.training import TrainedModel
 
@@ -128,21 +128,34 @@ class ModelStore:
     def _connect(self) -> MlflowClient:
         if self._client is None:
             mlflow = import_mlflow()
-            # A new database is laid out on first contact; MLflow's own lock for that is per machine and not per file.
-            with self._initialisation_lock():
-                self._client = mlflow.MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
-                self._client.search_experiments(max_results=1)
+            self._lay_out()
+            self._client = mlflow.MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+            self._client.search_experiments(max_results=1)
         return self._client
 
-    def _initialisation_lock(self):
+    def _lay_out(self) -> None:
+        """Make a SQLite database that is not there yet, and move it into place whole.
+
+        MLflow lays it out in dozens of steps: one that is killed between two leaves a database that nobody can use or
+        mend, and its own lock against others is per machine and not per file.
+        """
         scheme = next((s for s in _SQLITE_SCHEMES if self.tracking_uri.startswith(s)), None)
         if scheme is None:
-            return nullcontext()
+            return
         from filelock import FileLock
 
         database = Path(self.tracking_uri[len(scheme) :])
         database.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{database}.lock")
+        with FileLock(f"{database}.lock"):
+            if database.exists():
+                return
+            for left in database.parent.glob(f"{database.name}.new-*"):
+                left.unlink()
+            # Another name each time, for MLflow remembers by it what it has laid out.
+            made = database.with_name(f"{database.name}.new-{uuid4().hex}")
+            uri = f"{scheme}{made}"
+            import_mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+            made.replace(database)
 
     def _experiment(self, name: str) -> str:
         client = self._connect()

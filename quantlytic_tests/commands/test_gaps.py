@@ -97,6 +97,9 @@ def show(installation, *arguments, width=100, **options):
 def test_each_hole_says_what_will_be_done_about_it(installation, capsys):
     cover(installation, "live", ("A-USD", "B-USD", "GONE"), HOLES | {("GONE", date(2025, 3, 3)): (1, "not_fetched")})
     cover(installation, "files", ("AAPL",), {("AAPL", date(2025, 3, 4)): (1, "unknown")})
+    in_vain = pl.DataFrame({"symbol": ["A-USD"], "session": [date(2025, 3, 5)], "error": [None]})
+    for _ in range(3):
+        installation.resources.attempts.record("live", in_vain)
     rows = {(row["symbol"], row["session"].day): row["next"] for row in gap_rows(installation, None)}
     assert rows == {
         ("A-USD", 4): "asked by live_gap_sensor where it is switched on, or now by `quantlytic backfill live`",

@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -119,3 +120,20 @@ def test_aliases_are_legal_and_keep_partitions_apart():
     assert alias_of("2015-01-01") == "cut-2015-01-01"
     assert alias_of("v1") == "cut-v1"
     assert alias_of("a/b c") == "cut-a-b-c"
+
+
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", LOG_ONE, str(tmp_path), "2015-01-01"])
+    deadline = time.monotonic() + 120
+    # Somewhere in the middle: the finished one has over 900,000 bytes.
+    while not any(path.stat().st_size > 100_000 for path in tmp_path.glob("mlflow.db*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    store = store_in(tmp_path)
+    store.log(strategy(), "2015-01-01", trained_model())
+    assert store.load(strategy(), "2015-01-01")[2] == "1"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"mlflow.db", "mlflow.db.lock", "artifacts"}
