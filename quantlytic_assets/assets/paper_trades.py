@@ -12,7 +12,6 @@ import polars as pl
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.models import strategy_key, strategy_metadata
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.market_data.share_counts import holdings_growth
 from quantlytic_assets.partitions import Window, trading_definition, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.trading.entitlements import Entitlements
@@ -34,13 +33,15 @@ def read_prices(resources: Resources, strategy: Strategy, first: date, last: dat
 
 
 def read_entitlements(resources: Resources, strategy: Strategy) -> Entitlements:
-    """Splits and dividends of the strategy's dataset."""
-    counts = resources.lake.query("SELECT * FROM clean.share_counts WHERE dataset = ?", [strategy.dataset])
+    """Splits, renames and dividends of the strategy's dataset."""
+    steps = resources.lake.query(
+        "SELECT symbol, since, company, shares AS growth FROM clean.share_counts WHERE dataset = ?", [strategy.dataset]
+    )
     dividends = resources.lake.query(
         "SELECT symbol, session, value FROM clean.corporate_actions WHERE dataset = ? AND kind = 'dividend'",
         [strategy.dataset],
     )
-    return Entitlements(holdings_growth(counts), dividends)
+    return Entitlements(steps, dividends)
 
 
 def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
@@ -99,7 +100,7 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
 def _check_shares(resources: Resources, strategy: Strategy, entitlements: Entitlements) -> None:
     """Raise `dg.Failure` where fills on record are in other shares than their bars: the account would be false."""
     fills = resources.ledger.fills(strategy.name)
-    if fills.is_empty() or entitlements.growth.is_empty():
+    if fills.is_empty() or entitlements.steps.is_empty():
         return
     first, last = fills["fill_session"].min(), fills["fill_session"].max()
     bars = read_prices(resources, strategy, first, last + timedelta(days=1))

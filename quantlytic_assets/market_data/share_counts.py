@@ -53,24 +53,3 @@ def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
         .select(SHARE_COUNTS_SCHEMA.names())
         .sort("symbol", "since")
     )
-
-
-def holdings_growth(counts: pl.DataFrame) -> pl.DataFrame:
-    """symbol, since, `growth`: what one share of a symbol, held from the beginning, has become by each step.
-
-    counts: SHARE_COUNTS_SCHEMA of one dataset. Where a ticker passes to another company nothing grows: what was held
-    stays as many shares as it was.
-    """
-    stayed = pl.col("company") == pl.col("company").shift(1)
-    ratio = pl.when(stayed).then(pl.col("shares") / pl.col("shares").shift(1)).otherwise(1.0)
-    return counts.sort("symbol", "since").select(
-        "symbol",
-        "since",
-        ratio.over("symbol", order_by="since").cum_prod().over("symbol", order_by="since").alias("growth"),
-    )
-
-
-def growth_on(frame: pl.DataFrame, growth: pl.DataFrame, day: str) -> pl.Series:
-    """For each row of `frame` (symbol, `day`) the `holdings_growth` of its symbol on that day, 1 where it has none."""
-    steps = growth.select(pl.col("symbol").alias("instrument"), pl.col("since").alias("session"), "growth")
-    return factor_at(frame.select(pl.col("symbol").alias("instrument"), day), steps, day, "growth")

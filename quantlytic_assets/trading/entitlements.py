@@ -1,8 +1,8 @@
-"""What a holder is entitled to: more shares after a split, cash on the ex-date of a dividend.
+"""What a holder is entitled to: more shares after a split, cash on the ex-date of a dividend, a renamed share's new name.
 
-Orders, fills and prices are in shares and money of their own day. Sums over days are made in units that no split
-changes: shares held / growth of that day, growth being what one share held from the beginning has become
-(`market_data.share_counts.holdings_growth`). Fractions that a split leaves are kept.
+Orders, fills and prices are under the ticker, in the shares and the money of their own day. Sums over days are made by
+company, in units that no split changes: shares held / growth of that day, growth being what one share of the company's
+beginning has become (`market_data.share_counts`). Fractions that a split leaves are kept.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.market_data.share_counts import growth_on
+from quantlytic_assets.market_data.adjustment import factor_at
 
-GROWTH_SCHEMA = pl.Schema({"symbol": pl.String, "since": pl.Date, "growth": pl.Float64})
+# Steps in time: from `since` on a symbol means `company`, one share of whose beginning has become `growth`. A symbol
+# without steps is a company of its own, and does not grow.
+STEPS_SCHEMA = pl.Schema({"symbol": pl.String, "since": pl.Date, "company": pl.String, "growth": pl.Float64})
 DIVIDENDS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "value": pl.Float64})
 # How near, in logs, the move of a fill's bar must be to a split's ratio to be that split: vendors correct prices too.
 _SAME_RATIO = 0.05
@@ -25,18 +27,45 @@ _DECIMALS = 9
 
 @dataclass(frozen=True)
 class Entitlements:
-    """Splits and dividends of the symbols traded; without any, nothing grows and nothing is paid.
+    """Splits, renames and dividends of the symbols traded; without any, nothing grows and nothing is paid.
 
-    growth: GROWTH_SCHEMA, steps by symbol and since. dividends: DIVIDENDS_SCHEMA, `session` the ex-date, `value` cash
-    on a share as it stands on that day.
+    steps: STEPS_SCHEMA. dividends: DIVIDENDS_SCHEMA, `session` the ex-date, `value` cash on a share as it stands on
+    that day.
     """
 
-    growth: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=GROWTH_SCHEMA))
+    steps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STEPS_SCHEMA))
     dividends: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DIVIDENDS_SCHEMA))
 
+    def with_company(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
+        """`frame` (symbol, `day`) with a column `company`: whose share the symbol was on that day."""
+        found = _as_of(frame.select("symbol", pl.col(day).alias("day")), self.steps, "symbol")
+        return frame.with_columns(pl.coalesce(found["company"], frame["symbol"]).alias("company"))
+
     def with_growth(self, frame: pl.DataFrame, day: str, name: str = "growth") -> pl.DataFrame:
-        """`frame` (symbol, `day`) with a column `name`: growth of the symbol on that day."""
-        return frame.with_columns(growth_on(frame, self.growth, day).alias(name))
+        """`frame` (company, `day`) with a column `name`: growth of the company on that day."""
+        steps = self.steps.select(
+            pl.col("company").alias("instrument"), pl.col("since").alias("session"), "growth"
+        ).unique()
+        asked = frame.select(pl.col("company").alias("instrument"), day)
+        return frame.with_columns(factor_at(asked, steps, day, "growth").alias(name))
+
+    def with_symbol(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
+        """`frame` (company, `day`) with a column `symbol`: what the company is traded under on that day.
+
+        One that has no ticker any more is called by its last one and the day that took it: `X@2012-01-03`.
+        """
+        stretches = (
+            self.steps.sort("symbol", "since")
+            .filter((pl.col("company") != pl.col("company").shift(1)).fill_null(True).over("symbol", order_by="since"))
+            .with_columns(pl.col("since").shift(-1).over("symbol", order_by="since").alias("until"))
+        )
+        asked = frame.select("company", pl.col(day).alias("day"))
+        found = _as_of(asked, stretches.select("company", "since", "symbol", "until"), "company")
+        gone = pl.concat_str("symbol", pl.lit("@"), pl.col("until").dt.to_string("%Y-%m-%d"))
+        called = found.with_columns(day=asked["day"]).select(
+            pl.when(pl.col("until") <= pl.col("day")).then(gone).otherwise("symbol").alias("called")
+        )["called"]
+        return frame.with_columns(pl.coalesce(called, frame["company"]).alias("symbol"))
 
     def income(self, held: pl.DataFrame, sessions: Sequence[date] | pl.Series) -> pl.DataFrame:
         """Cash from dividends: session (the ex-date), income.
@@ -45,11 +74,15 @@ class Entitlements:
         ex-date is paid, on the ex-date, before taxes; the shares are counted as they stand then.
         """
         evenings = pl.DataFrame({"evening": pl.Series(sessions, dtype=pl.Date).unique().sort()})
+        holdings = self.with_company(held, "session").select(
+            "company", pl.col("session").alias("evening"), "quantity"
+        )
         due = (
-            self.dividends.with_columns((pl.col("session") - pl.duration(days=1)).alias("eve"))
+            self.with_company(self.dividends, "session")
+            .with_columns((pl.col("session") - pl.duration(days=1)).alias("eve"))
             .sort("eve")
             .join_asof(evenings, left_on="eve", right_on="evening")
-            .join(held.select("symbol", pl.col("session").alias("evening"), "quantity"), on=["symbol", "evening"])
+            .join(holdings, on=["company", "evening"])
         )
         due = self.with_growth(self.with_growth(due, "evening", "before"), "session", "after")
         paid = pl.col("quantity") * pl.col("after") / pl.col("before") * pl.col("value")
@@ -65,10 +98,12 @@ class Entitlements:
         against = pl.when(pl.col("side") == "buy").then(1.0).otherwise(-1.0)
         made_from = pl.col("price") - against * pl.col("slippage") / pl.col("quantity")
         opens = bars.select("symbol", pl.col("open_time").alias("fill_time"), "open")
-        matched = self.with_growth(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
+        matched = self.with_company(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
+        later = self.steps.select("company", "since", pl.col("growth").alias("later")).unique()
         ratio = (pl.col("later") / pl.col("growth")).log()
         found = (
-            matched.join(self.growth.select("symbol", "since", pl.col("growth").alias("later")), on="symbol")
+            self.with_growth(matched, "fill_session")
+            .join(later, on="company")
             .filter(pl.col("since") > pl.col("fill_session"))
             .filter(
                 ((pl.col("open") / made_from).log() - ratio).abs()
@@ -76,6 +111,16 @@ class Entitlements:
             )
         )
         return fills.join(found, on="order_ref", how="semi", maintain_order="left")
+
+
+def _as_of(asked: pl.DataFrame, steps: pl.DataFrame, by: str) -> pl.DataFrame:
+    """For each row of `asked` (`by`, day), in its order, the last of `steps` (`by`, since, …) until that day."""
+    return (
+        asked.with_row_index("row")
+        .sort("day")
+        .join_asof(steps.sort("since"), left_on="day", right_on="since", by=by, check_sortedness=False)
+        .sort("row")
+    )
 
 
 def shares(units: pl.Expr, growth: pl.Expr) -> pl.Expr:

@@ -64,7 +64,7 @@ def trade(
     back to `ledger.oldest_open_decision(strategy.name)` and may end anywhere: what they cannot fill stays open for a
     later call. sessions: to be traded, in any order. predicted_sessions: every session for which the strategy has
     predictions, if `predictions` holds only some of them. broker: instead of the one the strategy names.
-    entitlements: splits of the symbols, so that what is held before them is counted in shares of after them.
+    entitlements: splits and renames of the symbols, so that what is held before them is counted in shares of after them.
 
     Raises `OutOfOrder` if an earlier session with predictions was never traded or a later one was already, and
     `BrokerNotAvailable`.
@@ -161,20 +161,21 @@ def decide(
 
     decisions: as `last_decisions` gives them, of consecutive sessions. committed: symbol, session, quantity that each
     session before added (`Ledger.committed_before`). An order's quantity is the session's target minus what the
-    sessions before leave the symbol with, in shares of the session, every accepted order taken as filled; a refused one
-    leaves it as it was, and is listed with its reason. A symbol without a decision keeps what it has.
+    sessions before leave the company with, in shares of the session, every accepted order taken as filled; a refused
+    one leaves it as it was, and is listed with its reason. What has no decision keeps what it has.
     """
     plan = with_reason(with_target(decisions, strategy.capital, len(strategy.symbols)), strategy.capital)
     # From here to `before` in units that no split changes.
     initial = (
-        entitlements.with_growth(committed, "session")
-        .group_by("symbol")
+        entitlements.with_growth(entitlements.with_company(committed, "session"), "session")
+        .group_by("company")
         .agg((pl.col("quantity") / pl.col("growth")).sum().alias("initial"))
     )
-    plan = entitlements.with_growth(plan, "session").join(initial, on="symbol", how="left")
+    plan = entitlements.with_growth(entitlements.with_company(plan, "session"), "session")
+    plan = plan.join(initial, on="company", how="left").sort("session", "symbol")
     accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target") / pl.col("growth"))
-    units = pl.coalesce(accepted.forward_fill().shift(1).over("symbol"), pl.col("initial").fill_null(0.0))
-    plan = plan.sort("session", "symbol").with_columns(shares(units, pl.col("growth")).alias("before"))
+    units = pl.coalesce(accepted.forward_fill().shift(1).over("company"), pl.col("initial").fill_null(0.0))
+    plan = plan.with_columns(shares(units, pl.col("growth")).alias("before"))
     # A target that is unknown for want of a price asks for nothing definite; it is listed with quantity 0.
     change = (pl.col("target") - pl.col("before")).fill_null(0.0)
     wanted = pl.col("prediction") == 1

@@ -59,39 +59,39 @@ def positions(
     fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session. bars: session, symbol, open_time, close,
     as traded. Quantities and prices are in shares of the session. average_price is the average cost of the units held,
     slippage included and commission not; a sale leaves it as it is (buys of a session count before its sales), a split
-    divides it. close is the session's last, or the last known one where the session has none.
+    divides it. close is the session's last, or the last known one where the session has none. `symbol` is what the share
+    is traded under on the session (`Entitlements.with_symbol`): what was bought as FB is held as META in the end.
     """
     entitlements = entitlements or Entitlements()
     ordered = _ordered(sessions)
     fills = fills.filter(pl.col("fill_session") <= ordered.max()) if len(ordered) else fills.clear()
     if fills.is_empty():
         return pl.DataFrame(schema=POSITIONS_SCHEMA)
-    symbols = fills["symbol"].unique().sort()
-    # In units that no split changes, until they are given back as shares of each session.
-    fills = entitlements.with_growth(fills, "fill_session").with_columns(
+    # By company and in units that no split changes, until they are given back as shares of each session.
+    fills = entitlements.with_growth(entitlements.with_company(fills, "fill_session"), "fill_session").with_columns(
         pl.col("quantity") / pl.col("growth"), pl.col("price") * pl.col("growth")
     )
-    closes = entitlements.with_growth(session_closes(bars), "session").with_columns(
-        pl.col("close") * pl.col("growth")
-    )
-    quantity, cost = _accumulate(fills, symbols)
+    closes = entitlements.with_company(session_closes(bars), "session")
+    closes = entitlements.with_growth(closes, "session").with_columns(pl.col("close") * pl.col("growth"))
+    companies = fills["company"].unique().sort()
+    quantity, cost = _accumulate(fills, companies)
     traded = fills["fill_session"].unique().sort()
     held = pl.DataFrame(
         {
-            "session": traded.repeat_by(len(symbols)).explode(),
-            "symbol": pl.concat([symbols] * len(traded)),
+            "session": traded.repeat_by(len(companies)).explode(),
+            "company": pl.concat([companies] * len(traded)),
             "quantity": quantity.ravel(),
             "average_price": np.divide(cost, quantity, out=np.zeros_like(cost), where=quantity != 0).ravel(),
         }
     )
     # What was held after the last traded session, and the last close, go on until there is news.
-    grid = pl.DataFrame({"session": ordered}).join(pl.DataFrame({"symbol": symbols}), how="cross").sort("session")
-    grid = grid.join_asof(held.sort("session"), on="session", by="symbol", check_sortedness=False)
+    grid = pl.DataFrame({"session": ordered}).join(pl.DataFrame({"company": companies}), how="cross").sort("session")
+    grid = grid.join_asof(held.sort("session"), on="session", by="company", check_sortedness=False)
     grid = grid.join_asof(
-        closes.drop("growth").sort("session"), on="session", by="symbol", check_sortedness=False
+        closes.drop("growth", "symbol").sort("session"), on="session", by="company", check_sortedness=False
     )
     return (
-        entitlements.with_growth(grid, "session")
+        entitlements.with_symbol(entitlements.with_growth(grid, "session"), "session")
         .with_columns(shares(pl.col("quantity"), pl.col("growth")), pl.col("average_price", "close") / pl.col("growth"))
         .filter(pl.col("quantity") != 0)
         .with_columns(pl.coalesce("close", "average_price").alias("close"), pl.lit(strategy).alias("strategy"))
@@ -145,10 +145,10 @@ def _ordered(sessions: Sequence[date] | pl.Series) -> pl.Series:
     return pl.Series("session", sessions, pl.Date).unique().sort()
 
 
-def _accumulate(fills: pl.DataFrame, symbols: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Units held and what they cost, after each traded session: two matrices [traded sessions, symbols]."""
+def _accumulate(fills: pl.DataFrame, companies: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Units held and what they cost, after each traded session: two matrices [traded sessions, companies]."""
     bought, spent, sold = (
-        _matrix(fills.filter(pl.col("side") == side), value, fills["fill_session"].unique().sort(), symbols)
+        _matrix(fills.filter(pl.col("side") == side), value, fills["fill_session"].unique().sort(), companies)
         for side, value in (
             ("buy", pl.col("quantity")),
             ("buy", pl.col("quantity") * pl.col("price")),
@@ -156,7 +156,7 @@ def _accumulate(fills: pl.DataFrame, symbols: pl.Series) -> tuple[np.ndarray, np
         )
     )
     quantity, cost = np.zeros_like(bought), np.zeros_like(bought)
-    units, basis = np.zeros(len(symbols)), np.zeros(len(symbols))
+    units, basis = np.zeros(len(companies)), np.zeros(len(companies))
     # Average cost is recursive (a sale scales what all buys before it cost), hence session by session.
     for i in range(len(bought)):
         gross = units + bought[i]
@@ -167,10 +167,10 @@ def _accumulate(fills: pl.DataFrame, symbols: pl.Series) -> tuple[np.ndarray, np
     return quantity, cost
 
 
-def _matrix(fills: pl.DataFrame, value: pl.Expr, traded: pl.Series, symbols: pl.Series) -> np.ndarray:
-    matrix = np.zeros((len(traded), len(symbols)))
-    summed = fills.group_by("fill_session", "symbol").agg(value.sum().alias("value"))
+def _matrix(fills: pl.DataFrame, value: pl.Expr, traded: pl.Series, companies: pl.Series) -> np.ndarray:
+    matrix = np.zeros((len(traded), len(companies)))
+    summed = fills.group_by("fill_session", "company").agg(value.sum().alias("value"))
     rows = traded.search_sorted(summed["fill_session"]).to_numpy()
-    columns = symbols.search_sorted(summed["symbol"]).to_numpy()
+    columns = companies.search_sorted(summed["company"]).to_numpy()
     matrix[rows, columns] = summed["value"].to_numpy()
     return matrix

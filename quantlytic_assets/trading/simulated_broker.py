@@ -41,7 +41,8 @@ class SimulatedBroker:
 
     bars: symbol, session, open_time (UTC), open, of one interval, reaching back to the decision times of the orders: a
     frame that begins later would fill them later. Nothing is kept between calls; the same bars give the same fills.
-    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders.
+    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders, and one
+    that a rename overtakes under the new name.
     """
 
     sessions_at_once = 250
@@ -88,7 +89,11 @@ def next_bars(orders: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
 
 def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs, entitlements: Entitlements) -> pl.DataFrame:
     """Fills (ledger.FILLS_SCHEMA) of the orders (ledger.ORDERS_SCHEMA) that the bars can fill, each in full."""
-    matched = entitlements.with_growth(next_bars(orders, bars), "session", "then")
+    # By company: the ticker of the next bar may be another one than that of the order.
+    asked = entitlements.with_company(orders, "session").with_columns(pl.col("company").alias("symbol"))
+    known = entitlements.with_company(bars, "session").with_columns(pl.col("company").alias("symbol"))
+    matched = entitlements.with_growth(next_bars(asked, known), "session", "then")
     matched = entitlements.with_growth(matched, "fill_session", "now")
+    matched = entitlements.with_symbol(matched, "fill_session")
     matched = matched.with_columns(shares(pl.col("quantity") / pl.col("then"), pl.col("now")).alias("quantity"))
     return with_costs(matched, costs).select(FILLS_SCHEMA.names())

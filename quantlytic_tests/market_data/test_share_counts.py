@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.adjustment import adjusted_bars
-from quantlytic_assets.market_data.share_counts import SHARE_COUNTS_SCHEMA, growth_on, holdings_growth, share_counts
+from quantlytic_assets.market_data.share_counts import SHARE_COUNTS_SCHEMA, share_counts
 from quantlytic_tests.market_data.recorded_prices import actions, lean_actions, lean_bars, lean_renames
 
 BEGINNING = date(1, 1, 1)
@@ -27,8 +27,9 @@ def test_price_times_shares_has_the_returns_of_split_adjusted_prices():
     told = lean_actions("AAPL")
     bars = lean_bars("AAPL")
     wanted = adjusted_bars(bars, told, date(2026, 1, 1))["split_close"].pct_change()
-    growth = growth_on(bars, holdings_growth(share_counts(told, "daily")), "session")
-    found = (bars["close"] * growth).pct_change()
+    steps = share_counts(told, "daily").select("since", "shares").sort("since")
+    shares = bars.sort("session").join_asof(steps, left_on="session", right_on="since")["shares"]
+    found = (bars.sort("session")["close"] * shares).pct_change()
     assert len(found) > 3000 and (found - wanted).abs().max() < 1e-12
 
 
@@ -71,23 +72,6 @@ def test_steps_before_an_action_are_the_same_without_it():
         assert at(earlier).equals(at(whole)), day
 
 
-def test_what_is_held_does_not_grow_when_the_ticker_passes_on():
-    told = actions(
-        ("X", date(2010, 1, 4), "split", 3),
-        ("X", date(2012, 1, 3), "rename", "X"),
-        ("X", date(2015, 1, 5), "split", 0.5),
-    )
-    growth = holdings_growth(share_counts(told, "daily"))
-    assert growth.rows() == [
-        ("X", BEGINNING, 1.0),
-        ("X", date(2010, 1, 4), 3.0),
-        ("X", date(2012, 1, 3), 3.0),
-        ("X", date(2015, 1, 5), 1.5),
-    ]
-    asked = pl.DataFrame({"symbol": ["X", "X", "Y"], "day": [date(2009, 1, 1), date(2014, 1, 1), date(2014, 1, 1)]})
-    assert growth_on(asked, growth, "day").to_list() == [1.0, 3.0, 1.0]
-
-
 def test_without_splits_and_renames_there_are_no_steps():
     none = share_counts(actions(("KO", date(2010, 3, 11), "dividend", 0.44)), "daily")
-    assert none.is_empty() and none.schema == SHARE_COUNTS_SCHEMA and holdings_growth(none).is_empty()
+    assert none.is_empty() and none.schema == SHARE_COUNTS_SCHEMA
