@@ -222,7 +222,7 @@ class Ingest:
         return outcome
 
     def _for_each(self, rows: Iterable[Mapping[str, Any]], fetch: Callable[[Mapping[str, Any]], None]) -> None:
-        """Fetch each, `at_once` at a time. What one raises stops all: before their next question, or while they wait."""
+        """Fetch each, `at_once` at a time. What one raises stops all: before their next question, or in a wait."""
         if self.at_once == 1:
             for row in rows:
                 fetch(row)

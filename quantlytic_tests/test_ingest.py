@@ -1,94 +1,33 @@
-"""Fetching and landing with small vendors that do what real ones do: answer, answer short, fail, come back."""
+"""Fetching and landing: exactly what is missing, from whom it can be had, nothing lost and nothing asked for twice."""
 
 import os
 import signal
-import threading
-from datetime import UTC, date, datetime, time, timedelta
-from functools import partial
-from pathlib import Path
+from datetime import UTC, date, datetime
 
 import obstore
 import polars as pl
 import pytest
 
-from quantlytic_assets.ingest import Ingest
-from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.coverage import coverage
-from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.sessions import expected_bars
-from quantlytic_assets.storage.archive import local_archive
-from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.budgets import BudgetLog
-from quantlytic_assets.storage.bus import LocalBus, bars_topic
-from quantlytic_assets.storage.landing import Lander
+from quantlytic_assets.storage.bus import bars_topic
 from quantlytic_assets.universe import Instrument
 from quantlytic_assets.vendors.ibkr import IbkrVendor
-from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.policy import RetryPolicy
-from quantlytic_assets.vendors.protocol import Limit, Served, VendorError, VendorTraits
+from quantlytic_assets.vendors.protocol import Limit, Served, VendorError
 from quantlytic_tests.frames import make_actions, make_bars, make_dataset, utc
+from quantlytic_tests.small_vendors import (
+    DAY,
+    FIRST,
+    LAST,
+    SmallVendor,
+    archived,
+    attempts,
+    files,
+    make_ingest,
+    materialize,
+)
 from quantlytic_tests.storage.processes import start
-
-FIRST, LAST = date(2025, 3, 3), date(2025, 3, 14)
-DAY = date(2025, 3, 6)
-
-
-class SmallVendor:
-    """Has every bar of a dataset's grid, less `holes`; fails for `broken` symbols; remembers what it was asked."""
-
-    at_once = 1
-
-    def __init__(
-        self,
-        dataset,
-        name="small",
-        broken=(),
-        holes=(),
-        tries=1,
-        hiccups=0,
-        shift=timedelta(0),
-        page=None,
-        limits=(),
-        since=None,
-    ):
-        self.name = name
-        self.page = page
-        self.limits = limits
-        self.since = since
-        self.dataset = dataset
-        self.broken = set(broken)
-        self.holes = set(holes)
-        self.tries = tries
-        self.hiccups = hiccups
-        self.shift = shift
-        self.asked = []
-
-    def traits(self, dataset):
-        return VendorTraits(omits_empty_bars=False, attempts_before_hole=self.tries)
-
-    def parts(self, request):
-        return by_bars(request, self.page) if self.page else [request]
-
-    def weight(self, request):
-        return 1
-
-    def refusal(self, request):
-        return f"nothing before {self.since}" if self.since and request.start.date() < self.since else None
-
-    def fetch(self, request):
-        self.asked.append((request.symbol, request.start, request.end))
-        if self.hiccups:
-            self.hiccups -= 1
-            raise VendorError("one moment", retryable=True)
-        if request.symbol in self.broken:
-            raise VendorError(f"no {request.symbol} today", retryable=False)
-        grid = expected_bars(request.calendar, request.interval, request.start.date(), request.end.date())
-        grid = grid.filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end)
-        opens = [time for time in grid["open_time"] if (request.symbol, time) not in self.holes]
-        bars = make_bars(request.symbol, opens, request.interval, datetime.now(UTC) - self.shift, vendor=self.name)
-        if request.interval != "1d":
-            return Served(bars)
-        return Served(bars.drop("close_time").join(grid, on="open_time").select(RAW_SCHEMA.names()))
 
 
 class ClosingVendor(SmallVendor):
@@ -119,71 +58,6 @@ class FaultyVendor(SmallVendor):
         if request.symbol in self.broken:
             raise ZeroDivisionError
         return super().fetch(request)
-
-
-class MeetingVendor(SmallVendor):
-    """Is asked by two at a time: the first two questions meet in it. What is asked for `broken` symbols then fails."""
-
-    at_once = 2
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.meeting, self.met = threading.Barrier(2, timeout=60), False
-
-    def fetch(self, request):
-        if not self.met:
-            self.meeting.wait()
-            self.met = True
-        if request.symbol in self.broken:
-            raise ZeroDivisionError
-        return super().fetch(request)
-
-
-class RefusingVendor(SmallVendor):
-    """Asks whoever asks for B to come back in a minute, and breaks for A when that was said."""
-
-    at_once = 2
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.told = threading.Event()
-
-    def fetch(self, request):
-        if request.symbol == "B":
-            self.told.set()
-            raise VendorError("not now", retryable=True, retry_after=55)
-        assert self.told.wait(60)
-        raise ZeroDivisionError
-
-
-def make_ingest(home, dataset, *vendors):
-    """Everything real, in directories below `home`."""
-    home = Path(home)
-    archive = local_archive(str(home / "archive"))
-    lander = Lander(LocalBus(home / "bus"), archive, dataset.name, partial(archive_keys, dataset=dataset), 10_000)
-    state = f"sqlite:///{home / 'state.sqlite'}"
-    return Ingest(dataset, vendors, archive, AttemptLog(state), lander, BudgetLog(state))
-
-
-def materialize(ingest, first=FIRST, last=LAST, **options):
-    return ingest.fill(ingest.need(first, last, **options))
-
-
-def archived(ingest):
-    return ingest.archive.read(ingest.archive.objects(ingest.dataset.name))
-
-
-def files(*directories):
-    return {
-        str(path): (path.stat().st_mtime_ns, path.read_bytes())
-        for directory in directories
-        for path in Path(directory).rglob("*")
-        if path.is_file()
-    }
-
-
-def attempts(ingest):
-    return sorted(ingest.attempts.read(ingest.dataset.name, date(2000, 1, 1), date(2100, 1, 1)).rows())
 
 
 def test_an_empty_archive_is_filled_with_one_request_a_symbol(tmp_path):
@@ -447,95 +321,6 @@ def test_every_request_is_counted_repeated_ones_too(tmp_path):
     assert outcome.errors == []
 
 
-def test_an_attempt_is_remembered_only_where_something_stayed_missing(tmp_path):
-    dataset = make_dataset(symbols=["A", "B"])
-    hole = utc("2025-03-06T15:00")
-    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes={("A", hole)}, tries=2))
-    materialize(ingest)
-    assert attempts(ingest) == [("A", DAY, 1, 1)]
-    asked = ingest.vendors[0].asked
-    materialize(ingest)
-    assert asked[2:] == [("A", hole, hole + timedelta(minutes=5))]
-    assert attempts(ingest) == [("A", DAY, 2, 2)]
-    # Answered without it as often as the vendor's traits say: a hole, not asked for again until forced.
-    before = files(tmp_path)
-    assert materialize(ingest).requests == 0
-    assert files(tmp_path / "archive", tmp_path / "bus") == {
-        path: content for path, content in before.items() if "state" not in path
-    }
-    assert materialize(ingest, force=True).requests == 2
-
-
-def test_what_one_vendor_has_not_got_the_next_one_is_asked_for(tmp_path):
-    dataset = make_dataset(symbols=["A", "B"])
-    hole, both = utc("2025-03-06T15:00"), utc("2025-03-07T15:00")
-    first = SmallVendor(dataset, "first", holes={("A", hole), ("B", both)})
-    second = SmallVendor(dataset, "second", holes={("B", both)})
-    ingest = make_ingest(tmp_path, dataset, first, second)
-    materialize(ingest)
-    assert second.asked == []
-    materialize(ingest)
-    assert [(symbol, start) for symbol, start, _ in second.asked] == [("A", hole), ("B", both)]
-    found = archived(ingest).filter(pl.col("symbol") == "A", pl.col("open_time") == hole)
-    assert found["vendor"].to_list() == ["second"]
-    # Both were asked for the other one, though one answer is the first vendor's last word.
-    assert materialize(ingest).requests == 0
-    assert attempts(ingest)[-1] == ("B", both.date(), 2, 2)
-
-
-@pytest.mark.parametrize("tries", [1, 2, 3])
-def test_a_vendor_that_is_added_is_asked_for_the_holes_of_those_before_it(tmp_path, tries):
-    dataset = make_dataset(symbols=["A"])
-    hole = utc("2025-03-06T15:00")
-    vendors = []
-    for name in ("first", "second", "third", "fourth"):
-        for vendor in vendors:
-            vendor.asked.clear()
-        vendors.append(SmallVendor(dataset, name, holes={("A", hole)} if name != "fourth" else set(), tries=tries))
-        ingest = make_ingest(tmp_path, dataset, *vendors)
-        while materialize(ingest).requests:
-            pass
-        assert vendors[-1].asked[-1][1] == hole or name == "first"
-        if name != "first":
-            assert [len(vendor.asked) for vendor in vendors] == [*[0] * (len(vendors) - 1), 1]
-    found = archived(ingest).filter(pl.col("open_time") == hole)
-    assert found["vendor"].to_list() == ["fourth"]
-
-
-def test_while_a_session_runs_no_answer_makes_a_hole_of_it(tmp_path):
-    # Round the clock the running UTC day is such a session; two days before is long over, and its answer counts.
-    today = datetime.now(UTC).date()
-    dataset = make_dataset("24/7", "1m", first=today - timedelta(days=2), last=None, symbols=["A"])
-    grid = expected_bars("24/7", "1m", today - timedelta(days=2), today)["open_time"]
-    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes={("A", time) for time in grid}, tries=1))
-    for _ in range(2):
-        materialize(ingest, today - timedelta(days=2), datetime.now(UTC).date())
-    remembered = {session: answered for _, session, _, answered in attempts(ingest)}
-    assert remembered[today - timedelta(days=2)] == 1
-    assert remembered.get(datetime.now(UTC).date(), 0) == 0
-
-
-def test_a_vendor_that_publishes_the_newest_session_late_has_no_hole_and_no_outage_there(tmp_path):
-    now = datetime.now(UTC)
-    first, last = (now - timedelta(days=5)).date(), (now - timedelta(days=1)).date()
-    dataset = make_dataset("24/7", "1d", first=first, last=last, symbols=["A", "B"])
-    grid = expected_bars("24/7", "1d", first, last)
-    # Yesterday's bars are not there yet, and those of one day long before never will be.
-    holes = {(symbol, datetime.combine(day, time(), UTC)) for symbol in "AB" for day in (first, last)}
-    ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, holes=holes, tries=2))
-    materialize(ingest, first, last)
-    answered = {session: count for _, session, _, count in attempts(ingest)}
-    assert answered == {first: 1, last: 0}
-    known = ingest.attempts.read(dataset.name, first, last)
-    bars = archived(ingest).select("symbol", "open_time")
-    found = coverage(bars, dataset, grid, known, ingest.vendors[0].traits(dataset.name), now)
-    causes = dict(found.filter(pl.col("missing_bars") > 0).select("session", "cause").iter_rows())
-    assert causes == {first: "outage", last: "not_fetched"}
-    ingest.vendors[0].holes = set()
-    materialize(ingest, first, last)
-    assert len(archived(ingest)) == 2 * len(grid)
-
-
 def test_an_unfinished_bar_never_reaches_the_bus(tmp_path):
     dataset = make_dataset(symbols=["A"])
     # This vendor's clock says that half of the bars have not ended when it serves them.
@@ -580,53 +365,6 @@ def test_what_a_killed_run_had_published_is_landed_without_asking_again(tmp_path
     assert {key: entry["rows"] for key, entry in outcome.landed.partitions.items()} == {
         day.isoformat(): 156 for day in expected_bars("XNYS", "1d", FIRST, LAST)["session"]
     }
-
-
-SYMBOLS = [f"S{number}" for number in range(12)]
-
-
-def test_as_many_are_asked_at_once_as_all_vendors_take_and_the_bars_are_the_same(tmp_path):
-    dataset = make_dataset(symbols=SYMBOLS)
-    two = make_ingest(tmp_path / "two", dataset, MeetingVendor(dataset, "first"))
-    told = []
-    outcome = two.fill(two.need(FIRST, LAST), told.append)
-    assert (outcome.requests, outcome.bars, outcome.landed.rows) == (12, 12 * 780, 12 * 780)
-    assert told == [*range(1, 13)] and sorted(two.vendors[0].asked) == sorted({*two.vendors[0].asked})
-    one = make_ingest(tmp_path / "one", dataset, SmallVendor(dataset, "first"))
-    materialize(one)
-    same = ["symbol", "open_time", "close_time", "open", "high", "low", "close", "volume"]
-    assert archived(two).select(same).sort(same).equals(archived(one).select(same).sort(same))
-    assert make_ingest(tmp_path / "both", dataset, MeetingVendor(dataset), SmallVendor(dataset)).at_once == 1
-
-
-def test_a_fault_of_one_that_is_asked_stops_all_and_loses_no_answer(tmp_path):
-    dataset = make_dataset(symbols=SYMBOLS)
-    ingest = make_ingest(tmp_path, dataset, MeetingVendor(dataset, broken={"S1"}))
-    with pytest.raises(ZeroDivisionError):
-        materialize(ingest)
-    answered = {symbol for symbol, _, _ in ingest.vendors[0].asked}
-    assert "S0" in answered and len(answered) < 12
-    again = make_ingest(tmp_path, dataset, SmallVendor(dataset))
-    materialize(again)
-    assert {symbol for symbol, _, _ in again.vendors[0].asked} == {*SYMBOLS} - answered
-    assert len(archived(again)) == 12 * 780
-
-
-def test_who_waits_for_a_vendor_waits_no_longer_when_another_one_has_failed(tmp_path):
-    dataset = make_dataset(symbols=["A", "B", "C"])
-    ingest = make_ingest(tmp_path, dataset, RefusingVendor(dataset))
-    failed = []
-
-    def run():
-        try:
-            materialize(ingest)
-        except ZeroDivisionError as fault:
-            failed.append(fault)
-
-    running = threading.Thread(target=run, daemon=True)
-    running.start()
-    running.join(40)
-    assert failed and not running.is_alive(), "it waited for B's minute"
 
 
 class MurderousVendor(SmallVendor):

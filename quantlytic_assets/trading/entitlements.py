@@ -1,4 +1,4 @@
-"""What a holder is entitled to: more shares after a split, cash on the ex-date of a dividend, a renamed share's new name.
+"""What a holder is entitled to: more shares after a split, cash on the ex-date of a dividend, the share's new name.
 
 Orders, fills and prices are under the ticker, in the shares and the money of their own day. Sums over days are made by
 company, in units that no split changes: shares held / growth of that day, growth being what one share of the company's
