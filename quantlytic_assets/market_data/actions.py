@@ -18,7 +18,7 @@ IMPORT = "import"
 
 # One action of one symbol. `session`: the first one on which it has happened (a split's or dividend's ex-date, the
 # first session under a new name). `value`: new shares for one old (4.0 for 4:1, 0.1 for 1:10), or cash a share; a split
-# of 1 and a dividend of 0 say that there was none. `new_symbol`: of a rename; of an imported one "" where there was none.
+# of 1 and a dividend of 0 say that there was none. `new_symbol`: of a rename, "" in an import where there was none.
 # `known_on`: the day from which the public knew of it. `adjustment`: `none` for a dividend as it was paid, `split` for
 # one already divided by the splits between its day and `recorded_at`.
 ACTIONS_SCHEMA = pl.Schema(

@@ -64,7 +64,7 @@ def trade(
     back to `ledger.oldest_open_decision(strategy.name)` and may end anywhere: what they cannot fill stays open for a
     later call. sessions: to be traded, in any order. predicted_sessions: every session for which the strategy has
     predictions, if `predictions` holds only some of them. broker: instead of the one the strategy names.
-    entitlements: splits and renames of the symbols, so that what is held before them is counted in shares of after them.
+    entitlements: splits and renames of the symbols, so that what is held before is counted in shares of after them.
 
     Raises `OutOfOrder` if an earlier session with predictions was never traded or a later one was already, and
     `BrokerNotAvailable`.

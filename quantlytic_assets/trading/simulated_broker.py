@@ -41,8 +41,8 @@ class SimulatedBroker:
 
     bars: symbol, session, open_time (UTC), open, of one interval, reaching back to the decision times of the orders: a
     frame that begins later would fill them later. Nothing is kept between calls; the same bars give the same fills.
-    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders, and one
-    that a rename overtakes under the new name.
+    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders, and
+    one that a rename overtakes under the new name.
     """
 
     sessions_at_once = 250
