@@ -13,7 +13,7 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.market_data.listings import BEGINNING, listings, with_instrument
+from quantlytic_assets.market_data.listings import BEGINNING, listings, with_instrument, with_last_step
 
 _PRICES = ("open", "high", "low", "close")
 
@@ -71,20 +71,9 @@ def split_steps(splits: pl.DataFrame) -> pl.DataFrame:
 
 def factor_at(frame: pl.DataFrame, steps: pl.DataFrame, day: str, name: str) -> pl.Series:
     """For each row of `frame` (instrument, `day`) the step function `name` of its instrument on that day; else 1."""
-    return (
-        frame.select("instrument", pl.col(day).alias("day"))
-        .with_row_index("row")
-        .sort("day")
-        .join_asof(
-            steps.select("instrument", "session", name).sort("session"),
-            left_on="day",
-            right_on="session",
-            by="instrument",
-            check_sortedness=False,
-        )
-        .sort("row")[name]
-        .fill_null(1.0)
-    )
+    asked = frame.select("instrument", pl.col(day).alias("day"))
+    found = with_last_step(asked, steps.select("instrument", "session", name), "instrument", "day", "session")
+    return found[name].fill_null(1.0)
 
 
 def _dividend_steps(bars: pl.DataFrame, dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:

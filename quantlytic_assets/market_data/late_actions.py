@@ -11,7 +11,7 @@ import polars as pl
 
 from quantlytic_assets.market_data.adjustment import basis, factor_at
 from quantlytic_assets.market_data.defects import SPLIT_REACH
-from quantlytic_assets.market_data.listings import BEGINNING
+from quantlytic_assets.market_data.listings import BEGINNING, with_last_step
 
 
 def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> date | None:
@@ -37,23 +37,12 @@ def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame)
 
 def _meaning(days: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
     """listing, shares and factor of each day, as the model `stg_bars` gives them to its bars."""
-    placed = (
-        days.with_row_index("row")
-        .with_columns(basis().alias("basis"))
-        .sort("session")
-        .join_asof(
-            counts.select("symbol", "since", "listing", "company", "shares").sort("since"),
-            left_on="session",
-            right_on="since",
-            by="symbol",
-            check_sortedness=False,
-        )
-        .sort("row")
-        .with_columns(
-            pl.coalesce("listing", "symbol").alias("listing"),
-            pl.coalesce("company", "symbol").alias("instrument"),
-            pl.col("shares").fill_null(1.0),
-        )
+    told = counts.select("symbol", "since", "listing", "company", "shares")
+    placed = with_last_step(days, told, "symbol", "session", "since").with_columns(
+        basis().alias("basis"),
+        pl.coalesce("listing", "symbol").alias("listing"),
+        pl.coalesce("company", "symbol").alias("instrument"),
+        pl.col("shares").fill_null(1.0),
     )
     steps = counts.select(pl.col("company").alias("instrument"), pl.col("since").alias("session"), "shares").unique()
     served = factor_at(placed, steps, "basis", "shares").alias("served")

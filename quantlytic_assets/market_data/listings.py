@@ -61,14 +61,23 @@ def listings(renames: pl.DataFrame) -> pl.DataFrame:
 def with_instrument(frame: pl.DataFrame, stretches: pl.DataFrame) -> pl.DataFrame:
     """`frame` (symbol, session, …) with the `instrument` that each row's symbol meant then; rows keep their order."""
     return (
-        frame.with_row_index("row")
-        .sort("session")
-        .join_asof(
-            stretches.sort("since"), left_on="session", right_on="since", by="symbol", check_sortedness=False
-        )
-        .sort("row")
+        with_last_step(frame, stretches, "symbol", "session", "since")
         .with_columns(pl.coalesce("instrument", "symbol").alias("instrument"))
-        .drop("row", "since")
+        .drop("since")
+    )
+
+
+def with_last_step(frame: pl.DataFrame, steps: pl.DataFrame, by: str, day: str, since: str) -> pl.DataFrame:
+    """`frame` (`by`, `day`, …) with the columns of the last of `steps` (`by`, `since`, …) until each row's day.
+
+    Nulls where there is none yet; rows keep their order.
+    """
+    return (
+        frame.with_row_index("row")
+        .sort(day)
+        .join_asof(steps.sort(since), left_on=day, right_on=since, by=by, check_sortedness=False)
+        .sort("row")
+        .drop("row")
     )
 
 

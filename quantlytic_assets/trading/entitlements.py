@@ -13,7 +13,7 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.market_data.adjustment import factor_at
+from quantlytic_assets.market_data.listings import with_last_step
 
 # Steps in time: from `since` on a symbol means `company`, one share of whose beginning has become `growth`. A symbol
 # without steps is a company of its own, and does not grow.
@@ -38,16 +38,27 @@ class Entitlements:
 
     def with_company(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
         """`frame` (symbol, `day`) with a column `company`: whose share the symbol was on that day."""
-        found = _as_of(frame.select("symbol", pl.col(day).alias("day")), self.steps, "symbol")
+        if self.steps.is_empty():
+            # So it is with most datasets, and bars are many.
+            return frame.with_columns(pl.col("symbol").alias("company"))
+        asked = frame.select("symbol", pl.col(day).alias("day"))
+        found = with_last_step(asked, self.steps, "symbol", "day", "since")
         return frame.with_columns(pl.coalesce(found["company"], frame["symbol"]).alias("company"))
 
     def with_growth(self, frame: pl.DataFrame, day: str, name: str = "growth") -> pl.DataFrame:
         """`frame` (company, `day`) with a column `name`: growth of the company on that day."""
-        steps = self.steps.select(
-            pl.col("company").alias("instrument"), pl.col("since").alias("session"), "growth"
-        ).unique()
-        asked = frame.select(pl.col("company").alias("instrument"), day)
-        return frame.with_columns(factor_at(asked, steps, day, "growth").alias(name))
+        asked = frame.select("company", pl.col(day).alias("day"))
+        found = with_last_step(asked, self._growth, "company", "day", "since")
+        return frame.with_columns(found["growth"].fill_null(1.0).alias(name))
+
+    def by_company(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
+        """`frame` (symbol, `day`) with columns `company` and `growth`, both of that day."""
+        return self.with_growth(self.with_company(frame, day), day)
+
+    @property
+    def _growth(self) -> pl.DataFrame:
+        """company, since, growth: a company's steps, whatever it was traded under."""
+        return self.steps.select("company", "since", "growth").unique()
 
     def with_symbol(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
         """`frame` (company, `day`) with a column `symbol`: what the company is traded under on that day.
@@ -60,9 +71,9 @@ class Entitlements:
             .with_columns(pl.col("since").shift(-1).over("symbol", order_by="since").alias("until"))
         )
         asked = frame.select("company", pl.col(day).alias("day"))
-        found = _as_of(asked, stretches.select("company", "since", "symbol", "until"), "company")
+        found = with_last_step(asked, stretches.drop("growth"), "company", "day", "since")
         gone = pl.concat_str("symbol", pl.lit("@"), pl.col("until").dt.to_string("%Y-%m-%d"))
-        called = found.with_columns(day=asked["day"]).select(
+        called = found.select(
             pl.when(pl.col("until") <= pl.col("day")).then(gone).otherwise("symbol").alias("called")
         )["called"]
         return frame.with_columns(pl.coalesce(called, frame["company"]).alias("symbol"))
@@ -98,12 +109,10 @@ class Entitlements:
         against = pl.when(pl.col("side") == "buy").then(1.0).otherwise(-1.0)
         made_from = pl.col("price") - against * pl.col("slippage") / pl.col("quantity")
         opens = bars.select("symbol", pl.col("open_time").alias("fill_time"), "open")
-        matched = self.with_company(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
-        later = self.steps.select("company", "since", pl.col("growth").alias("later")).unique()
+        matched = self.by_company(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
         ratio = (pl.col("later") / pl.col("growth")).log()
         found = (
-            self.with_growth(matched, "fill_session")
-            .join(later, on="company")
+            matched.join(self._growth.rename({"growth": "later"}), on="company")
             .filter(pl.col("since") > pl.col("fill_session"))
             .filter(
                 ((pl.col("open") / made_from).log() - ratio).abs()
@@ -111,16 +120,6 @@ class Entitlements:
             )
         )
         return fills.join(found, on="order_ref", how="semi", maintain_order="left")
-
-
-def _as_of(asked: pl.DataFrame, steps: pl.DataFrame, by: str) -> pl.DataFrame:
-    """For each row of `asked` (`by`, day), in its order, the last of `steps` (`by`, since, …) until that day."""
-    return (
-        asked.with_row_index("row")
-        .sort("day")
-        .join_asof(steps.sort("since"), left_on="day", right_on="since", by=by, check_sortedness=False)
-        .sort("row")
-    )
 
 
 def shares(units: pl.Expr, growth: pl.Expr) -> pl.Expr:

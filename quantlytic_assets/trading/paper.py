@@ -167,11 +167,11 @@ def decide(
     plan = with_reason(with_target(decisions, strategy.capital, len(strategy.symbols)), strategy.capital)
     # From here to `before` in units that no split changes.
     initial = (
-        entitlements.with_growth(entitlements.with_company(committed, "session"), "session")
+        entitlements.by_company(committed, "session")
         .group_by("company")
         .agg((pl.col("quantity") / pl.col("growth")).sum().alias("initial"))
     )
-    plan = entitlements.with_growth(entitlements.with_company(plan, "session"), "session")
+    plan = entitlements.by_company(plan, "session")
     plan = plan.join(initial, on="company", how="left").sort("session", "symbol")
     accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target") / pl.col("growth"))
     units = pl.coalesce(accepted.forward_fill().shift(1).over("company"), pl.col("initial").fill_null(0.0))

@@ -68,11 +68,10 @@ def positions(
     if fills.is_empty():
         return pl.DataFrame(schema=POSITIONS_SCHEMA)
     # By company and in units that no split changes, until they are given back as shares of each session.
-    fills = entitlements.with_growth(entitlements.with_company(fills, "fill_session"), "fill_session").with_columns(
+    fills = entitlements.by_company(fills, "fill_session").with_columns(
         pl.col("quantity") / pl.col("growth"), pl.col("price") * pl.col("growth")
     )
-    closes = entitlements.with_company(session_closes(bars), "session")
-    closes = entitlements.with_growth(closes, "session").with_columns(pl.col("close") * pl.col("growth"))
+    closes = entitlements.by_company(session_closes(bars), "session").with_columns(pl.col("close") * pl.col("growth"))
     companies = fills["company"].unique().sort()
     quantity, cost = _accumulate(fills, companies)
     traded = fills["fill_session"].unique().sort()
