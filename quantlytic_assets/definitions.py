@@ -121,6 +121,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
                 default_status=dg.DefaultSensorStatus.STOPPED,
                 minimum_interval_seconds=10,
                 description=f"Brings the tables of {dataset.name} up to date whenever bars have landed.",
+                use_user_code_server=True,
             ),
         ],
     )
@@ -170,6 +171,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
                 target=dg.AssetSelection.groups(strategy.name),
                 default_status=dg.DefaultSensorStatus.STOPPED,
                 description=f"Keeps {strategy.name} trading as new features come in.",
+                use_user_code_server=True,
             )
         ],
     )

@@ -1,4 +1,9 @@
-"""When an asset materializes by itself, once its automation sensor is switched on."""
+"""When an asset materializes by itself, once its automation sensor is switched on.
+
+Dagster's `eager()` forgets an update that comes while it is about to handle the one before: a tick that sees both that
+a partition was requested or made and that its upstream is new takes it for handled. Here what is new wins, and only a
+run that has read it settles it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,19 @@ from datetime import timedelta
 
 import dagster as dg
 
+from quantlytic_assets.automation.upstream import BehindUpstream
+
+_HOURLY = "0 * * * *"
+
 
 def follow_upstream(keep: timedelta | None = None) -> dg.AutomationCondition:
     """Materialize each partition whose upstream partition has new data, however old the partition is.
 
     Plain `eager()` looks at the newest partition only, and late data for an old session would stay unseen
-    downstream; without that clause each partition follows its own upstream. With `keep` partitions that are older than
-    that before the newest one are left alone, for their rows have left the lake.
+    downstream. With `keep` partitions that are older than that before the newest one are left alone, for their rows
+    have left the lake.
     """
-    condition = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
+    condition = _due() & ~dg.AutomationCondition.any_deps_missing() & _idle()
     if keep is not None:
         condition &= dg.AutomationCondition.in_latest_time_window(keep)
     return condition.with_label("follow_upstream")
@@ -25,9 +34,7 @@ def follow_any_upstream() -> dg.AutomationCondition:
 
     For assets that sum up many partitions: waiting for the running one, or for one that failed, would hold them up.
     """
-    missing = dg.AutomationCondition.any_deps_missing()
-    condition = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
-    return condition.without(~missing).with_label("follow_any_upstream")
+    return (_due() & _idle()).with_label("follow_any_upstream")
 
 
 def follow_hourly() -> dg.AutomationCondition:
@@ -35,6 +42,27 @@ def follow_hourly() -> dg.AutomationCondition:
 
     For small tables that change a few times a quarter, whose upstream may change every few seconds.
     """
-    waiting = dg.AutomationCondition.any_deps_updated().since_last_handled()
-    due = dg.AutomationCondition.cron_tick_passed("0 * * * *")
-    return (due & waiting & ~dg.AutomationCondition.in_progress()).with_label("follow_hourly")
+    hour = dg.AutomationCondition.cron_tick_passed(_HOURLY)
+    return (hour & _due() & ~dg.AutomationCondition.in_progress()).with_label("follow_hourly")
+
+
+def _due() -> dg.AutomationCondition:
+    """True from when something upstream is new until a run that reads it is asked for, or has been made otherwise.
+
+    On its first tick, and once an hour, it looks at all partitions instead of what is new: what came before the sensor
+    was switched on, or was to be made by a run that failed. Partitions that were never made are not tried each hour.
+    """
+    true = dg.AutomationCondition
+    behind = BehindUpstream()
+    new = (
+        true.any_deps_match(true.will_be_requested())
+        | ((true.any_deps_match(true.newly_updated()) | true.newly_missing() | true.initial_evaluation()) & behind)
+        | (true.cron_tick_passed(_HOURLY) & ~true.missing() & behind)
+    ).with_label("new_upstream")
+    settled = (true.newly_requested() | (true.newly_updated() & ~behind)) & ~new
+    return new.since(settled.with_label("settled")).with_label("due")
+
+
+def _idle() -> dg.AutomationCondition:
+    """Neither the partition nor anything that it is made of is being made."""
+    return ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()

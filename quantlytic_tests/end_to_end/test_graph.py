@@ -329,15 +329,16 @@ def report_all(instance: dg.DagsterInstance, assets: list[str], partitions: list
 def test_late_data_of_an_old_session_is_followed_downstream_in_that_session_alone(definitions: dg.Definitions):
     selection = dg.AssetSelection.groups("equities_5m")
     with dg.DagsterInstance.ephemeral() as instance:
-        report_all(instance, ["raw_bars", *CHAIN], SESSIONS)
+        everything = [*CHAIN, "adjusted_bars"]
+        report_all(instance, ["raw_bars", *everything], SESSIONS)
         first = dg.evaluate_automation_conditions(definitions, instance, selection)
         assert first.total_requested == 0
         report_all(instance, ["raw_bars"], ["2025-07-01"])
         second = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=first.cursor)
-        asked = {asset: second.get_requested_partitions(dg.AssetKey(["equities_5m", asset])) for asset in CHAIN}
-        assert asked == {asset: {"2025-07-01"} for asset in CHAIN}
+        asked = {asset: second.get_requested_partitions(dg.AssetKey(["equities_5m", asset])) for asset in everything}
+        assert asked == {asset: {"2025-07-01"} for asset in everything}
         assert second.get_requested_partitions(dg.AssetKey(["equities_5m", "raw_bars"])) == set()
-        report_all(instance, CHAIN, ["2025-07-01"])
+        report_all(instance, everything, ["2025-07-01"])
         third = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=second.cursor)
         assert third.total_requested == 0
 

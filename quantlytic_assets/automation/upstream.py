@@ -1,0 +1,127 @@
+"""Which partitions are behind what they are made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
+    from dagster._core.asset_graph_view.entity_subset import EntitySubset
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The last materialization of a partition."""
+
+    run_id: str | None
+    at: float
+
+
+class BehindUpstream(dg.AutomationCondition):
+    """True for partitions whose last run may not have read what an upstream partition has now.
+
+    That is: another run materialized the upstream partition after theirs had started. Partitions without any
+    materialization are behind as soon as something upstream has one. It compares what there is instead of what is new
+    since the last tick, as Dagster's own conditions do, so that it needs no cursor and misses nothing. An upstream
+    asset without partitions does not say which of them is new: assets with partitions are not behind it.
+    """
+
+    @property
+    def name(self) -> str:
+        """As it is shown in the UI."""
+        return "behind_upstream"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """The candidates that are behind."""
+        candidates, view = context.candidate_subset, context.asset_graph_view
+        if candidates.is_empty:
+            return dg.AutomationResult(context, context.get_empty_subset())
+        asset = view.asset_graph.get(context.key)
+        made = _last_made(view, candidates)
+        starts = _started_at(view.instance, {one.run_id for one in made.values() if one.run_id})
+        behind: set[str | None] = set()
+        for parent in asset.parent_keys:
+            if asset.is_partitioned and not view.asset_graph.get(parent).is_partitioned:
+                continue
+            above = _last_made(view, candidates.compute_parent_subset(parent))
+            for partition, parents in _upstream(view, candidates, parent, above).items():
+                own = made.get(partition)
+                run_id, read_at = (None, 0.0) if own is None else (own.run_id, starts.get(own.run_id or "", own.at))
+                if any(one.at > read_at and (one.run_id != run_id or one.run_id is None) for one in parents):
+                    behind.add(partition)
+        return dg.AutomationResult(context, _subset(view, context.key, behind))
+
+
+def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _Made]:
+    """The last materialization of each partition of a subset, by partition."""
+    kind, instance = dg.DagsterEventType.ASSET_MATERIALIZATION, view.instance
+    if not subset.is_partitioned:
+        rows = instance.get_asset_event_summary_records(kind, asset_key=subset.key, limit=1)
+        return {None: _Made(row.run_id or None, row.timestamp) for row in rows}
+    last = list(instance.get_latest_storage_id_by_partition(subset.key, kind, _partitions(subset)).values())
+    return {
+        row.partition: _Made(row.run_id or None, row.timestamp)
+        for at in range(0, len(last), _AT_ONCE)
+        for row in instance.get_asset_event_summary_records(
+            kind, asset_key=subset.key, storage_ids=last[at : at + _AT_ONCE]
+        )
+    }
+
+
+def _started_at(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, float]:
+    """When runs started, seconds since 1970. Not in it: runs that are deleted by now."""
+    ids = sorted(run_ids)
+    return {
+        record.dagster_run.run_id: record.start_time
+        for at in range(0, len(ids), _AT_ONCE)
+        for record in instance.get_run_records(dg.RunsFilter(run_ids=ids[at : at + _AT_ONCE]))
+        if record.start_time is not None
+    }
+
+
+def _upstream(
+    view: AssetGraphView, candidates: EntitySubset, parent: dg.AssetKey, above: Mapping[str | None, _Made]
+) -> Mapping[str | None, Iterable[_Made]]:
+    """What there is of each candidate's upstream partitions. Dagster is asked about the side with fewer partitions."""
+    partitions = _partitions(candidates)
+    if _same_partitions(view, candidates.key, parent):
+        return {partition: [above[partition]] for partition in partitions & above.keys()}
+    found: dict[str | None, list[_Made]] = defaultdict(list)
+    if len(above) < len(partitions):
+        for partition, made in above.items():
+            for below in _partitions(_subset(view, parent, {partition}).compute_child_subset(candidates.key)):
+                found[below].append(made)
+        return {partition: found[partition] for partition in partitions & found.keys()}
+    for partition in partitions:
+        needed = _partitions(_subset(view, candidates.key, {partition}).compute_parent_subset(parent))
+        found[partition] = [above[key] for key in needed & above.keys()]
+    return found
+
+
+def _same_partitions(view: AssetGraphView, key: dg.AssetKey, parent: dg.AssetKey) -> bool:
+    """Whether each partition is made of the one with the same key, and of no other."""
+    mapping = view.asset_graph.get_partition_mapping(key, parent)
+    unmoved = isinstance(mapping, dg.TimeWindowPartitionMapping) and not (mapping.start_offset or mapping.end_offset)
+    return unmoved and view.asset_graph.get(key).partitions_def == view.asset_graph.get(parent).partitions_def
+
+
+def _partitions(subset: EntitySubset) -> set[str | None]:
+    """The keys of a subset's partitions; None is that of an asset without partitions."""
+    if subset.is_partitioned:
+        return set(subset.expensively_compute_partition_keys())
+    return set() if subset.is_empty else {None}
+
+
+def _subset(view: AssetGraphView, key: dg.AssetKey, partitions: set[str | None]) -> EntitySubset:
+    """The reverse of `_partitions`."""
+    definition = view.asset_graph.get(key).partitions_def
+    if definition is None:
+        return view.get_full_subset(key=key) if partitions else view.get_empty_subset(key=key)
+    return view.get_subset_from_partition_keys(key, definition, partitions)
