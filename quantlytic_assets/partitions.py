@@ -188,6 +188,16 @@ def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowParti
     )
 
 
+def partitions_before(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionMapping:
+    """From a walk-forward step to all of the dataset's partitions before it."""
+    import dagster as dg
+
+    # Dagster takes time for each step back, so no more than the dataset spans.
+    years = (dataset.last_session or _last_known()).year - dataset.first_session.year + 1
+    steps = years if strategy.retrain == "yearly" else 12 * years
+    return dg.TimeWindowPartitionMapping(start_offset=-steps, end_offset=-1, allow_nonexistent_upstream_partitions=True)
+
+
 def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     """First day of the first walk-forward step that can have `min_train_sessions` of complete rows before it.
 

@@ -18,6 +18,7 @@ from quantlytic_assets.partitions import (
     known_keys,
     model_definition,
     partition_key,
+    partitions_before,
     trading_definition,
     windows,
     with_partition,
@@ -230,6 +231,19 @@ def test_a_strategy_steps_by_year_or_month_to_the_end_of_its_dataset():
     assert yearly == ["2016-01-01", "2017-01-01", "2018-01-01"]
     monthly = model_definition(dataset, make_strategy("monthly")).get_partition_keys()
     assert (monthly[0], monthly[-1], len(monthly)) == ("2015-12-01", "2018-02-01", 27)
+
+
+@pytest.mark.parametrize("retrain", ["yearly", "monthly"])
+@pytest.mark.parametrize("partition", ["month", "session"])
+def test_a_model_is_made_of_all_partitions_before_its_step(retrain, partition):
+    dataset = make_dataset(interval="1d", partition=partition, first=date(2015, 3, 16), last=date(2018, 2, 15))
+    strategy = make_strategy(retrain)
+    steps, bars = model_definition(dataset, strategy), definition(dataset)
+    for step in (steps.get_partition_keys()[0], steps.get_partition_keys()[-1]):
+        above = partitions_before(dataset, strategy).get_upstream_mapped_partitions_result_for_partitions(
+            steps.subset_with_partition_keys([step]), steps, bars
+        )
+        assert sorted(above.partitions_subset.get_partition_keys()) == [k for k in known_keys(dataset) if k < step]
 
 
 def test_an_open_ended_strategy_steps_into_the_running_year():

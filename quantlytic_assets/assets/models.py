@@ -13,13 +13,16 @@ from quantlytic_assets.assets.features import feature_key
 from quantlytic_assets.assets.per_partition import group_by_key, report
 from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.training import predictions_table, train
-from quantlytic_assets.partitions import model_definition, trading_definition, windows, with_partition
+from quantlytic_assets.partitions import (
+    model_definition,
+    partitions_before,
+    trading_definition,
+    windows,
+    with_partition,
+)
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.sessions import session_table
 from quantlytic_assets.universe import Dataset, Strategy
-
-# Walk-forward steps that may lie before the first one learned from; more than any dataset has.
-_ALL_STEPS = 1200
 
 
 def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
@@ -58,9 +61,7 @@ def read_labels(resources: Resources, strategy: Strategy, known_by: date) -> pl.
 
 def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
     """The asset that trains the strategy's model at the start of each walk-forward step."""
-    before = dg.TimeWindowPartitionMapping(
-        start_offset=-_ALL_STEPS, end_offset=-1, allow_nonexistent_upstream_partitions=True
-    )
+    before = partitions_before(dataset, strategy)
 
     @dg.asset(
         key=strategy_key(strategy, "model"),

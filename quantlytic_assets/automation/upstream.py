@@ -17,11 +17,14 @@ _AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class _Made:
-    """The last materialization of a partition."""
+class _Run:
+    """A run and a time, seconds since 1970."""
 
     run_id: str | None
     at: float
+
+
+_NEVER = _Run(None, 0.0)
 
 
 class BehindUpstream(dg.AutomationCondition):
@@ -44,30 +47,40 @@ class BehindUpstream(dg.AutomationCondition):
         if candidates.is_empty:
             return dg.AutomationResult(context, context.get_empty_subset())
         asset = view.asset_graph.get(context.key)
-        made = _last_made(view, candidates)
-        starts = _started_at(view.instance, {one.run_id for one in made.values() if one.run_id})
+        read = _last_read(view, candidates)
         behind: set[str | None] = set()
         for parent in asset.parent_keys:
             if asset.is_partitioned and not view.asset_graph.get(parent).is_partitioned:
                 continue
             above = _last_made(view, candidates.compute_parent_subset(parent))
-            for partition, parents in _upstream(view, candidates, parent, above).items():
-                own = made.get(partition)
-                run_id, read_at = (None, 0.0) if own is None else (own.run_id, starts.get(own.run_id or "", own.at))
-                if any(one.at > read_at and (one.run_id != run_id or one.run_id is None) for one in parents):
+            newest = max((one.at for one in above.values()), default=0.0)
+            older = {partition for partition, own in read.items() if own.at < newest}
+            for partition, parents in _upstream(view, context.key, older, parent, above).items():
+                own = read[partition]
+                if any(one.at > own.at and (one.run_id != own.run_id or one.run_id is None) for one in parents):
                     behind.add(partition)
         return dg.AutomationResult(context, _subset(view, context.key, behind))
 
 
-def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _Made]:
-    """The last materialization of each partition of a subset, by partition."""
+def _last_read(view: AssetGraphView, candidates: EntitySubset) -> dict[str | None, _Run]:
+    """The last run of each candidate, `at` its start, since when it may have read; long ago where there was none."""
+    made = _last_made(view, candidates)
+    starts = _started_at(view.instance, {one.run_id for one in made.values() if one.run_id})
+    return {
+        partition: _Run(own.run_id, starts.get(own.run_id or "", own.at)) if (own := made.get(partition)) else _NEVER
+        for partition in _partitions(candidates)
+    }
+
+
+def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _Run]:
+    """The run and time of the last materialization of each partition that has one."""
     kind, instance = dg.DagsterEventType.ASSET_MATERIALIZATION, view.instance
     if not subset.is_partitioned:
         rows = instance.get_asset_event_summary_records(kind, asset_key=subset.key, limit=1)
-        return {None: _Made(row.run_id or None, row.timestamp) for row in rows}
+        return {None: _Run(row.run_id or None, row.timestamp) for row in rows}
     last = list(instance.get_latest_storage_id_by_partition(subset.key, kind, _partitions(subset)).values())
     return {
-        row.partition: _Made(row.run_id or None, row.timestamp)
+        row.partition: _Run(row.run_id or None, row.timestamp)
         for at in range(0, len(last), _AT_ONCE)
         for row in instance.get_asset_event_summary_records(
             kind, asset_key=subset.key, storage_ids=last[at : at + _AT_ONCE]
@@ -87,21 +100,24 @@ def _started_at(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, fl
 
 
 def _upstream(
-    view: AssetGraphView, candidates: EntitySubset, parent: dg.AssetKey, above: Mapping[str | None, _Made]
-) -> Mapping[str | None, Iterable[_Made]]:
-    """What there is of each candidate's upstream partitions. Dagster is asked about the side with fewer partitions."""
-    partitions = _partitions(candidates)
-    if _same_partitions(view, candidates.key, parent):
+    view: AssetGraphView,
+    key: dg.AssetKey,
+    partitions: set[str | None],
+    parent: dg.AssetKey,
+    above: Mapping[str | None, _Run],
+) -> Mapping[str | None, Iterable[_Run]]:
+    """What there is `above` each of the partitions. Dagster is asked about the side that has fewer of them."""
+    if _same_partitions(view, key, parent):
         return {partition: [above[partition]] for partition in partitions & above.keys()}
-    found: dict[str | None, list[_Made]] = defaultdict(list)
+    found: dict[str | None, list[_Run]] = defaultdict(list)
     if len(above) < len(partitions):
         for partition, made in above.items():
-            for below in _partitions(_subset(view, parent, {partition}).compute_child_subset(candidates.key)):
+            for below in _partitions(_subset(view, parent, {partition}).compute_child_subset(key)):
                 found[below].append(made)
         return {partition: found[partition] for partition in partitions & found.keys()}
     for partition in partitions:
-        needed = _partitions(_subset(view, candidates.key, {partition}).compute_parent_subset(parent))
-        found[partition] = [above[key] for key in needed & above.keys()]
+        needed = _partitions(_subset(view, key, {partition}).compute_parent_subset(parent))
+        found[partition] = [above[one] for one in needed & above.keys()]
     return found
 
 
