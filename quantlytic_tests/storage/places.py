@@ -83,8 +83,12 @@ class Place:
         engine = sa.create_engine(
             sa.make_url(self.settings.postgres_url("lake")).set(database="postgres"), isolation_level="AUTOCOMMIT"
         )
+        name = self.settings.database("lake")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f'DROP DATABASE "{self.settings.database("lake")}" WITH (FORCE)')
+            # WITH (FORCE) would also want to end the server's own autovacuum there, and may not; it yields without.
+            own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND usename = user"
+            connection.execute(sa.text(own), {"name": name})
+            connection.exec_driver_sql(f'DROP DATABASE "{name}"')
 
 
 def _resources(settings: Settings) -> Resources:
