@@ -49,17 +49,18 @@ def follow_hourly() -> dg.AutomationCondition:
 def _due() -> dg.AutomationCondition:
     """True from when something upstream is new until a run that reads it is asked for, or has been made otherwise.
 
-    On its first tick, and once an hour, it looks at all partitions instead of what is new: what came before the sensor
-    was switched on, or was to be made by a run that failed. Partitions that were never made are not tried each hour.
+    On its first tick, and once an hour, it looks at all partitions instead of what is new: at what came before the
+    sensor was switched on, and what was to be made by a run that failed. Those that no run ever tried, or that a run
+    had nothing for, are not tried each hour.
     """
-    true = dg.AutomationCondition
+    when = dg.AutomationCondition
     behind = BehindUpstream()
     new = (
-        true.any_deps_match(true.will_be_requested())
-        | ((true.any_deps_match(true.newly_updated()) | true.newly_missing() | true.initial_evaluation()) & behind)
-        | (true.cron_tick_passed(_HOURLY) & ~true.missing() & behind)
+        when.any_deps_match(when.will_be_requested())
+        | ((when.any_deps_match(when.newly_updated()) | when.newly_missing() | when.initial_evaluation()) & behind)
+        | (when.cron_tick_passed(_HOURLY) & (~when.missing() | when.execution_failed()) & behind)
     ).with_label("new_upstream")
-    settled = (true.newly_requested() | (true.newly_updated() & ~behind)) & ~new
+    settled = (when.newly_requested() | (when.newly_updated() & ~behind)) & ~new
     return new.since(settled.with_label("settled")).with_label("due")
 
 

@@ -149,7 +149,7 @@ def test_what_came_before_the_sensor_was_switched_on_is_made_once(instance):
     assert graph.tick() == {}
 
 
-def test_a_run_that_failed_is_tried_again_once_an_hour_and_one_that_never_made_anything_is_not(graph):
+def test_what_failed_is_tried_again_once_an_hour(graph):
     def fail() -> None:
         raise RuntimeError("the archive is away")
 
@@ -161,8 +161,15 @@ def test_a_run_that_failed_is_tried_again_once_an_hour_and_one_that_never_made_a
         with pytest.raises(RuntimeError):
             graph.make("below", "after", day=day)
     assert graph.tick() == {} and graph.tick(1800) == {}
-    assert graph.tick(3600) == BOTH
-    graph.make("below", "after")
+    assert graph.tick(3600) == both and graph.tick() == {}
+    for day in both["below"]:
+        graph.make("below", "after", day=day)
+    assert graph.tick(3600) == {}
+
+
+def test_what_a_run_had_nothing_for_is_not_tried_again(graph):
+    graph.land("2025-03-13")
+    assert graph.tick() == {name: ["2025-03-13"] for name in BOTH}
     assert graph.tick(3600) == {}
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -331,15 +332,23 @@ def test_late_data_of_an_old_session_is_followed_downstream_in_that_session_alon
     with dg.DagsterInstance.ephemeral() as instance:
         everything = [*CHAIN, "adjusted_bars"]
         report_all(instance, ["raw_bars", *everything], SESSIONS)
-        first = dg.evaluate_automation_conditions(definitions, instance, selection)
+
+        def tick(second: int, cursor: Any) -> dg.EvaluateAutomationConditionsResult:
+            # Within one hour, for each new one has its own work.
+            now = datetime(2026, 1, 5, 12, 30, second, tzinfo=UTC)
+            return dg.evaluate_automation_conditions(
+                definitions, instance, selection, cursor=cursor, evaluation_time=now
+            )
+
+        first = tick(0, None)
         assert first.total_requested == 0
         report_all(instance, ["raw_bars"], ["2025-07-01"])
-        second = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=first.cursor)
+        second = tick(10, first.cursor)
         asked = {asset: second.get_requested_partitions(dg.AssetKey(["equities_5m", asset])) for asset in everything}
         assert asked == {asset: {"2025-07-01"} for asset in everything}
         assert second.get_requested_partitions(dg.AssetKey(["equities_5m", "raw_bars"])) == set()
         report_all(instance, everything, ["2025-07-01"])
-        third = dg.evaluate_automation_conditions(definitions, instance, selection, cursor=second.cursor)
+        third = tick(20, second.cursor)
         assert third.total_requested == 0
 
 
