@@ -115,13 +115,8 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
         sensors=[
             bus_sensor(dataset, landing, 5 * settings.claim_records),
             *([gap_sensor(dataset, pipeline, settings.backfill_chunk)] if dataset.vendors else []),
-            dg.AutomationConditionSensorDefinition(
-                f"{dataset.name}_automation",
-                target=dg.AssetSelection.groups(dataset.name),
-                default_status=dg.DefaultSensorStatus.STOPPED,
-                minimum_interval_seconds=10,
-                description=f"Brings the tables of {dataset.name} up to date whenever bars have landed.",
-                use_user_code_server=True,
+            _automation_sensor(
+                dataset.name, f"Brings the tables of {dataset.name} up to date whenever bars have landed.", seconds=10
             ),
         ],
     )
@@ -165,15 +160,21 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     return dg.Definitions(
         assets=assets,
         jobs=jobs,
-        sensors=[
-            dg.AutomationConditionSensorDefinition(
-                f"{strategy.name}_automation",
-                target=dg.AssetSelection.groups(strategy.name),
-                default_status=dg.DefaultSensorStatus.STOPPED,
-                description=f"Keeps {strategy.name} trading as new features come in.",
-                use_user_code_server=True,
-            )
-        ],
+        sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
+    )
+
+
+def _automation_sensor(
+    group: str, description: str, seconds: int | None = None
+) -> dg.AutomationConditionSensorDefinition:
+    return dg.AutomationConditionSensorDefinition(
+        f"{group}_automation",
+        target=dg.AssetSelection.groups(group),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=seconds,
+        description=description,
+        # Conditions of our own are Python, which the daemon does not load.
+        use_user_code_server=True,
     )
 
 

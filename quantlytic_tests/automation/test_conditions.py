@@ -1,6 +1,6 @@
 """Which partitions follow their upstream by themselves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -62,12 +62,6 @@ class Graph:
         self._cursor = result.cursor
         asked = {name: sorted(result.get_requested_partitions(dg.AssetKey(name))) for name in ("below", "after")}
         return {name: days for name, days in asked.items() if days}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture

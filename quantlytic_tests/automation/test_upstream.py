@@ -1,9 +1,6 @@
 """Which partitions are behind what they are made of, where one is made of several or several of one."""
 
-from collections.abc import Iterator
-
 import dagster as dg
-import pytest
 
 from quantlytic_assets.automation.upstream import BehindUpstream
 
@@ -33,12 +30,6 @@ def report() -> None: ...
 
 
 ASSETS = [bars, model, predictions, report]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def made(instance: dg.DagsterInstance, asset: str, *partitions: str | None) -> None:
