@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # A command with servers of its own, on free ports, which end with their data when it does.
 WITH_SERVICES := scripts/services run --free-ports --
 
-.PHONY: install programs demo test services soak faults bench lock clean
+.PHONY: install programs demo test lint services soak faults bench lock clean
 
 install: $(STAMP)
 
@@ -31,6 +31,12 @@ test:
 	$(MAKE) --no-print-directory -j2 install programs
 	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Formatting, lint rules and types, as pyproject.toml says.
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
 # Servers that stay, for QUANTLYTIC_PROFILE=services: eval "$(scripts/services env)" afterwards.
 services: programs
 	scripts/services up
@@ -51,7 +57,8 @@ bench: install programs
 
 # Resolve requirements.in anew.
 lock: install
-	$(BIN)/uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 requirements.in requirements-dev.in \
+		-o requirements.lock
 
 clean:
 	rm -rf $(VENV) .quantlytic dbt_project/target dbt_project/logs

@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 REQUIREMENTS = [
     line.strip()
     for line in (HERE / "requirements.in").read_text().splitlines()
-    if line.strip() and not line.startswith(("#", "pytest"))
+    if line.strip() and not line.startswith("#")
 ]
 
 setup(
@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["quantlytic_assets", "quantlytic_assets.*"]),
-    package_data={"quantlytic_assets": ["vendors/sample_data/**/*", "market_data/avro/*.avsc"]},
+    package_data={"quantlytic_assets": ["vendors/sample_data/**/*", "market_data/wire/schemas/*.avsc"]},
     install_requires=REQUIREMENTS,
     entry_points={"console_scripts": ["quantlytic=quantlytic_assets.cli:main"]},
 )

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.settings import SettingsError
-from quantlytic_assets.universe import UniverseError
+from quantlytic_assets.universe.models import UniverseError
 
 app = typer.Typer(
     name="quantlytic",

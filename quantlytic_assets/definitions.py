@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 
-from quantlytic_assets import partitions
 from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.assets.coverage import coverage_asset
@@ -31,12 +30,13 @@ from quantlytic_assets.automation.code_server import go_on_looking_after_runs
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
+from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
-from quantlytic_assets.universe import Dataset, Strategy, Universe, UniverseError
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
+from quantlytic_assets.universe.models import Dataset, Strategy, Universe, UniverseError
 
 OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"
@@ -191,7 +191,8 @@ def _maintenance_parts(universe: Universe) -> dg.Definitions:
 def _check_history(universe: Universe) -> None:
     """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from,
 
-    or does not keep them for as long."""
+    or does not keep them for as long.
+    """
     mistakes = []
     for strategy in universe.strategies.values():
         try:
@@ -215,9 +216,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     warnings.simplefilter("ignore", dg.BetaWarning)
     warnings.simplefilter("ignore", dg.PreviewWarning)
     parts = [
-        _dataset_parts(
-            dataset, [one for one in universe.strategies.values() if one.dataset == dataset.name], settings
-        )
+        _dataset_parts(dataset, [one for one in universe.strategies.values() if one.dataset == dataset.name], settings)
         for dataset in universe.datasets.values()
     ]
     parts += [

@@ -54,7 +54,7 @@ class Notifier:
             service = self._service(number)
             try:
                 taken = service is not None and bool(service.notify(title=title, body=body))
-            except Exception:  # noqa: BLE001 - a hundred services' own errors, which may hold the address
+            except Exception:
                 taken = False
             if not taken:
                 failed.append(self._named(number))
@@ -66,7 +66,7 @@ class Notifier:
     def _named(self, number: int) -> Undelivered:
         return Undelivered(number, self._urls[number - 1].partition("://")[0][:20])
 
-    def _service(self, number: int):  # noqa: ANN202 - a class of a library that is loaded here
+    def _service(self, number: int):
         import logging
 
         import apprise

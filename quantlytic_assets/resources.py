@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from quantlytic_assets.ingest import Ingest
+from quantlytic_assets.calendars.partitions import archive_keys
 from quantlytic_assets.learning.registry import ModelStore
 from quantlytic_assets.notify import Notifier, addresses
-from quantlytic_assets.partitions import archive_keys
+from quantlytic_assets.services.ingest import Ingest
 from quantlytic_assets.settings import CHECKOUT, Settings
 from quantlytic_assets.storage.action_archive import ActionArchive
 from quantlytic_assets.storage.archive import Archive, local_archive, s3_archive
@@ -30,7 +30,7 @@ from quantlytic_assets.storage.landing import Lander
 from quantlytic_assets.storage.object_store import S3Place
 from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
 from quantlytic_assets.trading.ledger import Ledger
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 from quantlytic_assets.vendors.policy import joint_traits
 from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
 from quantlytic_assets.vendors.registry import make_vendor

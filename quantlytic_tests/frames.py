@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.universe.models import Dataset, Instrument
 
 
 def utc(text: str) -> datetime:

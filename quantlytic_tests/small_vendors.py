@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from quantlytic_assets.ingest import Ingest
+from quantlytic_assets.calendars.partitions import archive_keys
+from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.partitions import archive_keys
-from quantlytic_assets.sessions import expected_bars
+from quantlytic_assets.services.ingest import Ingest
 from quantlytic_assets.storage.archive import local_archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.budgets import BudgetLog

@@ -119,9 +119,9 @@ def publish_each_minute(installed: Installed, watch: Watch, minutes: int) -> Non
         print(f"  {over:%H:%M} published; lags so far: {' '.join(told[-8:])}", flush=True)
 
 
-def make_dataset(installed: Installed):  # noqa: ANN201 - of the universe
+def make_dataset(installed: Installed):
     """The dataset as the universe declares it."""
-    from quantlytic_assets.universe_file import load_universe
+    from quantlytic_assets.universe.loading import load_universe
 
     return load_universe(installed.universe_path).datasets[DATASET]
 

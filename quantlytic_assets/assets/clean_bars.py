@@ -15,15 +15,15 @@ from quantlytic_assets.assets.per_partition import (
     table_metadata,
 )
 from quantlytic_assets.assets.raw_bars import raw_bars_key
-from quantlytic_assets.market_data.actions import settle
+from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, windows, with_partition
+from quantlytic_assets.calendars.sessions import expected_bars, session_table
+from quantlytic_assets.charts.bars import candles
+from quantlytic_assets.market_data.actions.reconcile import settle
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
-from quantlytic_assets.market_data.cleaning import Cleaned, clean
-from quantlytic_assets.market_data.pictures import candles
-from quantlytic_assets.partitions import Window, deciding_key, known_keys, windows, with_partition
+from quantlytic_assets.market_data.quality.cleaning import Cleaned, clean
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.sessions import expected_bars, session_table
 from quantlytic_assets.storage.archive import StoredObject
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 # Rows cleaned at once: bounds memory at a few hundred megabytes.
 _ROWS_AT_ONCE = 500_000
@@ -45,9 +45,7 @@ def partitions_at_once(dataset: Dataset) -> int:
     return max(1, _ROWS_AT_ONCE // (per_session * (22 if dataset.partition == "month" else 1)))
 
 
-def clean_bars_asset(
-    dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]
-) -> dg.AssetsDefinition:
+def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]) -> dg.AssetsDefinition:
     """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
 
     It brings clean.share_counts up to date as well. Where that changes what earlier runs made, as when a vendor tells
@@ -149,13 +147,19 @@ def _clean_window(
 
 
 def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMetadata:
-    kept = with_partition(cleaned.bars, dataset).group_by("partition").agg(
-        pl.len().alias("dagster/partition_row_count"),
-        pl.col("symbol").n_unique().alias("symbols"),
-        (pl.col("flags").list.len() > 0).sum().alias("flagged"),
+    kept = (
+        with_partition(cleaned.bars, dataset)
+        .group_by("partition")
+        .agg(
+            pl.len().alias("dagster/partition_row_count"),
+            pl.col("symbol").n_unique().alias("symbols"),
+            (pl.col("flags").list.len() > 0).sum().alias("flagged"),
+        )
     )
-    refused = with_partition(cleaned.quarantine, dataset).group_by("partition").agg(
-        pl.len().alias("quarantined"), pl.col("reason").value_counts().alias("reasons")
+    refused = (
+        with_partition(cleaned.quarantine, dataset)
+        .group_by("partition")
+        .agg(pl.len().alias("quarantined"), pl.col("reason").value_counts().alias("reasons"))
     )
     mended = with_partition(cleaned.repairs, dataset).group_by("partition").agg(pl.len().alias("repairs"))
     apart = with_partition(cleaned.differences, dataset).group_by("partition").agg(pl.len().alias("vendor_differences"))

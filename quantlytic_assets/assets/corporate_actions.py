@@ -12,11 +12,11 @@ import polars as pl
 
 from quantlytic_assets.assets.per_partition import table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
-from quantlytic_assets.market_data.actions import CORPORATE_ACTIONS_SCHEMA, Settled, settle
-from quantlytic_assets.market_data.late_actions import first_changed
-from quantlytic_assets.market_data.share_counts import share_counts
+from quantlytic_assets.market_data.actions.late_actions import first_changed
+from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA, Settled, settle
+from quantlytic_assets.market_data.actions.split_factors import share_counts
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 # Refused tellings in clean.quarantine, told from bars by the object they are in.
 TOLD_IN = "source_object LIKE '%/actions/%'"

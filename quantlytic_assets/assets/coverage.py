@@ -14,13 +14,13 @@ from quantlytic_assets.assets.per_partition import (
     picture,
     table_metadata,
 )
+from quantlytic_assets.calendars.partitions import Window, with_partition
+from quantlytic_assets.calendars.sessions import expected_bars
+from quantlytic_assets.charts.bars import heat_map
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
-from quantlytic_assets.market_data.coverage import coverage
-from quantlytic_assets.market_data.pictures import heat_map
-from quantlytic_assets.partitions import Window, with_partition
+from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.sessions import expected_bars
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 _SESSIONS_IN_PICTURE = 500
 

@@ -22,10 +22,10 @@ from quantlytic_assets.assets.clean_bars import clean_bars_key
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.coverage import coverage_key
 from quantlytic_assets.assets.per_partition import group_by_key
-from quantlytic_assets.partitions import Window, windows, with_partition
+from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 DBT_PROJECT = CHECKOUT / "dbt_project"
 _SOURCES = {
@@ -81,7 +81,7 @@ class _InstalledDbt(DbtCliResource):
 
 
 def dbt_resource(project: DbtProject) -> DbtCliResource:
-    """dbt as installed beside this Python, whatever the PATH says."""
+    """Dbt as installed beside this Python, whatever the PATH says."""
     return _InstalledDbt(
         project_dir=project,
         dbt_executable=str(Path(sys.executable).parent / "dbt"),
@@ -124,7 +124,7 @@ class _Translator(DagsterDbtTranslator):
 
 
 def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """dbt model name to lake table or view (`schema.name`)."""
+    """Dbt model name to lake table or view (`schema.name`)."""
     return {
         node["name"]: f"{node['schema']}.{node['alias']}"
         for node in manifest["nodes"].values()

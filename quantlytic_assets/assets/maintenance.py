@@ -13,14 +13,14 @@ import dagster as dg
 from pydantic import Field
 
 from quantlytic_assets.automation.run_retention import forget_old_runs
-from quantlytic_assets.market_data.retention import first_kept
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.sessions import session_table
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.compaction import Compactor
 from quantlytic_assets.storage.maintenance import lake_size, maintain_lake
 from quantlytic_assets.storage.retention import expire_archive, expire_lake
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 _POOL = "maintenance"
 

@@ -11,18 +11,18 @@ import polars as pl
 
 from quantlytic_assets.assets.features import feature_key
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.learning.features import design_matrix, with_labels
-from quantlytic_assets.learning.training import predictions_table, train
-from quantlytic_assets.partitions import (
+from quantlytic_assets.calendars.partitions import (
     model_definition,
     partitions_before,
     trading_definition,
     windows,
     with_partition,
 )
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.learning.features import design_matrix, with_labels
+from quantlytic_assets.learning.training import predictions_table, train
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.sessions import session_table
-from quantlytic_assets.universe import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, Strategy
 
 
 def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:

@@ -12,12 +12,12 @@ import polars as pl
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.models import strategy_key, strategy_metadata
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.partitions import Window, trading_definition, windows, with_partition
+from quantlytic_assets.calendars.partitions import Window, trading_definition, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.trading.entitlements import Entitlements
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.portfolio import equity_curve, positions
-from quantlytic_assets.universe import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, Strategy
 
 # An order decided at the end of a window is filled by the next bar, which lies after it.
 _NEXT_BAR = timedelta(days=14)
@@ -142,9 +142,7 @@ def _publish(resources: Resources, strategy: Strategy, since: date, entitlements
     )
 
 
-def _counts(
-    resources: Resources, dataset: Dataset, strategy: Strategy, window: Window
-) -> dict[str, dict[str, object]]:
+def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, object]]:
     rows = resources.lake.query(
         "SELECT e.session, e.equity, e.costs_to_date, count(o.order_ref) AS orders, count(f.order_ref) AS fills, "
         "count(*) FILTER (o.status = 'refused') AS refused, count(*) FILTER (o.status = 'open') AS open "

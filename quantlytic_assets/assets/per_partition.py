@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.partitions import Window, windows
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.calendars.partitions import Window, windows
+from quantlytic_assets.universe.models import Dataset
 
 # partition key -> what to show of it in the UI
 PartitionMetadata = dict[str, dict[str, object]]

@@ -22,7 +22,7 @@ from quantlytic_assets.trading.performance import (
     statistics,
     write_report,
 )
-from quantlytic_assets.universe import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, Strategy
 
 
 def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:

@@ -11,11 +11,11 @@ import polars as pl
 from pydantic import Field
 
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.partitions import Window, deciding_key, known_keys, partition_key, windows
+from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, partition_key, windows
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.landing import Landed
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 
 class RawBarsConfig(dg.Config):
@@ -133,9 +133,7 @@ def report_landing(
             context.log_event(event)
 
 
-def report_lost(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext, dataset: Dataset, landed: Landed
-) -> None:
+def report_lost(context: dg.AssetExecutionContext | dg.OpExecutionContext, dataset: Dataset, landed: Landed) -> None:
     """Say which records the bus dropped before they were landed; the bars in them show up as holes to be fetched."""
     if not landed.lost:
         return

@@ -15,12 +15,12 @@ import polars as pl
 
 from quantlytic_assets.automation.alert_plan import Alert, Message, Told, delivered, due, take_in
 from quantlytic_assets.automation.gap_plan import wanted_pairs
-from quantlytic_assets.market_data.fetch_plan import vendors_may_take
-from quantlytic_assets.market_data.retention import first_kept
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.market_data.quality.fetch_plan import vendors_may_take
+from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.sessions import session_table
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 # Landing, tables and the gap sensor have so long to complete a session, after its close or once vendors must have it.
 _TO_COMPLETE = timedelta(minutes=30)

@@ -11,7 +11,7 @@ import dagster as dg
 
 from quantlytic_assets.automation.landing_plan import Asked, Request, Wait, next_request
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,

@@ -15,10 +15,10 @@ from typing import Protocol
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS
-from quantlytic_assets.market_data.retention import first_kept
-from quantlytic_assets.sessions import session_table
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.market_data.quality.retention import first_kept
+from quantlytic_assets.universe.models import Dataset
 
 # Verdict on the holes of a symbol's session → what will be done about it.
 VERDICTS: dict[str, str] = {
@@ -59,8 +59,10 @@ class Asked:
 
     def to_json(self) -> str:
         """The cursor: symbols that were asked for together stand together."""
-        together = self.holes.group_by("partition", "through", "tries", "at").agg(pl.col("symbol").sort()).sort(
-            "partition", "at", "through", "tries"
+        together = (
+            self.holes.group_by("partition", "through", "tries", "at")
+            .agg(pl.col("symbol").sort())
+            .sort("partition", "at", "through", "tries")
         )
         return json.dumps(
             [[row[0], row[1].isoformat(), row[2], row[3], row[4]] for row in together.iter_rows()],
@@ -222,7 +224,7 @@ def with_not_served(judged: pl.DataFrame, served: Callable[[str, date], bool]) -
     asking = judged.filter(verdict="ask").group_by("symbol").agg(pl.col("session").sort())
     reach = []
     for symbol, sessions in asking.iter_rows():
-        first = bisect_left(sessions, True, key=lambda day: served(symbol, day))  # noqa: B023 - used at once
+        first = bisect_left(sessions, True, key=lambda day: served(symbol, day))
         reach.append((symbol, sessions[first] if first < len(sessions) else date.max))
     since = pl.DataFrame(reach, schema={"symbol": pl.String, "since": pl.Date}, orient="row")
     beyond = (pl.col("verdict") == "ask") & (pl.col("session") < pl.col("since"))

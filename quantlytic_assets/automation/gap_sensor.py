@@ -15,10 +15,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from quantlytic_assets.automation.gap_plan import Asked, next_request, verdicts, wanted_pairs, with_not_served
-from quantlytic_assets.partitions import known_keys, with_partition
+from quantlytic_assets.calendars.partitions import known_keys, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.postgres import Held
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 from quantlytic_assets.vendors.protocol import BarRequest, Vendor
 
 _UNFINISHED = [

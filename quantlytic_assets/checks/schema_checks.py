@@ -11,10 +11,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.assets.coverage import coverage_key
+from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schemas import CLEAN_BARS, COVERAGE, QUARANTINE, TableSchema, failures
-from quantlytic_assets.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 
 def schema_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:

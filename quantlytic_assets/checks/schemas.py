@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from quantlytic_assets.market_data.bars import ADJUSTMENTS, CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA
-from quantlytic_assets.market_data.cleaning import FLAGS, OHLC_TOLERANCE
-from quantlytic_assets.market_data.coverage import CAUSES
+from quantlytic_assets.market_data.quality.cleaning import FLAGS, OHLC_TOLERANCE
+from quantlytic_assets.market_data.quality.coverage import CAUSES
 
 if TYPE_CHECKING:
     import pandera.polars as pa
 
-FAILURES_SCHEMA = pl.Schema(
-    {"partition": pl.String, "check": pl.String, "failures": pl.Int64, "example": pl.String}
-)
+FAILURES_SCHEMA = pl.Schema({"partition": pl.String, "check": pl.String, "failures": pl.Int64, "example": pl.String})
 
 _EXAMPLE_FIELDS = ("symbol", "session", "open_time")
 
@@ -121,7 +119,7 @@ def failures(frame: pl.DataFrame, table: TableSchema) -> pl.DataFrame:
 
 
 def _by_partition(frame: pl.DataFrame, table: TableSchema, error: pa.errors.SchemaErrors) -> pl.DataFrame:
-    """pandera names rows by number for some checks only, so which rows a failed check is about is asked again here."""
+    """Pandera names rows by number for some checks only, so which rows a failed check is about is asked again here."""
     rules = table.rules()
     broken: dict[str, pl.Expr] = {}
     structural: list[str] = []

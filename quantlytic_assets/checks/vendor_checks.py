@@ -7,12 +7,12 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
+from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schema_checks import report_each
-from quantlytic_assets.market_data.actions import settle
-from quantlytic_assets.market_data.vendor_comparison import DIFFERENCES_SCHEMA, FIELDS, as_traded, differences
-from quantlytic_assets.partitions import Window, windows, with_partition
+from quantlytic_assets.market_data.actions.reconcile import settle
+from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, FIELDS, as_traded, differences
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.universe.models import Dataset
 
 NAME = "vendors_agree"
 _SHOWN = 50

@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from quantlytic_assets import partitions
+from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
@@ -28,13 +28,13 @@ from quantlytic_assets.definitions import (
     strategy_keys,
     trading_job_name,
 )
-from quantlytic_assets.market_data.retention import first_kept
+from quantlytic_assets.market_data.quality.retention import first_kept
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset, Strategy
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -120,9 +120,7 @@ class Backfill:
         trading = self._steps(partitions.trading_definition(dataset, strategy), first, last)
         every_step = list(partitions.model_definition(dataset, strategy).get_partition_keys())
         trained = newest_by_partition(instance, keys["model"])
-        days = [
-            key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained
-        ]
+        days = [key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained]
         if only_pending:
             chain = [dataset_chain(dataset)[-1], keys["predictions"], keys["paper_trades"]]
             days = pending_in_chain(instance, chain, days)
@@ -133,9 +131,7 @@ class Backfill:
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
 
-    def _with_history(
-        self, dataset: Dataset, strategy: Strategy, steps: Sequence[str]
-    ) -> tuple[list[str], list[str]]:
+    def _with_history(self, dataset: Dataset, strategy: Strategy, steps: Sequence[str]) -> tuple[list[str], list[str]]:
         """Steps with enough complete rows before them to learn from, and the others."""
         sessions = self.installation.resources.lake.query(
             'SELECT DISTINCT session FROM features.indicators WHERE dataset = ? AND "interval" = ? '
@@ -146,9 +142,7 @@ class Backfill:
         enough = [step for step in steps if (sessions < date.fromisoformat(step)).sum() >= needed]
         return enough, [step for step in steps if step not in enough]
 
-    def _steps(
-        self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None
-    ) -> list[str]:
+    def _steps(self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None) -> list[str]:
         keys = list(definition.get_partition_keys())
         if last is not None:
             keys = [key for key in keys if key <= last.isoformat()]

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from quantlytic_assets import partitions
+from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError, UsageError
-from quantlytic_assets.market_data.fetch_plan import PLAN_SCHEMA
-from quantlytic_assets.market_data.retention import first_kept
+from quantlytic_assets.market_data.quality.fetch_plan import PLAN_SCHEMA
+from quantlytic_assets.market_data.quality.retention import first_kept
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset, Strategy
     from quantlytic_assets.vendors.cost import Cost
 
 _RANGES_SHOWN = 50

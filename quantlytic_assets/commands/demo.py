@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 
 def run_demo(installation: Installation, out: Console) -> None:

@@ -11,14 +11,14 @@ from rich.text import Text
 
 from quantlytic_assets.automation.gap_plan import VERDICTS
 from quantlytic_assets.automation.gap_sensor import judge
+from quantlytic_assets.charts.bars import heat_cells
 from quantlytic_assets.commands.inspection import print_json
-from quantlytic_assets.market_data.pictures import heat_cells
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset
+    from quantlytic_assets.universe.models import Dataset
 
 # Cause → the letter that a cell shows (small where less than half is missing) and its colour.
 _MARKS: dict[str, tuple[str, str]] = {

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.calendars.partitions import deciding_key, known_keys, partition_key
 from quantlytic_assets.commands.installation import CommandError, UsageError
-from quantlytic_assets.market_data.action_files import ImportedActions, read_actions
-from quantlytic_assets.market_data.bars import TIME
-from quantlytic_assets.market_data.tabular_times import StructuralFault
-from quantlytic_assets.partitions import deciding_key, known_keys, partition_key
+from quantlytic_assets.imports.action_files import ImportedActions, read_actions
+from quantlytic_assets.imports.times import StructuralFault
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset, Strategy
 
 _SHOWN = 20
 

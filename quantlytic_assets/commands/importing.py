@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.calendars.partitions import deciding_key, known_keys
 from quantlytic_assets.commands.installation import CommandError, UsageError
-from quantlytic_assets.market_data.tabular import OptionError, StructuralFault, parse_columns, read_bars
-from quantlytic_assets.partitions import deciding_key, known_keys
+from quantlytic_assets.imports.tables import OptionError, StructuralFault, parse_columns, read_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,9 +71,7 @@ def run_import(
     for event in landing_materializations(dataset, landed.partitions):
         installation.instance.report_runless_asset_event(event)
     adopt_refused(installation.resources, dataset)
-    out.print(
-        f"{imported.read} read, {len(imported.bars)} accepted, {len(imported.refused)} refused", highlight=False
-    )
+    out.print(f"{imported.read} read, {len(imported.bars)} accepted, {len(imported.refused)} refused", highlight=False)
     if len(imported.refused):
         out.print(
             f"why: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"",

@@ -48,8 +48,8 @@ def print_json(rows: Any) -> None:
 
 def status_rows(installation: Installation) -> list[dict[str, Any]]:
     """Per dataset: sessions and those materialized, bars, holes, last bar, bytes in the archive."""
-    from quantlytic_assets.partitions import known_keys
-    from quantlytic_assets.sessions import session_table
+    from quantlytic_assets.calendars.partitions import known_keys
+    from quantlytic_assets.calendars.sessions import session_table
 
     resources = installation.resources
     bars = {
@@ -108,9 +108,7 @@ def show_status(installation: Installation, out: Console, as_json: bool) -> None
     out.print(table)
 
 
-def run_sql(
-    installation: Installation, out: Console, query: str, table_format: str, as_of: date | None = None
-) -> None:
+def run_sql(installation: Installation, out: Console, query: str, table_format: str, as_of: date | None = None) -> None:
     """Run one SELECT and print all its rows; raises `UsageError` for anything that is not a SELECT.
 
     `as_of` is the day for which views adjust prices; None: today.

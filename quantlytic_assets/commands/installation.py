@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.settings import Settings, load_settings
-from quantlytic_assets.universe import Dataset, Strategy, Universe
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
+from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, Definitions

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_assets.observability.collector import Part
-    from quantlytic_assets.universe import Universe
+    from quantlytic_assets.universe.models import Universe
 
 
 def run_metrics(installation: Installation, out: Console, port: int, host: str = "127.0.0.1") -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 from rich.progress import Progress
 
+from quantlytic_assets.calendars.partitions import keys_between, windows
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.partitions import keys_between, windows
 from quantlytic_assets.vendors.policy import fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe import Dataset
+    from quantlytic_assets.universe.models import Dataset
 
 # Bars that fall due within this many seconds are published together.
 _TICK = 0.25
@@ -44,9 +44,9 @@ def run_replay(
     started = time.monotonic()
     with Progress(console=out, transient=not out.is_terminal) as progress:
         task = progress.add_task(f"replaying {name}", total=len(due))
-        for (moment,), together in due.with_columns(moments.alias("moment")).partition_by(
-            "moment", as_dict=True, maintain_order=True
-        ).items():
+        for (moment,), together in (
+            due.with_columns(moments.alias("moment")).partition_by("moment", as_dict=True, maintain_order=True).items()
+        ):
             time.sleep(max(0.0, started + moment * _TICK - time.monotonic()))
             now = datetime.now(UTC)
             published = together.with_columns(

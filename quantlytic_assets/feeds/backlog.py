@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from quantlytic_assets.feeds.background import in_background
-from quantlytic_assets.market_data.stream import MINUTE, micros, moment
-from quantlytic_assets.universe import Dataset
+from quantlytic_assets.market_data.stream.messages import MINUTE, micros, moment
+from quantlytic_assets.universe.models import Dataset
 from quantlytic_assets.vendors.policy import Budget, ask_once
 from quantlytic_assets.vendors.protocol import BarRequest, Vendor, VendorError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from quantlytic_assets.market_data.stream import Announced, Kline, Message, Trade
+from quantlytic_assets.market_data.stream.messages import Announced, Kline, Message, Trade
 
 # Limits of one connection: streams, those in its address (for its length), and in a message that adds some.
 _MOST_STREAMS = 1024

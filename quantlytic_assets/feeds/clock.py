@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from quantlytic_assets.market_data.stream import MINUTE, micros
+from quantlytic_assets.market_data.stream.messages import MINUTE, micros
 
 _DAY = 24 * 60 * MINUTE
 
@@ -36,7 +36,8 @@ class VenueClock:
     def hear(self, written: int, received: int) -> bool:
         """A message written at `written` by the venue's clock came at `received` by ours. False: that is not believed,
 
-        for it is a day or more ahead of what the venue said before."""
+        for it is a day or more ahead of what the venue said before.
+        """
         if self.known and written > self.now() + _DAY:
             return False
         ahead, bucket = written - received, received // MINUTE

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from quantlytic_assets.market_data.stream import Announced, Message, Trade, micros
+from quantlytic_assets.market_data.stream.messages import Announced, Message, Trade, micros
 
 _AGGRESSOR = {"buy": "sell", "sell": "buy"}
 

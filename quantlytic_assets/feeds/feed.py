@@ -17,11 +17,11 @@ from quantlytic_assets.feeds.connection import Connection, ConnectionRules, Lost
 from quantlytic_assets.feeds.outbox import Outbox
 from quantlytic_assets.feeds.report import Report
 from quantlytic_assets.feeds.venue import Venue
-from quantlytic_assets.market_data.kline_bars import KlineBars
-from quantlytic_assets.market_data.stream import MINUTE, micros, moment
-from quantlytic_assets.market_data.trade_bars import TradeBars
+from quantlytic_assets.market_data.stream.kline_bars import KlineBars
+from quantlytic_assets.market_data.stream.messages import MINUTE, micros, moment
+from quantlytic_assets.market_data.stream.trade_bars import TradeBars
 from quantlytic_assets.storage.bus import Bus
-from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.universe.models import Dataset, Instrument
 from quantlytic_assets.vendors.policy import Budget
 from quantlytic_assets.vendors.protocol import Vendor, VendorError
 

@@ -8,8 +8,8 @@ from datetime import datetime
 import polars as pl
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.ticks import TICK_SCHEMA, decode_ticks
-from quantlytic_assets.market_data.wire import decode
+from quantlytic_assets.market_data.stream.ticks import TICK_SCHEMA, decode_ticks
+from quantlytic_assets.market_data.wire.records import decode
 from quantlytic_assets.storage.bus import Bus, Records
 
 _KEY = ["symbol", "open_time"]

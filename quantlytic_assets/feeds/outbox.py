@@ -13,9 +13,9 @@ import polars as pl
 from quantlytic_assets.feeds.background import in_background
 from quantlytic_assets.feeds.on_bus import KnownBars, bars_on_bus, newest_ticks
 from quantlytic_assets.feeds.report import Report
-from quantlytic_assets.market_data.stream import Trade
-from quantlytic_assets.market_data.ticks import TICK_HEADERS, encode_ticks, tick_frame
-from quantlytic_assets.market_data.wire import BAR_HEADERS, encode_bars
+from quantlytic_assets.market_data.stream.messages import Trade
+from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
+from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.storage.bus import Bus, bars_topic, ticks_topic
 
 _LONGEST_WAIT = 30.0

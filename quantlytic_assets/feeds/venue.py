@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from quantlytic_assets.market_data.stream import Message
+from quantlytic_assets.market_data.stream.messages import Message
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.universe import Instrument
+from quantlytic_assets.universe.models import Instrument
 
 
 class Venue(Protocol):

@@ -66,9 +66,7 @@ def _steps(name: str) -> list[tuple[str, BaseEstimator]]:
         return [
             (
                 "model",
-                RandomForestClassifier(
-                    n_estimators=100, max_depth=4, min_samples_leaf=50, n_jobs=1, random_state=SEED
-                ),
+                RandomForestClassifier(n_estimators=100, max_depth=4, min_samples_leaf=50, n_jobs=1, random_state=SEED),
             )
         ]
     raise ValueError(f"unknown model {name!r}: take one of {', '.join(MODEL_NAMES)}")

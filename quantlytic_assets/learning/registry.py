@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from sklearn.pipeline import Pipeline
 
-    from quantlytic_assets.universe import Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 # Compiled classes inside our pipelines. skops refuses what is neither well known nor named here, so that reading
 # a model cannot run arbitrary code the way a pickle can.

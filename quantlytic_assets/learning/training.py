@@ -20,7 +20,7 @@ from quantlytic_assets.learning.splits import holdout, training_rows
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from quantlytic_assets.universe import Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 PREDICTION_COLUMNS: tuple[str, ...] = (
     "strategy",

@@ -1,25 +1,15 @@
-"""The shape of a bar at each layer, and nothing else: column names, types, intervals.
+"""The shape of a bar at each layer, and nothing else: column names and types.
 
 What a row must satisfy is decided in `cleaning`; where rows are kept is decided in `storage`.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import polars as pl
 
-INTERVALS: dict[str, timedelta] = {
-    "1m": timedelta(minutes=1),
-    "5m": timedelta(minutes=5),
-    "15m": timedelta(minutes=15),
-    "1h": timedelta(hours=1),
-    "1d": timedelta(days=1),
-}
+from quantlytic_assets.calendars.intervals import TIME
 
 ADJUSTMENTS = ("none", "split")
-
-TIME = pl.Datetime("us", "UTC")
 
 # One bar as a vendor, feed or file gave it. Prices and volume may be null: what to do with such a row is decided
 # when it is cleaned, not at the door.

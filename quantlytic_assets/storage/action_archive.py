@@ -12,7 +12,7 @@ import obstore
 import polars as pl
 from obstore.exceptions import AlreadyExistsError
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA, IMPORT
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPORT
 from quantlytic_assets.storage.archive import Archive
 
 SOURCED_ACTIONS_SCHEMA = pl.Schema({**ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64})

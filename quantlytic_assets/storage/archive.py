@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
-from quantlytic_assets.market_data.wire import REFUSED_SCHEMA
+from quantlytic_assets.market_data.wire.records import REFUSED_SCHEMA
 from quantlytic_assets.storage.manifests import contents, is_compacted, list_stored
 from quantlytic_assets.storage.object_store import S3Place
 
@@ -101,9 +101,7 @@ class Archive:
         # A listing after this name begins with the claim at `since` itself.
         offset = f"{prefix}/{since - 1:020d}.~" if since else None
         paths = {
-            item["path"]
-            for batch in obstore.list(self.store, prefix=prefix + "/", offset=offset)
-            for item in batch
+            item["path"] for batch in obstore.list(self.store, prefix=prefix + "/", offset=offset) for item in batch
         }
         found = []
         for path in sorted(path for path in paths if not path.endswith((".done.json", "/landed.json"))):

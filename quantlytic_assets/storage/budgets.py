@@ -94,9 +94,9 @@ class BudgetLog:
     def _wait(connection: sa.Connection, vendor: str, limit: Window, weight: int, now: float) -> float:
         """Seconds until enough calls are older than the window."""
         newest_first = (_calls.c.at.desc(), _calls.c.id.desc())
-        within = sa.select(
-            _calls.c.at, sa.func.sum(_calls.c.weight).over(order_by=newest_first).label("sum")
-        ).where(_calls.c.vendor == vendor, _calls.c.at > now - limit.seconds)
+        within = sa.select(_calls.c.at, sa.func.sum(_calls.c.weight).over(order_by=newest_first).label("sum")).where(
+            _calls.c.vendor == vendor, _calls.c.at > now - limit.seconds
+        )
         # The newest call that must be gone: with it and all newer ones there is no room.
         counted = within.subquery()
         oldest = connection.execute(
@@ -120,9 +120,7 @@ class BudgetLog:
         now = self._clock()
         until = now + min(seconds, _LONGEST_CLOSED)
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_closed)
-        later = (insert.excluded.until > _closed.c.until) | (
-            _closed.c.until > now + _LONGEST_CLOSED + _CLOCKS_APART
-        )
+        later = (insert.excluded.until > _closed.c.until) | (_closed.c.until > now + _LONGEST_CLOSED + _CLOCKS_APART)
         statement = insert.values(vendor=vendor, until=until, reason=reason).on_conflict_do_update(
             index_elements=["vendor"],
             set_={"until": insert.excluded.until, "reason": insert.excluded.reason},

@@ -29,7 +29,8 @@ import obstore
 import polars as pl
 from obstore.exceptions import AlreadyExistsError
 
-from quantlytic_assets.market_data.bars import SOURCED_SCHEMA, TIME
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
 from quantlytic_assets.storage.archive import Archive, StoredObject
 from quantlytic_assets.storage.manifests import (
     ArchiveDamaged,
@@ -282,7 +283,7 @@ def _parquet(rows: pl.DataFrame) -> bytes:
         row_group_size=_ROW_GROUP,
         compression="zstd",
         use_dictionary=strings,
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in whole},
+        column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
     )
     return buffer.getvalue()
 

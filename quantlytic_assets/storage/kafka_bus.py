@@ -180,9 +180,7 @@ class KafkaBus:
             found = self._description(topic)
             if found is None:
                 return {}
-            parts = [
-                TopicPartition(self.place.name(topic), one["partition_index"]) for one in found["partitions"]
-            ]
+            parts = [TopicPartition(self.place.name(topic), one["partition_index"]) for one in found["partitions"]]
             starts, ends = self._consumer.beginning_offsets(parts), self._consumer.end_offsets(parts)
         return {part.partition: (starts[part], ends[part]) for part in sorted(parts)}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from quantlytic_assets.market_data.wire import BAR_HEADERS, REFUSED_HEADERS, decode, encode_bars, encode_refused
+from quantlytic_assets.market_data.wire.records import BAR_HEADERS, REFUSED_HEADERS, decode, encode_bars, encode_refused
 from quantlytic_assets.storage.archive import Archive, Claim, earlier_lives
 from quantlytic_assets.storage.bus import DEAD_LETTERS, Bus, Records, bars_topic
 

@@ -187,7 +187,8 @@ def _delete_unused(lake: Lake, before: datetime) -> int:
 def _delete_orphaned(lake: Lake, before: datetime) -> int:
     """Delete files that killed or failed writers left behind and the catalog never knew. Raises `RuntimeError` where
 
-    DuckLake takes a file for one of those although the catalog knows it."""
+    DuckLake takes a file for one of those although the catalog knows it.
+    """
     connection = lake.connect()
     with lake.write_lock:
         call = "CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ, dry_run => {})"

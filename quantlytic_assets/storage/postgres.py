@@ -28,9 +28,7 @@ def ensure_database(url: str) -> None:
     except OperationalError as error:
         if _UNKNOWN_DATABASE not in str(error):
             raise
-    server = sa.create_engine(
-        wanted.set(database=_MAINTENANCE), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
-    )
+    server = sa.create_engine(wanted.set(database=_MAINTENANCE), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with server.connect() as connection:
         name = connection.dialect.identifier_preparer.quote(wanted.database)
         try:

@@ -41,14 +41,16 @@ def expire_lake(lake: Lake, dataset: str, before: date) -> dict[str, int]:
     """
     tables = [
         f"{schema}.{table}"
-        for schema, table in lake.connect().execute(
+        for schema, table in lake.connect()
+        .execute(
             "SELECT schema_name, table_name FROM duckdb_tables() "
             "SEMI JOIN (SELECT database_name, schema_name, table_name FROM duckdb_columns() "
             "WHERE column_name IN ('dataset', 'session') GROUP BY ALL HAVING count(*) = 2) "
             "USING (database_name, schema_name, table_name) "
             "WHERE database_name = 'lake' AND schema_name IN (?, ?) ORDER BY ALL",
             list(_SCHEMAS),
-        ).fetchall()
+        )
+        .fetchall()
     ]
     condition = "dataset = ? AND session < ?"
     expired = {}

@@ -16,7 +16,7 @@ def state_engine(url: str) -> sa.Engine:
     if engine.dialect.name == "sqlite":
 
         @sa.event.listens_for(engine, "connect")
-        def _prepare(connection, _record):  # noqa: ANN001
+        def _prepare(connection, _record):
             use_write_ahead_log(connection)
 
     return engine

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from quantlytic_assets.universe import Costs
+    from quantlytic_assets.universe.models import Costs
 
 
 def with_costs(matched: pl.DataFrame, costs: Costs) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.market_data.listings import with_last_step
+from quantlytic_assets.market_data.actions.listings import with_last_step
 
 # Steps in time: from `since` on a symbol means `company`, one share of whose beginning has become `growth`. A symbol
 # without steps is a company of its own, and does not grow.
@@ -73,9 +73,9 @@ class Entitlements:
         asked = frame.select("company", pl.col(day).alias("day"))
         found = with_last_step(asked, stretches.drop("growth"), "company", "day", "since")
         gone = pl.concat_str("symbol", pl.lit("@"), pl.col("until").dt.to_string("%Y-%m-%d"))
-        called = found.select(
-            pl.when(pl.col("until") <= pl.col("day")).then(gone).otherwise("symbol").alias("called")
-        )["called"]
+        called = found.select(pl.when(pl.col("until") <= pl.col("day")).then(gone).otherwise("symbol").alias("called"))[
+            "called"
+        ]
         return frame.with_columns(pl.coalesce(called, frame["company"]).alias("symbol"))
 
     def income(self, held: pl.DataFrame, sessions: Sequence[date] | pl.Series) -> pl.DataFrame:
@@ -85,9 +85,7 @@ class Entitlements:
         ex-date is paid, on the ex-date, before taxes; the shares are counted as they stand then.
         """
         evenings = pl.DataFrame({"evening": pl.Series(sessions, dtype=pl.Date).unique().sort()})
-        holdings = self.with_company(held, "session").select(
-            "company", pl.col("session").alias("evening"), "quantity"
-        )
+        holdings = self.with_company(held, "session").select("company", pl.col("session").alias("evening"), "quantity")
         due = (
             self.with_company(self.dividends, "session")
             .with_columns((pl.col("session") - pl.duration(days=1)).alias("eve"))

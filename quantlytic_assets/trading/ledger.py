@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from quantlytic_assets.market_data.bars import TIME
+from quantlytic_assets.calendars.intervals import TIME
 
 # How long a writer waits for another one, in milliseconds.
 _BUSY_TIMEOUT = 60_000

@@ -20,7 +20,7 @@ from quantlytic_assets.trading.simulated_broker import Broker, broker_for
 from quantlytic_assets.trading.sizing import with_target
 
 if TYPE_CHECKING:
-    from quantlytic_assets.universe import Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 
 class OutOfOrder(RuntimeError):

@@ -29,7 +29,7 @@ from quantlytic_assets.trading.simulated_broker import next_bars
 if TYPE_CHECKING:
     import pandas as pd
 
-    from quantlytic_assets.universe import Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 BENCHMARK = "buy_and_hold"
 STATISTICS: tuple[str, ...] = (

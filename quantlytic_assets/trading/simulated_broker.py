@@ -11,7 +11,7 @@ from quantlytic_assets.trading.entitlements import Entitlements, shares
 from quantlytic_assets.trading.ledger import FILLS_SCHEMA
 
 if TYPE_CHECKING:
-    from quantlytic_assets.universe import Costs, Strategy
+    from quantlytic_assets.universe.models import Costs, Strategy
 
 
 class Broker(Protocol):

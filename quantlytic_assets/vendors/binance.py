@@ -12,8 +12,9 @@ from typing import Any
 import polars as pl
 import requests
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.market_data.stream import micros
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.market_data.stream.messages import micros
 from quantlytic_assets.vendors.binance_klines import COLUMNS, COLUMNS_SENT, kline_bars
 from quantlytic_assets.vendors.http import (
     Answer,

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.market_data.trade_bars import vwap
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.market_data.stream.trade_bars import vwap
 from quantlytic_assets.vendors.protocol import BarRequest
 
 # A kline's fields, by Binance's documentation of the endpoint; three more follow, which are not used.

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.http import ask, numbers, open_session, whole_numbers
 from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits

@@ -23,9 +23,10 @@ from typing import Any
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.market_data.daily_bars import with_session_times
-from quantlytic_assets.sessions import ROUND_THE_CLOCK, calendar_timezone
+from quantlytic_assets.calendars.daily_bars import with_session_times
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, calendar_timezone
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.http import numbers, start_of
 from quantlytic_assets.vendors.parts import by_length
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from quantlytic_assets.market_data.bars import INTERVALS
+from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.vendors.protocol import BarRequest
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RetryPolicy:
     """At most `attempts` requests; waits start at `first_wait` seconds and double up to `longest_wait`, each with up
-    to one `first_wait` of jitter on top, so that processes that failed together don't return together."""
+    to one `first_wait` of jitter on top, so that processes that failed together don't return together.
+    """
 
     attempts: int = 5
     first_wait: float = 1.0

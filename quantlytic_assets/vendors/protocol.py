@@ -11,7 +11,7 @@ from typing import Protocol
 
 import polars as pl
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 
 
 @dataclass(frozen=True)

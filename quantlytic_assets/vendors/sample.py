@@ -14,8 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.market_data.daily_bars import with_session_times
+from quantlytic_assets.calendars.daily_bars import with_session_times
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 SAMPLE_DATA = Path(__file__).parent / "sample_data"

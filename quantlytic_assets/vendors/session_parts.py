@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import INTERVALS
-from quantlytic_assets.sessions import session_table
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.vendors.parts import cut
 from quantlytic_assets.vendors.protocol import BarRequest
 

@@ -23,8 +23,8 @@ from urllib.parse import quote, urlsplit
 import polars as pl
 import requests
 
+from quantlytic_assets.calendars.sessions import calendar_timezone
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.sessions import calendar_timezone
 from quantlytic_assets.vendors.http import answer_of, get, open_session, refusal, retry_after, start_of
 from quantlytic_assets.vendors.parts import by_length, cut
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits

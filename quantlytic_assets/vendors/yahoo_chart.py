@@ -11,10 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA, TIME
-from quantlytic_assets.market_data.daily_bars import with_session_times
-from quantlytic_assets.sessions import calendar_timezone, expected_bars
+from quantlytic_assets.calendars.daily_bars import with_session_times
+from quantlytic_assets.calendars.intervals import INTERVALS, TIME
+from quantlytic_assets.calendars.sessions import calendar_timezone, expected_bars
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.http import numbers, whole_numbers
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 
@@ -43,9 +44,7 @@ class Chart:
         local = pl.col("open_time").dt.convert_time_zone(self._zone()).dt.date()
         placed = with_session_times(
             rows.with_columns(local.alias("session"), pl.col("open_time").alias("stamped")), request.calendar
-        ).filter(
-            pl.col("open_time") >= request.start, pl.col("open_time") < request.end, pl.col("close_time") <= at
-        )
+        ).filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end, pl.col("close_time") <= at)
         period = self._meta.get("currentTradingPeriod")
         regular = period.get("regular") if isinstance(period, dict) else None
         opened = _whole(regular.get("start")) if isinstance(regular, dict) else None
@@ -84,9 +83,7 @@ class Chart:
         splits, dividends = (self._events(name) for name in ("splits", "dividends"))
         if not splits and not dividends:
             return pl.DataFrame(schema=ACTIONS_SCHEMA)
-        new, old = (
-            numbers(name, [event.get(name) for event in splits]) for name in ("numerator", "denominator")
-        )
+        new, old = (numbers(name, [event.get(name) for event in splits]) for name in ("numerator", "denominator"))
         amounts = numbers("value", [event.get("amount") for event in dividends])
         told = pl.DataFrame(
             {
@@ -104,9 +101,10 @@ class Chart:
                 pl.lit(self._request.symbol).alias("symbol"),
                 pl.lit(None, pl.String).alias("new_symbol"),
                 pl.min_horizontal("session", pl.lit(at.date())).alias("known_on"),
-                pl.when(pl.col("kind") == "dividend").then(pl.lit("split")).otherwise(pl.lit("none")).alias(
-                    "adjustment"
-                ),
+                pl.when(pl.col("kind") == "dividend")
+                .then(pl.lit("split"))
+                .otherwise(pl.lit("none"))
+                .alias("adjustment"),
                 pl.lit(VENDOR).alias("vendor"),
                 pl.lit(datetime.now(UTC)).cast(TIME).alias("recorded_at"),
             )

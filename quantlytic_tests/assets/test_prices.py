@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from quantlytic_assets import partitions
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.automation.conditions import follow_hourly
+from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.vendor_checks import vendor_checks
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.universe import Comparison, Dataset, Instrument
+from quantlytic_assets.universe.models import Comparison, Dataset, Instrument
 from quantlytic_tests.frames import make_dataset
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import opened

@@ -62,7 +62,7 @@ def test_messages_for_an_address_that_never_answers_are_given_up_at_last_and_nam
     told, lost = Told(), []
     for i in range(210):
         one = Alert(f"run:{i}", f"run {i}", "failed")
-        _, told, given_up = turn(told, [one], float(i), left={at: (2,) for at in range(300)})
+        _, told, given_up = turn(told, [one], float(i), left=dict.fromkeys(range(300), (2,)))
         lost += given_up
     assert len(told.waiting) == 200 and len(lost) == 10 and {one.to for one in lost} == {(2,)}
 

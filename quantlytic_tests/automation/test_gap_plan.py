@@ -14,12 +14,12 @@ from quantlytic_assets.automation.gap_plan import (
     wanted_pairs,
     with_not_served,
 )
+from quantlytic_assets.calendars.partitions import known_keys, with_partition
+from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
-from quantlytic_assets.market_data.coverage import coverage
-from quantlytic_assets.partitions import known_keys, with_partition
-from quantlytic_assets.sessions import expected_bars
+from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.storage.attempts import ATTEMPTS_SCHEMA
-from quantlytic_assets.universe import Instrument, Outage
+from quantlytic_assets.universe.models import Instrument, Outage
 from quantlytic_tests.frames import make_dataset, utc
 
 NOW = utc("2025-03-20T12:00")

@@ -15,9 +15,9 @@ from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.coverage import coverage_asset
 from quantlytic_assets.assets.raw_bars import raw_bars_asset
 from quantlytic_assets.automation.gap_sensor import gap_sensor, judge
-from quantlytic_assets.partitions import definition
+from quantlytic_assets.calendars.partitions import definition
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.universe import Dataset, Instrument, Outage
+from quantlytic_assets.universe.models import Dataset, Instrument, Outage
 from quantlytic_tests.feeds.exchange import Exchange
 from quantlytic_tests.feeds.recorded import Recorded
 from quantlytic_tests.frames import make_bars, make_dataset, minutes, utc

@@ -42,7 +42,7 @@ def _range(installation) -> dict:
     """What `execute_in_process` is given for all partitions in one run."""
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-    from quantlytic_assets import partitions
+    from quantlytic_assets.calendars import partitions
 
     keys = partitions.known_keys(installation.universe.datasets["ten_years"])
     return {
@@ -72,7 +72,7 @@ def _archived(installation) -> int:
 
 def bare(only: str) -> None:
     """Dagster's own cost: assets with the same keys, partitions and policy that do nothing."""
-    from quantlytic_assets import partitions
+    from quantlytic_assets.calendars import partitions
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_tests.benchmarks.empty_graph import empty_job
 

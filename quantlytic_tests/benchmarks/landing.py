@@ -18,11 +18,11 @@ from pathlib import Path
 
 import polars as pl
 
+from quantlytic_assets.calendars.partitions import archive_keys
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.partitions import archive_keys
 from quantlytic_assets.storage.bus import bars_topic
 from quantlytic_assets.storage.landing import Lander
-from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.universe.models import Dataset, Instrument
 from quantlytic_tests.storage.places import Place, opened
 
 SYMBOLS = 50

@@ -43,7 +43,8 @@ def fill_archive() -> None:
     import numpy as np
     import polars as pl
 
-    from quantlytic_assets.market_data.bars import RAW_SCHEMA, TIME
+    from quantlytic_assets.calendars.intervals import TIME
+    from quantlytic_assets.market_data.bars import RAW_SCHEMA
 
     installation = _installation()
     lander = installation.resources.lander(installation.universe.datasets["rebuild_1m"])
@@ -88,7 +89,7 @@ def rebuild() -> None:
     import dagster as dg
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-    from quantlytic_assets import partitions
+    from quantlytic_assets.calendars import partitions
 
     installation = _installation()
     dataset = installation.universe.datasets["rebuild_1m"]
@@ -122,7 +123,7 @@ def empty_graph() -> None:
     """Baseline (a): assets and checks with the same keys, partitions and policy that do nothing."""
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-    from quantlytic_assets import partitions
+    from quantlytic_assets.calendars import partitions
     from quantlytic_tests.benchmarks.empty_graph import empty_job
 
     installation = _installation()

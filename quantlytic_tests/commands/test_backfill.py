@@ -14,7 +14,7 @@ from rich.console import Console
 
 from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.installation import Installation
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
+from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.commands.backfilling import run_backfill
 from quantlytic_assets.commands.gaps import gap_rows, show_gaps
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.commands.metrics import calls_left
 from quantlytic_assets.commands.notify import run_notify
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
-from quantlytic_assets.sessions import session_table
 from quantlytic_tests.frames import utc
 from quantlytic_tests.receivers import Webhook
 

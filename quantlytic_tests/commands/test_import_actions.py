@@ -15,7 +15,7 @@ from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.commands.import_actions import run_import_actions
 from quantlytic_assets.commands.inspection import run_sql
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all
 
@@ -133,9 +133,7 @@ def test_a_rename_to_none_takes_one_back_and_splits_before_it_are_the_ticker_s_o
         ("none", date(2014, 8, 20), "2014-08-01"),
     ],
 )
-def test_what_to_run_next_begins_with_the_first_bars_that_the_action_changes(
-    install, tmp_path, adjustment, day, since
-):
+def test_what_to_run_next_begins_with_the_first_bars_that_the_action_changes(install, tmp_path, adjustment, day, since):
     installation = install(declared(daily=["AAPL"]))
     bars = lean_bars("AAPL", first=date(2014, 6, 2), last=date(2014, 8, 29)).with_columns(
         pl.lit("daily").alias("dataset"), pl.lit(adjustment).alias("adjustment")

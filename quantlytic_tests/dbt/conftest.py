@@ -25,9 +25,7 @@ class Warehouse:
 
     def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame) -> None:
         """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
-        clean = bars.select(
-            pl.lit(dataset).alias("dataset"), *bars.columns, pl.col("close_time").alias("available_at")
-        )
+        clean = bars.select(pl.lit(dataset).alias("dataset"), *bars.columns, pl.col("close_time").alias("available_at"))
         hours = sessions.select(pl.lit(dataset).alias("dataset"), *sessions.columns)
         self.lake.replace([("clean.bars", "false", [], clean), ("clean.sessions", "false", [], hours)])
 

@@ -8,10 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.adjustment import adjusted_bars
+from quantlytic_assets.market_data.actions.adjustment import adjusted_bars
+from quantlytic_assets.market_data.actions.split_factors import share_counts
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
-from quantlytic_assets.market_data.defects import REPAIRS_SCHEMA
-from quantlytic_assets.market_data.share_counts import share_counts
+from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import actions, clean_bars, lean_actions, lean_bars, lean_renames
 
 FACTORS = ("split_factor", "dividend_factor", "split_open", "split_high", "split_low", "split_close", "split_volume")

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.bars import INTERVALS
-from quantlytic_assets.sessions import assign_sessions, expected_bars, session_table
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.sessions import assign_sessions, expected_bars, session_table
 
 TABLES = ("features.bars", "features.indicators", "features.labels")
 # Two weeks and more lie between the last two: further than the models look at first.

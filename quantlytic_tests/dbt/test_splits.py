@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
+from quantlytic_assets.market_data.actions.split_factors import share_counts
 from quantlytic_assets.market_data.indicators import COLUMNS, compute
-from quantlytic_assets.market_data.share_counts import share_counts
 from quantlytic_tests.market_data.recorded_prices import actions, lean_bars
 
 EX_DATE, RATIO, BEFORE = date(2014, 6, 9), 7.0, 2.0

@@ -124,9 +124,7 @@ class Installed:
 
     def settings(self) -> Settings:
         """The settings of this installation, for work in this process."""
-        return Settings(
-            universe=self.universe_path, home=self.home, profile=self.profile, namespace=self.namespace
-        )
+        return Settings(universe=self.universe_path, home=self.home, profile=self.profile, namespace=self.namespace)
 
     def environment(self, **variables: str) -> dict[str, str]:
         """What the command is started with: nothing of ours but this installation, and `variables`."""

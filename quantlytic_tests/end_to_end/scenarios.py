@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.wire import BAR_HEADERS, encode_bars
+from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_tests.end_to_end.installations import Done, Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M, EQUITIES_1D, EQUITIES_5M, universe
@@ -165,9 +165,7 @@ def fed(root: Path, base: Installed) -> Outcome:
     good = [bar("AAPL", FED, FED_CLOSE), bar("AAPL", BEFORE_THE_FIRST, 201.0), bar("AAPL", AFTER_THE_LAST, 211.0)]
     publish(installed, good, RUBBISH)
     names = ["equities_5m", "crypto_1m"]
-    return Outcome(
-        installed, dict(zip(names, installed.run_all([["backfill", name] for name in names]), strict=True))
-    )
+    return Outcome(installed, dict(zip(names, installed.run_all([["backfill", name] for name in names]), strict=True)))
 
 
 def late(root: Path, base: Installed) -> Outcome:

@@ -160,7 +160,7 @@ def test_each_import_says_how_many_rows_were_read_accepted_and_refused(imports: 
         done.expect(0)
     everything = len(GOOD) + 1 + len(REPEATED) + len(TEXT) + len(WRONG) + len(CONFLICTING)
     assert counts(imports.done["MESS"]) == (everything, everything - len(TEXT), len(TEXT))
-    wanted = {name: (2, 2, 0) for name in ("PARQ", "FEAT", "MIXED", "DAYS")} | {"ZONE": (3, 2, 1), "EPOCH": (4, 4, 0)}
+    wanted = dict.fromkeys(("PARQ", "FEAT", "MIXED", "DAYS"), (2, 2, 0)) | {"ZONE": (3, 2, 1), "EPOCH": (4, 4, 0)}
     assert {name: counts(imports.done[name]) for name in wanted} == wanted
 
 

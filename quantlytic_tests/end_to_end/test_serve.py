@@ -85,9 +85,9 @@ def test_with_sensors_on_live_bars_become_rows_of_their_session(installed: Insta
         ]
 
     wait_for(replayed)
-    runs = browser.ask(
-        "{runsOrError(limit: 20){... on Runs{results{jobName status tags{key value}}}}}"
-    )["runsOrError"]["results"]
+    runs = browser.ask("{runsOrError(limit: 20){... on Runs{results{jobName status tags{key value}}}}}")["runsOrError"][
+        "results"
+    ]
     offsets = [tag["value"] for run in runs for tag in run["tags"] if tag["key"] == "quantlytic/offsets"]
     assert offsets, "no landing run was asked for"
     assert len(set(offsets)) == len(offsets), "a range of offsets was asked for twice"

@@ -10,7 +10,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from quantlytic_assets.assets.clean_bars import clean_bars_key
 from quantlytic_assets.definitions import build_definitions, dataset_job_name
 from quantlytic_assets.settings import load_settings
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
 
 
 def make_clean_bars(dataset_name: str, first: str, last: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.wire import decode
+from quantlytic_assets.market_data.wire.records import decode
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.bus import Bus, bars_topic
 

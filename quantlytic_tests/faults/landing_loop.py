@@ -7,7 +7,7 @@ import time
 
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import load_settings
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
 
 
 def land_forever(dataset: str) -> None:

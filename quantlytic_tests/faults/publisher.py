@@ -33,21 +33,25 @@ def numbered_bars(first_session: date, first: int, count: int) -> pl.DataFrame:
     """
     number = pl.int_range(first, first + count, dtype=pl.Int64, eager=True)
     price = 100 + number // len(SYMBOLS) % 97 * 0.01
-    return pl.select(
-        symbol=pl.Series([SYMBOLS[n % len(SYMBOLS)] for n in number]),
-        open_time=pl.lit(datetime.combine(first_session, datetime.min.time(), UTC))
-        + pl.duration(minutes=number // len(SYMBOLS)),
-        open=price,
-        high=price,
-        low=price,
-        close=price,
-        volume=number.cast(pl.Float64) + 1,
-        vwap=price,
-        trade_count=number,
-        vendor=pl.lit("numbered"),
-        fetched_at=pl.lit(datetime.now(UTC)),
-        adjustment=pl.lit("none"),
-    ).with_columns(close_time=pl.col("open_time") + timedelta(minutes=1)).match_to_schema(RAW_SCHEMA)
+    return (
+        pl.select(
+            symbol=pl.Series([SYMBOLS[n % len(SYMBOLS)] for n in number]),
+            open_time=pl.lit(datetime.combine(first_session, datetime.min.time(), UTC))
+            + pl.duration(minutes=number // len(SYMBOLS)),
+            open=price,
+            high=price,
+            low=price,
+            close=price,
+            volume=number.cast(pl.Float64) + 1,
+            vwap=price,
+            trade_count=number,
+            vendor=pl.lit("numbered"),
+            fetched_at=pl.lit(datetime.now(UTC)),
+            adjustment=pl.lit("none"),
+        )
+        .with_columns(close_time=pl.col("open_time") + timedelta(minutes=1))
+        .match_to_schema(RAW_SCHEMA)
+    )
 
 
 def acknowledged(ledger: Path) -> tuple[int, int]:
@@ -61,7 +65,7 @@ def publish_until_stopped(dataset_name: str, ledger: Path) -> None:
     """Publish until SIGTERM, then finish the batch at work. A ledger that is there already is gone on with."""
     from quantlytic_assets.resources import make_resources
     from quantlytic_assets.settings import load_settings
-    from quantlytic_assets.universe_file import load_universe
+    from quantlytic_assets.universe.loading import load_universe
 
     stopping = False
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.storage.bus import bars_topic
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.faults import publisher
 from quantlytic_tests.faults.comparison import WANTED, Comparison, compare, in_archive, on_bus

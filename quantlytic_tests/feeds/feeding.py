@@ -13,11 +13,11 @@ from quantlytic_assets.feeds.backlog import BacklogRules
 from quantlytic_assets.feeds.connection import ConnectionRules
 from quantlytic_assets.feeds.feed import Feed, FeedRules
 from quantlytic_assets.feeds.venue import make_venue
-from quantlytic_assets.market_data.ticks import decode_ticks
-from quantlytic_assets.market_data.wire import decode
+from quantlytic_assets.market_data.stream.ticks import decode_ticks
+from quantlytic_assets.market_data.wire.records import decode
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.storage.bus import Bus, bars_topic, ticks_topic
-from quantlytic_assets.universe import Dataset, Instrument
+from quantlytic_assets.universe.models import Dataset, Instrument
 from quantlytic_assets.vendors.registry import make_vendor
 from quantlytic_tests.feeds.exchange import Exchange
 from quantlytic_tests.feeds.recorded import Recorded, bars_of

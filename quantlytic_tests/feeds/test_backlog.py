@@ -7,7 +7,7 @@ import pytest
 
 from quantlytic_assets.feeds.backlog import Backlog, BacklogRules
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.stream import MINUTE, micros, moment
+from quantlytic_assets.market_data.stream.messages import MINUTE, micros, moment
 from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Served, VendorError, VendorTraits
 from quantlytic_tests.feeds.feeding import fed_dataset

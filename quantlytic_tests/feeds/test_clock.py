@@ -6,7 +6,7 @@ import pytest
 
 from quantlytic_assets.feeds.clock import VenueClock
 from quantlytic_assets.feeds.report import Report
-from quantlytic_assets.market_data.stream import MINUTE, moment
+from quantlytic_assets.market_data.stream.messages import MINUTE, moment
 
 SECOND = 1_000_000
 BEGIN = 1_723_161_240_000_000

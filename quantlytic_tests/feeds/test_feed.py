@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from quantlytic_assets.storage.bus import BusUnavailable, LocalBus, bars_topic
-from quantlytic_assets.universe import Instrument
+from quantlytic_assets.universe.models import Instrument
 from quantlytic_tests.feeds.exchange import Exchange, Plan, Reply
 from quantlytic_tests.feeds.feeding import (
     QUICK,

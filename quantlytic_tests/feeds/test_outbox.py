@@ -9,9 +9,9 @@ import pytest
 from quantlytic_assets.feeds.on_bus import KnownBars, bars_on_bus, newest_ticks
 from quantlytic_assets.feeds.outbox import Outbox
 from quantlytic_assets.feeds.report import Report
-from quantlytic_assets.market_data.stream import MINUTE, Trade, micros
-from quantlytic_assets.market_data.ticks import TICK_HEADERS, encode_ticks, tick_frame
-from quantlytic_assets.market_data.wire import BAR_HEADERS, encode_bars
+from quantlytic_assets.market_data.stream.messages import MINUTE, Trade, micros
+from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
+from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.storage.bus import BusUnavailable, LocalBus, bars_topic, ticks_topic
 from quantlytic_tests.feeds.feeding import bars_published, ticks_published
 from quantlytic_tests.frames import make_bars, minutes, utc

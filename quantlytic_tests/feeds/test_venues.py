@@ -7,9 +7,9 @@ import pytest
 from quantlytic_assets.feeds.binance import BinanceStreams
 from quantlytic_assets.feeds.coinbase import CoinbaseFeed
 from quantlytic_assets.feeds.venue import make_venue
-from quantlytic_assets.market_data.stream import Announced, Kline, Message, Trade, micros
+from quantlytic_assets.market_data.stream.messages import Announced, Kline, Message, Trade, micros
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.universe import Instrument
+from quantlytic_assets.universe.models import Instrument
 from quantlytic_tests.feeds.recorded import lines, trades
 from quantlytic_tests.frames import utc
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.learning.features import FEATURE_COLUMNS
-from quantlytic_assets.universe import Costs, Strategy
+from quantlytic_assets.universe.models import Costs, Strategy
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from quantlytic_assets.market_data.actions import CORPORATE_ACTIONS_SCHEMA
+from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
 
 PRICES = Path(__file__).parents[1] / "data" / "prices"

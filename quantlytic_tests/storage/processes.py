@@ -121,12 +121,18 @@ def land_and_die(bus: Place, archive: Place, puts: int, before: bool, suffix: st
 def lake_rows(version: int, symbol: str, session: date, count: int) -> pl.DataFrame:
     """Rows of clean.bars that carry their version in every price."""
     start_time = pl.datetime(session.year, session.month, session.day, time_zone="UTC")
-    return pl.select(
-        pl.lit("sample_set").alias("dataset"),
-        pl.lit(symbol).alias("symbol"),
-        pl.lit(session).alias("session"),
-        pl.datetime_ranges(start_time, start_time + pl.duration(minutes=count), "1m", closed="left").alias("open_time"),
-    ).explode("open_time").with_columns(pl.lit(float(version)).alias("close"))
+    return (
+        pl.select(
+            pl.lit("sample_set").alias("dataset"),
+            pl.lit(symbol).alias("symbol"),
+            pl.lit(session).alias("session"),
+            pl.datetime_ranges(start_time, start_time + pl.duration(minutes=count), "1m", closed="left").alias(
+                "open_time"
+            ),
+        )
+        .explode("open_time")
+        .with_columns(pl.lit(float(version)).alias("close"))
+    )
 
 
 def replace_session(lake: Lake, version: int, symbol: str, session: date, count: int) -> int:

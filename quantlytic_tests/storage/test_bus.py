@@ -80,7 +80,6 @@ class TestEveryBus:
             bus.publish(TOPIC, [b"b", b"c"], ["b"], HEADERS)
         assert bus.watermarks(TOPIC) == {0: (0, 1)}
 
-
     def test_a_topic_can_be_made_before_anything_is_published(self, bus):
         assert bus.identity(TOPIC) is None
         bus.create(TOPIC)

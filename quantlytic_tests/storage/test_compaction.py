@@ -10,8 +10,8 @@ import obstore
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.cleaning import clean
-from quantlytic_assets.sessions import session_table
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.market_data.quality.cleaning import clean
 from quantlytic_assets.storage.archive import StoredObject
 from quantlytic_assets.storage.compaction import Compactor
 from quantlytic_assets.storage.manifests import ArchiveDamaged

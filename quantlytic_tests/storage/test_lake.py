@@ -7,7 +7,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA, TIME
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.resources import make_resources
 from quantlytic_tests.frames import utc
 from quantlytic_tests.storage.processes import (

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.bars import ARCHIVE_SCHEMA
-from quantlytic_assets.market_data.wire import encode_bars
+from quantlytic_assets.market_data.wire.records import encode_bars
 from quantlytic_assets.storage.bus import DEAD_LETTERS, bars_topic
 from quantlytic_assets.storage.landing import TopicChanged
 from quantlytic_tests.frames import make_bars, minutes, utc

@@ -44,7 +44,7 @@ def test_rows_of_expired_sessions_leave_every_table_of_the_dataset(place):
     put_sessions(lake, "clean.corporate_actions", kind="split", value=4.0)
     before = lake.snapshot()
     deleted = expire_lake(lake, DATASET, EDGE)
-    assert deleted == {name: 3 for name in ("clean.bars", "clean.coverage", "clean.quarantine", "features.something")}
+    assert deleted == dict.fromkeys(("clean.bars", "clean.coverage", "clean.quarantine", "features.something"), 3)
     for table in ("clean.bars", "clean.coverage", "features.something"):
         assert sessions(lake, table) == ["2025-05-10"]
         assert len(sessions(lake, table, "another")) == 4

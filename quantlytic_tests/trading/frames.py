@@ -10,7 +10,7 @@ import polars as pl
 
 import quantlytic_assets
 from quantlytic_assets.trading.ledger import Ledger
-from quantlytic_assets.universe import Costs, Strategy
+from quantlytic_assets.universe.models import Costs, Strategy
 
 FIRST_CREATED = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from quantlytic_assets.trading.performance import (
     write_report,
 )
 from quantlytic_assets.trading.portfolio import equity_curve, positions
-from quantlytic_assets.universe import Costs
+from quantlytic_assets.universe.models import Costs
 from quantlytic_tests.trading.frames import daily, ledger_in, predict, real_case, strategy
 
 DAYS = [date(2015, 3, 2), date(2015, 3, 3), date(2015, 3, 4), date(2015, 3, 5)]

@@ -6,12 +6,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.share_counts import share_counts
+from quantlytic_assets.market_data.actions.split_factors import share_counts
 from quantlytic_assets.trading.entitlements import DIVIDENDS_SCHEMA, STEPS_SCHEMA, Entitlements
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.performance import benchmark_curve
 from quantlytic_assets.trading.portfolio import equity_curve, positions
-from quantlytic_assets.universe import Costs
+from quantlytic_assets.universe.models import Costs
 from quantlytic_tests.market_data.recorded_prices import actions
 from quantlytic_tests.trading.frames import daily, ledger_in, predict, strategy
 
@@ -131,9 +131,7 @@ def test_what_is_held_goes_on_under_its_new_name(tmp_path):
     # Renamed before the third session, split before the fourth, paid a dividend on the fifth.
     prices = [("FB", 21.0), ("FB", 21.0), ("META", 22.0), ("META", 11.0), ("META", 12.0)]
     bars = daily([(symbol, day, price, price) for day, (symbol, price) in zip(DAYS, prices, strict=True)])
-    known = told(
-        ("FB", DAYS[2], "rename", "META"), ("META", DAYS[3], "split", 2.0), ("META", DAYS[4], "dividend", 0.5)
-    )
+    known = told(("FB", DAYS[2], "rename", "META"), ("META", DAYS[3], "split", 2.0), ("META", DAYS[4], "dividend", 0.5))
     ledger, fills, held, curve = account(tmp_path, bars, [1, 1, 1, 1, 0], known, RENAMED)
     assert ledger.orders(RENAMED.name).select("session", "symbol", "side", "quantity").rows() == [
         (DAYS[0], "FB", "buy", 100.0),

@@ -82,9 +82,7 @@ def test_month_by_month_gives_the_same_rows_as_all_at_once(tmp_path, undisturbed
     for month in sessions.dt.truncate("1mo").unique().sort():
         since = ledger.oldest_open_decision(strategy.name)
         mine = sessions.filter(sessions.dt.truncate("1mo") == month)
-        known = bars.filter(
-            pl.col("session") <= mine[-1], (pl.col("open_time") >= since) if since else pl.lit(True)
-        )
+        known = bars.filter(pl.col("session") <= mine[-1], (pl.col("open_time") >= since) if since else pl.lit(True))
         trade(strategy, predictions.filter(pl.col("session").is_in(mine.implode())), known, ledger, mine)
     assert rows_of(ledger) == undisturbed
 

@@ -10,7 +10,7 @@ from quantlytic_assets.trading.paper import decide, last_decisions
 from quantlytic_assets.trading.risk import NO_PRICE, TOO_SMALL, with_reason
 from quantlytic_assets.trading.simulated_broker import BrokerNotAvailable, broker_for, fill
 from quantlytic_assets.trading.sizing import with_target
-from quantlytic_assets.universe import Costs
+from quantlytic_assets.universe.models import Costs
 from quantlytic_tests.trading.frames import daily, predict, strategy
 
 MONDAY, TUESDAY, WEDNESDAY = date(2015, 3, 2), date(2015, 3, 3), date(2015, 3, 4)

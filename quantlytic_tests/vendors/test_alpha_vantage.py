@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from pydantic import SecretStr
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
-from quantlytic_assets.sessions import expected_bars, session_table
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.sessions import expected_bars, session_table
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.vendors.alpha_vantage import AlphaVantageVendor
 from quantlytic_assets.vendors.policy import fetch_with_policy

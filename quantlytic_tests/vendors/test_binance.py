@@ -6,7 +6,8 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.binance import BinanceVendor, binance_name
 from quantlytic_assets.vendors.policy import fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError

@@ -7,7 +7,8 @@ from datetime import date, datetime, timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.binance_files import BinanceFilesVendor
 from quantlytic_assets.vendors.policy import RetryPolicy, fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from quantlytic_assets.market_data.bars import INTERVALS, RAW_SCHEMA
+from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.coinbase import CoinbaseVendor, coinbase_name
 from quantlytic_assets.vendors.policy import fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError

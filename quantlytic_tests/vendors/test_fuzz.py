@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from pydantic import SecretStr
 
-from quantlytic_assets.ingest import Ingest
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.calendars.partitions import archive_keys, with_partition
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.cleaning import clean
-from quantlytic_assets.partitions import archive_keys, with_partition
-from quantlytic_assets.sessions import session_table
+from quantlytic_assets.market_data.quality.cleaning import clean
+from quantlytic_assets.services.ingest import Ingest
 from quantlytic_assets.storage.archive import local_archive
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.bus import LocalBus
@@ -51,9 +51,7 @@ class Case:
 def klines() -> list:
     begin = int(utc("2024-08-08T00:00").timestamp() * 1000)
     opens = [begin + 60_000 * minute for minute in range(30)]
-    return [
-        [at, "1.0", "3.0", "0.5", "2.0", "4.0", at + 59_999, "6.0", 7, "0", "0", "0"] for at in opens
-    ]
+    return [[at, "1.0", "3.0", "0.5", "2.0", "4.0", at + 59_999, "6.0", 7, "0", "0", "0"] for at in opens]
 
 
 def candles() -> list:

@@ -10,8 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
+from quantlytic_assets.calendars.sessions import expected_bars, session_table
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.sessions import expected_bars, session_table
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.vendors.ibkr import IbkrContract, IbkrVendor, ibkr_contract
 from quantlytic_assets.vendors.policy import fetch_with_policy

@@ -214,9 +214,7 @@ def test_a_vendor_s_retry_after_holds_for_everybody(hour, budget):
 
 def test_a_ban_is_not_repeated_and_closes_the_vendor_for_a_while_where_it_doesn_t_say(hour, budget):
     with pytest.raises(VendorError, match="banned"):
-        fetch_with_policy(
-            Limited(VendorError("banned", True, closed=True)), REQUEST, sleep=hour.sleep, budget=budget
-        )
+        fetch_with_policy(Limited(VendorError("banned", True, closed=True)), REQUEST, sleep=hour.sleep, budget=budget)
     assert budget.closed("scripted") == (600, "banned") and hour.waits == []
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
+from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.sessions import expected_bars
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe_file import load_universe
+from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 from quantlytic_assets.vendors.registry import VENDOR_NAMES, make_vendor
 from quantlytic_assets.vendors.sample import SAMPLE_DATA, SampleVendor

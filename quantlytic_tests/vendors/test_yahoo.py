@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.actions import ACTIONS_SCHEMA
+from quantlytic_assets.calendars.sessions import expected_bars
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.sessions import expected_bars
 from quantlytic_assets.vendors.policy import fetch_with_policy
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 from quantlytic_assets.vendors.yahoo import YahooVendor, yahoo_name

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _mode() -> str:
-    """docker or native."""
+    """Docker or native."""
     wanted = os.environ.get("QUANTLYTIC_SERVICES", "")
     if wanted not in ("", "docker", "native"):
         raise ServiceError(f"QUANTLYTIC_SERVICES={wanted}: it is docker or native")

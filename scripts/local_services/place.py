@@ -11,9 +11,9 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_DIRECTORY = CHECKOUT / ".services" / "data"

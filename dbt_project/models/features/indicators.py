@@ -31,7 +31,7 @@ def model(dbt, session):
             chosen = ", ".join("'" + symbol.replace("'", "''") + "'" for symbol in symbols)
             bars = session.execute(f"select * from bars_to_compute where symbol in ({chosen})").pl()
             state = session.execute(
-                f"""select symbol, "interval", open_time, {', '.join(STATE)} from last_indicators
+                f"""select symbol, "interval", open_time, {", ".join(STATE)} from last_indicators
                 where symbol in ({chosen})"""
             ).pl()
             yield compute(bars, state).select(KEPT)

@@ -1,0 +1,149 @@
+"""Pictures of bars and of their coverage for people who would rather look: PNG bytes out of frames.
+
+Nothing is decided here; figures in numbers are the tables' business. matplotlib is drawn on its own canvas, without
+pyplot's global state, so that several runs in a process don't meet.
+"""
+
+from __future__ import annotations
+
+import io
+from datetime import date
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quantlytic_assets.market_data.quality.coverage import CAUSES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Distinguishable with any colour vision, on screen and in grey (Okabe and Ito's palette).
+_COMPLETE = "#d9ead3"
+_CAUSE_COLOURS = {
+    "outage": "#d55e00",
+    "no_trade": "#56b4e9",
+    "vendor_hole": "#cc79a7",
+    "not_fetched": "#e69f00",
+    "unknown": "#555555",
+}
+# A session with a single missing bar must be seen beside complete ones.
+_LEAST_SHADE = 0.35
+_MOST_COLUMNS = 600
+_MOST_CANDLES = 120
+_UP, _DOWN = "#009e73", "#d55e00"
+
+
+def heat_cells(coverage: pl.DataFrame, most_columns: int) -> tuple[pl.DataFrame, list[date]]:
+    """What a heat map shows: cells of symbol, column, share (missing of expected) and cause; and the columns' days.
+
+    `coverage`: COVERAGE_SCHEMA rows of one dataset. Where sessions outnumber the columns a column stands for several
+    and shows the worst of them; its day is its first session's. Nothing expected makes no cell.
+    """
+    sessions = coverage["session"].unique().sort()
+    columns = min(len(sessions), most_columns)
+    places = pl.DataFrame({"session": sessions}).with_columns(
+        (pl.int_range(pl.len(), dtype=pl.Int64) * columns // max(1, len(sessions))).alias("column")
+    )
+    cells = (
+        coverage.filter(pl.col("expected_bars") > 0)
+        .join(places, on="session")
+        .select(
+            "symbol", "column", "session", (pl.col("missing_bars") / pl.col("expected_bars")).alias("share"), "cause"
+        )
+        .sort("share", "session", descending=[True, False])
+        .unique(["symbol", "column"], keep="first", maintain_order=True)
+        .drop("session")
+    )
+    return cells, places.group_by("column").agg(pl.col("session").min()).sort("column")["session"].to_list()
+
+
+def heat_map(coverage: pl.DataFrame) -> bytes:
+    """Symbol × session: green where complete, else the main cause's colour, the stronger the more is missing.
+
+    `coverage`: COVERAGE_SCHEMA rows of one dataset, drawn as `heat_cells` says. White: not in the universe on that
+    session, or nothing expected yet.
+    """
+    import numpy as np
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    symbols = coverage["symbol"].unique().sort().to_list()
+    cells, firsts = heat_cells(coverage, _MOST_COLUMNS)
+    columns = len(firsts)
+    image = np.ones((max(1, len(symbols)), max(1, columns), 3))
+    rows = cells["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
+    share = cells["share"].to_numpy()[:, None]
+    # One look-up of colours for all cells; the first is a complete one's.
+    names = ["complete", *CAUSES]
+    kind = cells["cause"].fill_null(names[0]).cast(pl.Enum(names)).to_physical().to_numpy()
+    palette = np.array([to_rgb(_COMPLETE), *(to_rgb(_CAUSE_COLOURS[cause]) for cause in CAUSES)])
+    shade = np.where(share > 0, _LEAST_SHADE + (1 - _LEAST_SHADE) * share, 0.0)
+    image[rows, cells["column"].to_numpy()] = (1 - shade) * palette[0] + shade * palette[kind]
+
+    figure = _figure(12, 1.4 + 0.3 * len(symbols))
+    axes = figure.add_subplot()
+    axes.imshow(image, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(symbols)), symbols)
+    marks = sorted({round(i * (columns - 1) / 7) for i in range(8)}) if columns else []
+    axes.set_xticks(marks, [firsts[mark].isoformat() for mark in marks])
+    axes.tick_params(length=2, labelsize=8)
+    expected, present = coverage["expected_bars"].sum(), coverage["present_bars"].sum()
+    part = "nothing expected yet"
+    if expected:
+        part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
+    dataset = coverage["dataset"][0] if len(coverage) else ""
+    axes.set_title(f"{dataset}: {part}, {coverage['session'].n_unique():,} sessions", fontsize=10, loc="left")
+    seen = set(coverage["cause"].drop_nulls())
+    legend = [Patch(color=_COMPLETE, label="complete")]
+    legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
+    axes.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    return _png(figure)
+
+
+def candles(bars: pl.DataFrame, symbol: str) -> bytes:
+    """Open, high, low, close and volume of one symbol's bars (CLEAN_SCHEMA), drawn as at most 120 candles.
+
+    Where there are more bars a candle stands for several neighbouring ones. Times are UTC.
+    """
+    own = bars.filter(pl.col("symbol") == symbol).sort("open_time")
+    together = max(1, -(-len(own) // _MOST_CANDLES))
+    drawn = own.group_by((pl.int_range(pl.len()) // together).alias("at"), maintain_order=True).agg(
+        pl.col("open_time", "open").first(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("close").last(),
+        pl.col("volume").sum(),
+    )
+    at = drawn["at"].to_numpy()
+    hues = [_UP if rises else _DOWN for rises in drawn["close"] >= drawn["open"]]
+    figure = _figure(10, 5)
+    price, volume = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    price.vlines(at, drawn["low"].to_numpy(), drawn["high"].to_numpy(), colors=hues, linewidth=0.8)
+    body = (drawn["close"] - drawn["open"]).to_numpy()
+    price.bar(at, body, 0.7, bottom=drawn["open"].to_numpy(), color=hues, edgecolor=hues, linewidth=0.8)
+    volume.bar(at, drawn["volume"].to_numpy(), 0.7, color=hues)
+    marks = sorted({round(i * (len(drawn) - 1) / 5) for i in range(6)}) if len(drawn) else []
+    volume.set_xticks(marks, [drawn["open_time"][mark].strftime("%Y-%m-%d\n%H:%M") for mark in marks])
+    for axes, name in ((price, "price"), (volume, "volume")):
+        axes.set_ylabel(name, fontsize=8)
+        axes.tick_params(length=2, labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    each = "" if together == 1 else f", {together} to a candle"
+    price.set_title(f"{symbol}: {len(own):,} bars{each}", fontsize=10, loc="left")
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure in inches on a canvas of its own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    return target.getvalue()

@@ -1,0 +1,121 @@
+"""What a universe declares: datasets with their symbols, strategies on them, and the error of a file that is wrong.
+
+Nothing here reads, checks or computes. How a universe file becomes these, and which mistakes it can have, is in
+`universe_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A symbol and the first and last session (inclusive) on which it belongs to its dataset; None: no such bound.
+
+    `names`: what a vendor calls it, by vendor, where that can't be derived.
+    """
+
+    symbol: str
+    first: date | None = None
+    last: date | None = None
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A time [start, end), UTC, in which a venue is known to have been down: nobody has bars. `source`: who says."""
+
+    venue: str
+    start: datetime
+    end: datetime
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another dataset with bars of the same market, and how far apart (1/10,000 of the price) the two may be."""
+
+    dataset: str
+    tolerance_bps: float
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One market at one interval. `last_session` None means open-ended; `delay` is added to a bar's close time;
+
+    `feed` is the live feed that `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new
+    bar for so long raises an alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages`
+    are the known ones of its venue. `compare_with`: what its prices are checked against, if anything.
+    """
+
+    name: str
+    calendar: str
+    interval: str
+    partition: str
+    first_session: date
+    last_session: date | None
+    vendors: tuple[str, ...]
+    venue: str
+    out_of_session: str
+    delay: timedelta
+    feature_intervals: tuple[str, ...]
+    symbols: tuple[Instrument, ...]
+    feed: str | None = None
+    stale_after: timedelta | None = None
+    keep: timedelta | None = None
+    outages: tuple[Outage, ...] = ()
+    compare_with: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a trade costs, each in basis points (1/10,000) of its value."""
+
+    commission_bps: float = 1.0
+    slippage_bps: float = 2.0
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A model traded on a dataset. `symbols` are resolved to the dataset's own where the file names none;
+    `features` None means all.
+    """
+
+    name: str
+    dataset: str
+    interval: str
+    symbols: tuple[str, ...]
+    model: str
+    features: tuple[str, ...] | None
+    horizon: int
+    retrain: str
+    min_train_sessions: int
+    embargo_sessions: int
+    broker: str
+    capital: float
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Universe:
+    """Everything a universe file declares, by name and in the file's order."""
+
+    path: Path
+    datasets: dict[str, Dataset]
+    strategies: dict[str, Strategy]
+
+
+class UniverseError(Exception):
+    """A universe file with mistakes: `path`, and `mistakes` with one line each."""
+
+    def __init__(self, path: Path, mistakes: Sequence[str]):
+        super().__init__(path, mistakes)
+        self.path = path
+        self.mistakes = list(mistakes)
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
