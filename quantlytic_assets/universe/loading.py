@@ -21,6 +21,7 @@ from quantlytic_assets.vendors.registry import VENDOR_NAMES
 
 PARTITIONS = ("session", "month")
 OUT_OF_SESSION = ("drop", "keep")
+INCOMPLETE_BARS = ("drop", "keep")
 FEEDS = ("binance_trades", "binance_klines", "coinbase_trades")
 
 # No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
@@ -42,6 +43,7 @@ _DATASET_FIELDS = (
     "out_of_session",
     "delay",
     "feature_intervals",
+    "incomplete_bars",
     "feed",
     "stale_after",
     "keep",
@@ -136,6 +138,7 @@ def _dataset(name: str, part: Mapping[str, Any], mistakes: list[str]) -> Dataset
         stale_after=_stale_after(fields, interval),
         keep=_span(fields, "keep", timedelta(days=1)),
         compare_with=_comparison(fields, path, mistakes),
+        incomplete_bars=fields.choice("incomplete_bars", INCOMPLETE_BARS, "drop") or "drop",
     )
 
 

@@ -50,6 +50,8 @@ class Dataset:
     `feed` is the live feed that `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new
     bar for so long raises an alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages`
     are the known ones of its venue. `compare_with`: what its prices are checked against, if anything.
+    `incomplete_bars`: `drop` or `keep`, whether features, labels, predictions and trades may use feature bars whose
+    bucket has not ended or has a hole.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     keep: timedelta | None = None
     outages: tuple[Outage, ...] = ()
     compare_with: Comparison | None = None
+    incomplete_bars: str = "drop"
 
 
 @dataclass(frozen=True)

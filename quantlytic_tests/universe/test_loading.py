@@ -76,6 +76,7 @@ def test_fields_left_out_get_the_documented_defaults(write):
     universe = load_universe(write(strategies=STRATEGY))
     dataset, strategy = universe.datasets["prices_1m"], universe.strategies["swing"]
     assert (dataset.partition, dataset.venue, dataset.out_of_session) == ("session", "prices_1m", "drop")
+    assert dataset.incomplete_bars == "drop"
     assert dataset.delay == timedelta(0)
     assert dataset.symbols == (
         Instrument("BTC-USD", None, None),
@@ -111,6 +112,10 @@ def test_a_wrong_feed_or_name_is_one_mistake(write, changes, said):
     for field, value in changes.items():
         text = replaced(field, value, text)
     assert only_mistake(write(text)).startswith(said)
+
+
+def test_a_dataset_may_use_bars_that_are_incomplete(write):
+    assert load_universe(write(replaced("incomplete_bars", "keep"))).datasets["prices_1m"].incomplete_bars == "keep"
 
 
 def test_a_daily_dataset_is_partitioned_by_month_open_ended_and_has_features_at_its_own_interval(write):
@@ -168,6 +173,7 @@ def test_ten_mistakes_are_ten_lines_and_a_date_that_yaml_rejects_is_one_of_them(
         ("interval", "true", "datasets.prices_1m.interval: 'true', which YAML reads as true is not known"),
         ("interval", "", "datasets.prices_1m.interval: is empty, it should be one of 1m, 5m, 15m, 1h, 1d"),
         ("out_of_session", "maybe", "it should be one of drop, keep"),
+        ("incomplete_bars", "keeep", "incomplete_bars: 'keeep' is not known, it should be one of drop, keep, did you"),
         ("first_session", "2025-05-10 09:30:00", "has a time of day, write the date alone: 2025-05-10"),
         ("first_session", "20250510", "'20250510' is not a date, write one as YYYY-MM-DD"),
         ("first_session", "0205-05-10", "0205-05-10 is no year of market data"),
