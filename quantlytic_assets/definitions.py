@@ -26,13 +26,13 @@ from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
-from quantlytic_assets.automation.code_server import go_on_looking_after_runs
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
+from quantlytic_assets.dagster_internals import keep_watching_runs
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe.loading import load_universe
@@ -238,5 +238,5 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads, in its code server: the definitions of the environment's settings."""
-    go_on_looking_after_runs()
+    keep_watching_runs()
     return build_definitions(load_settings())

@@ -11,11 +11,10 @@ from functools import partial
 
 import dagster as dg
 import polars as pl
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from quantlytic_assets.automation.gap_plan import Asked, next_request, verdicts, wanted_pairs, with_not_served
 from quantlytic_assets.calendars.partitions import known_keys, with_partition
+from quantlytic_assets.dagster_internals import UnresolvedAssetJobDefinition, range_tags
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.postgres import Held
 from quantlytic_assets.universe.models import Dataset
@@ -82,8 +81,7 @@ def gap_sensor(
             run_key=f"{dataset.name}:{request.first}-{request.last}@{now.timestamp():.0f}",
             run_config={"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(request.symbols)}}}},
             tags={
-                ASSET_PARTITION_RANGE_START_TAG: request.first,
-                ASSET_PARTITION_RANGE_END_TAG: request.last,
+                **range_tags(request.first, request.last),
                 "quantlytic/gaps": asks_for,
                 # Behind what people ask for.
                 "dagster/priority": "-5",

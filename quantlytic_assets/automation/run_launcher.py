@@ -7,13 +7,14 @@ landing would follow it. The daemon's run monitoring asks `check_run_worker_heal
 
 from __future__ import annotations
 
-import grpc
-from dagster import DagsterRun
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import deserialize_value
+from typing import TYPE_CHECKING
+
+from dagster import DagsterRun, DefaultRunLauncher
+
+from quantlytic_assets.dagster_internals import run_worker_health
+
+if TYPE_CHECKING:
+    from quantlytic_assets.dagster_internals import CheckRunHealthResult
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -25,21 +26,5 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the code server that started a run is there and knows the run.
-
-        Runs of commands, which no code server has started, count as running: `own_runs` looks after them.
-        """
-        client = self._get_grpc_client_for_termination(run.run_id)
-        if client is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        try:
-            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
-        except DagsterUserCodeUnreachableError as error:
-            # One that is there and too busy to answer in time is left alone.
-            gone = isinstance(error.__cause__, grpc.RpcError) and error.__cause__.code() == grpc.StatusCode.UNAVAILABLE
-            return CheckRunHealthResult(
-                WorkerStatus.NOT_FOUND if gone else WorkerStatus.RUNNING, "the code server that started it is gone"
-            )
-        if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its code server does not know it")
+        """See `dagster_internals.run_worker_health`."""
+        return run_worker_health(self, run)

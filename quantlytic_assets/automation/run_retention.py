@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from dagster import (
     AssetKey,
@@ -19,7 +18,8 @@ from dagster import (
     DagsterRunStatus,
     RunsFilter,
 )
-from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from quantlytic_assets.dagster_internals import run_event_files
 
 _OVER = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _EVENTS = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
@@ -96,8 +96,5 @@ def _delete(instance: DagsterInstance, run_id: str) -> None:
     storage.delete_events(run_id)
     instance.delete_run(run_id)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
-    if isinstance(storage, SqliteEventLogStorage):
-        # A run's events have a file of their own there, of many kilobytes though they are gone.
-        shard = Path(storage.path_for_shard(run_id))
-        for path in shard.parent.glob(f"{shard.name}*"):
-            path.unlink(missing_ok=True)
+    for path in run_event_files(instance, run_id):
+        path.unlink(missing_ok=True)

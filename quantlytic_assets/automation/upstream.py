@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
-    from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
-    from dagster._core.asset_graph_view.entity_subset import EntitySubset
+    from quantlytic_assets.dagster_internals import AssetGraphView, EntitySubset
 
 _AT_ONCE = 500
 

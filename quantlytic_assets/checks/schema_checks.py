@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 import polars as pl
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.assets.coverage import coverage_key
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schemas import CLEAN_BARS, COVERAGE, QUARANTINE, TableSchema, failures
+from quantlytic_assets.dagster_internals import check_evaluation
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset
 
@@ -84,15 +84,12 @@ def report_each(
         if partition not in newest:
             continue
         run.log_event(
-            dg.AssetCheckEvaluation(
-                asset_key=key,
-                check_name=name,
-                passed=partition not in failed,
-                metadata={"failures": failed.get(partition, 0), **(details or {}).get(partition, {})},
-                target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                    storage_id=newest[partition], run_id=run.run_id, timestamp=0.0
-                ),
-                blocking=False,
-                partition=partition,
+            check_evaluation(
+                key,
+                name,
+                partition,
+                partition not in failed,
+                {"failures": failed.get(partition, 0), **(details or {}).get(partition, {})},
+                (newest[partition], run.run_id),
             )
         )

@@ -13,13 +13,13 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
+from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import (
     dataset_chain,
     dataset_job_name,
@@ -181,7 +181,7 @@ class Backfill:
 
         tags = {"quantlytic/command": "backfill"}
         if keys:
-            tags |= {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+            tags |= range_tags(keys[0], keys[-1])
         # dbt and others write to standard output; here that belongs to the progress bar and the result.
         log_path = self.installation.settings.directory("logs") / "backfill.log"
         instance, resources = self.installation.instance, self.installation.resources

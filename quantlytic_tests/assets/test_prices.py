@@ -8,13 +8,13 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.automation.conditions import follow_hourly
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.vendor_checks import vendor_checks
+from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.universe.models import Comparison, Dataset, Instrument
@@ -76,7 +76,7 @@ def run(place):
                 jobs=[job],
                 resources={"quantlytic": dg.ResourceDefinition.hardcoded_resource(place.resources)},
             )
-            tags = {ASSET_PARTITION_RANGE_START_TAG: months[0], ASSET_PARTITION_RANGE_END_TAG: months[-1]}
+            tags = range_tags(months[0], months[-1])
             return definitions.resolve_job_def("all").execute_in_process(instance=instance, tags=tags)
 
         yield materialize
@@ -209,7 +209,7 @@ def test_bars_outside_a_symbol_s_time_in_the_universe_are_in_no_table_of_bars(ru
     common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.single_run()}
     asset = clean_bars_asset(dataset, common, {})
     with dg.DagsterInstance.ephemeral() as instance:
-        tags = {ASSET_PARTITION_RANGE_START_TAG: "2008-09-01", ASSET_PARTITION_RANGE_END_TAG: "2009-08-01"}
+        tags = range_tags("2008-09-01", "2009-08-01")
         dg.materialize([asset], instance=instance, tags=tags, resources={"quantlytic": place.resources})
     lake = place.resources.lake
     bars = lake.query("SELECT min(session), count(*) FROM clean.bars").rows()

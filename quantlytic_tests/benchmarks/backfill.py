@@ -40,14 +40,13 @@ _RANGE_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 def _range(installation) -> dict:
     """What `execute_in_process` is given for all partitions in one run."""
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-
     from quantlytic_assets.calendars import partitions
+    from quantlytic_assets.dagster_internals import range_tags
 
     keys = partitions.known_keys(installation.universe.datasets["ten_years"])
     return {
         "instance": installation.instance,
-        "tags": {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+        "tags": range_tags(keys[0], keys[-1]),
         "run_config": _RANGE_CONFIG,
     }
 

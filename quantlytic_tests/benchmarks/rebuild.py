@@ -87,9 +87,9 @@ def fill_archive() -> None:
 def rebuild() -> None:
     """The measured part: clean, coverage and dbt for all sessions in one run."""
     import dagster as dg
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
     from quantlytic_assets.calendars import partitions
+    from quantlytic_assets.dagster_internals import range_tags
 
     installation = _installation()
     dataset = installation.universe.datasets["rebuild_1m"]
@@ -101,7 +101,7 @@ def rebuild() -> None:
     result = job.execute_in_process(
         instance=instance,
         asset_selection=selection,
-        tags={ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+        tags=range_tags(keys[0], keys[-1]),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=True,
     )
@@ -121,9 +121,8 @@ def rebuild() -> None:
 
 def empty_graph() -> None:
     """Baseline (a): assets and checks with the same keys, partitions and policy that do nothing."""
-    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-
     from quantlytic_assets.calendars import partitions
+    from quantlytic_assets.dagster_internals import range_tags
     from quantlytic_tests.benchmarks.empty_graph import empty_job
 
     installation = _installation()
@@ -136,7 +135,7 @@ def empty_graph() -> None:
     started = time.monotonic()
     job.execute_in_process(
         instance=instance,
-        tags={ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]},
+        tags=range_tags(keys[0], keys[-1]),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=True,
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import build_definitions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import Settings
@@ -56,11 +56,6 @@ def touched(base: Installed, tmp_path: Path) -> Installed:
 def graph(definitions: dg.Definitions):
     """The asset graph of the definitions."""
     return definitions.get_repository_def().asset_graph
-
-
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """What makes a run one over a range of partitions."""
-    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
 
 
 def materialized(instance: dg.DagsterInstance, *key: str) -> dict[str, dg.AssetMaterialization]:

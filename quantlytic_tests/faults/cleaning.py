@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import build_definitions, dataset_job_name
 from quantlytic_assets.settings import load_settings
 from quantlytic_assets.universe.loading import load_universe
@@ -22,7 +22,7 @@ def make_clean_bars(dataset_name: str, first: str, last: str) -> None:
         job.execute_in_process(
             run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
             instance=instance,
-            tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
+            tags=range_tags(first, last),
             asset_selection=[clean_bars_key(dataset)],
         )
 

@@ -1,0 +1,140 @@
+"""What Quantlytic needs of Dagster beyond its public names: the only module that imports `dagster._…`.
+
+Each name says why no public one serves. `quantlytic_tests/test_dagster_internals.py` fails when a new Dagster changes
+what is relied on here. Logic that can be written with public names does not belong here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+# The type of a partitioned `define_asset_job`, which sensors take as their job.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+# The run tags of a range of partitions. Dagster documents what they do and exports no constants.
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+if TYPE_CHECKING:
+    # What an automation condition is given; public methods return these, the classes themselves are not exported.
+    from dagster._core.launcher.base import CheckRunHealthResult
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "UnresolvedAssetJobDefinition",
+    "check_evaluation",
+    "keep_watching_runs",
+    "range_tags",
+    "run_event_files",
+    "run_worker_health",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """The tags of one run over the partitions with keys `first` to `last`, both included."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def check_evaluation(
+    key: dg.AssetKey,
+    name: str,
+    partition: str,
+    passed: bool,
+    metadata: Mapping[str, Any],
+    materialization: tuple[int, str],
+) -> dg.AssetCheckEvaluation:
+    """An evaluation of a check on one partition, tied to the materialization it judges.
+
+    `materialization` is that one's storage id and run id. Without it Dagster does not count the evaluation, and the
+    class that holds it is not exported.
+    """
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+        AssetCheckEvaluationTargetMaterializationData,
+    )
+
+    storage_id, run_id = materialization
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=name,
+        passed=passed,
+        metadata=metadata,
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=storage_id, run_id=run_id, timestamp=0.0
+        ),
+        blocking=False,
+        partition=partition,
+    )
+
+
+def run_event_files(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
+    """The files of a run's events, which an SQLite event log keeps one a run; none elsewhere.
+
+    Dagster leaves them, at many kilobytes each, when the events are deleted.
+    """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
+        return []
+    shard = Path(storage.path_for_shard(run_id))
+    return list(shard.parent.glob(f"{shard.name}*"))
+
+
+def run_worker_health(launcher: dg.DefaultRunLauncher, run: dg.DagsterRun) -> CheckRunHealthResult:
+    """Whether the code server that started a run is there and knows the run.
+
+    Dagster's own launcher asks this only to end a run. Runs of commands, which no code server has started, count as
+    running: `own_runs` looks after them.
+    """
+    import grpc
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+    from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+    from dagster._serdes import deserialize_value
+
+    client = launcher._get_grpc_client_for_termination(run.run_id)
+    if client is None:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    try:
+        answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
+    except DagsterUserCodeUnreachableError as error:
+        # A server that is there and too busy to answer in time is left alone.
+        gone = isinstance(error.__cause__, grpc.RpcError) and error.__cause__.code() == grpc.StatusCode.UNAVAILABLE
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND if gone else WorkerStatus.RUNNING, "the code server that started it is gone"
+        )
+    if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its code server does not know it")
+
+
+def keep_watching_runs() -> None:
+    """Make this process's code server go on watching its runs after an error.
+
+    A code server looks twice a second for processes of runs that have ended without a word, and reports those runs as
+    failed. In Dagster the thread that does so ends with the first error. Were the database away for a quarter of a
+    minute at the wrong moment, the server would notice no death of a run any more, and go on to answer that the dead
+    ones are at work: they would stay `STARTED` until it is started again, and no other landing would follow them.
+    """
+    from dagster._grpc.server import DagsterApiServer
+
+    look = DagsterApiServer._check_for_orphaned_runs
+    if hasattr(look, "__wrapped__"):
+        return
+
+    @functools.wraps(look)
+    def look_and_go_on(server: DagsterApiServer) -> None:
+        try:
+            look(server)
+        except Exception as error:  # whatever it is: a run is forgotten only when it is reported
+            _log.warning("can't look after runs just now: %s: %s", type(error).__name__, error)
+
+    setattr(DagsterApiServer, "_check_for_orphaned_runs", look_and_go_on)  # noqa: B010 - a patch, for mypy's sake
