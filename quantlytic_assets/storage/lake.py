@@ -42,7 +42,7 @@ TABLES: dict[str, str] = {
     "clean.share_counts": "dataset VARCHAR, symbol VARCHAR, since DATE, listing VARCHAR, company VARCHAR, "
     "shares DOUBLE",
     "clean.repairs": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, defect VARCHAR, "
-    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE",
+    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE, uses_later_bars BOOLEAN",
     "clean.vendor_differences": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, field VARCHAR, "
     "vendor VARCHAR, value DOUBLE, other_vendor VARCHAR, other_value DOUBLE, difference_bps DOUBLE",
     "ml.predictions": "strategy VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, "
@@ -57,6 +57,8 @@ TABLES: dict[str, str] = {
     "trading.equity": "strategy VARCHAR, session DATE, equity DOUBLE, cash DOUBLE, gross_exposure DOUBLE, "
     "costs_to_date DOUBLE",
 }
+# Columns that tables of older lakes do not have.
+ADDED_COLUMNS: dict[str, dict[str, str]] = {"clean.repairs": {"uses_later_bars": "BOOLEAN"}}
 PARTITIONED = ("clean.bars", "clean.quarantine", "clean.coverage")
 SCHEMAS = ("clean", "features", "ml", "trading")
 
@@ -265,14 +267,22 @@ class Lake:
         return connection
 
     def _undeclared(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
-        """Tables of TABLES that the lake does not have yet."""
-        known = {
-            f"{schema}.{table}"
-            for schema, table in connection.execute(
-                "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-            ).fetchall()
-        }
-        return [name for name in TABLES if name not in known]
+        """The statements that make what the lake does not have yet: tables of TABLES, columns of ADDED_COLUMNS."""
+        known: dict[str, set[str]] = {}
+        for schema, table, column in connection.execute(
+            "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+        ).fetchall():
+            known.setdefault(f"{schema}.{table}", set()).add(column)
+        statements = []
+        for name in TABLES.keys() - known.keys():
+            statements.append(f"CREATE TABLE {name} ({TABLES[name]})")
+            if name in PARTITIONED:
+                statements.append(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
+        for name in ADDED_COLUMNS.keys() & known.keys():
+            for column, kind in ADDED_COLUMNS[name].items():
+                if column not in known[name]:
+                    statements.append(f"ALTER TABLE {name} ADD COLUMN {column} {kind}")
+        return statements
 
     def _declare(self, connection: duckdb.DuckDBPyConnection) -> None:
         missing = self._undeclared(connection)
@@ -281,10 +291,8 @@ class Lake:
         connection.execute("BEGIN")
         for schema in SCHEMAS:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        for name in missing:
-            connection.execute(f"CREATE TABLE {name} ({TABLES[name]})")
-            if name in PARTITIONED:
-                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
+        for statement in missing:
+            connection.execute(statement)
         connection.execute("COMMIT")
 
     def reader(self) -> duckdb.DuckDBPyConnection:

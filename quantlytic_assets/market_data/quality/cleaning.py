@@ -128,7 +128,7 @@ def _repairs(bars: pl.DataFrame, defects: pl.DataFrame) -> pl.DataFrame:
     """REPAIRS_SCHEMA of the bars that have a defect."""
     some = defects.select(pl.any_horizontal(*DEFECTS)).to_series()
     named = pl.concat_list(pl.when(name).then(pl.lit(name)) for name in DEFECTS).list.drop_nulls().list.join(",")
-    mended = defects.filter(some).select(named.alias("defect"), *_PRICES, "volume")
+    mended = defects.filter(some).select(named.alias("defect"), *_PRICES, "volume", "uses_later_bars")
     keys = bars.filter(some).select("dataset", "symbol", "session", "open_time")
     return pl.concat([keys, mended], how="horizontal").match_to_schema(REPAIRS_SCHEMA)
 

@@ -29,6 +29,7 @@ REPAIRS_SCHEMA = pl.Schema(
         **{name: CLEAN_SCHEMA[name] for name in ("dataset", "symbol", "session", "open_time")},
         "defect": pl.String,
         **{name: CLEAN_SCHEMA[name] for name in ("open", "high", "low", "close", "volume")},
+        "uses_later_bars": pl.Boolean,
     }
 )
 
@@ -50,10 +51,15 @@ _PRICES = (*_FIELDS, "close")
 def find_defects(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
     """One row for each row of `bars`, in their order: a Boolean column for each of DEFECTS, then mended prices, volume.
 
+    The last column, `uses_later_bars`, says whether the mended values rest on bars after the row: what a price is off
+    by within its own bar can be told from that bar, which of two levels is right only from what follows. Nothing that
+    must not see the future may use such a repair.
+
     `bars`: symbol, partition, session, prices, volume, adjustment, fetched_at, sorted by symbol and time; `splits`:
     symbol, session (ex-date), value (new shares for one old).
     """
-    frame = _with_steady_close(bars, splits).with_columns(pl.lit(False).alias(name) for name in DEFECTS)
+    marks = (*DEFECTS, "uses_later_bars")
+    frame = _with_steady_close(bars, splits).with_columns(pl.lit(False).alias(name) for name in marks)
     frame = _mend_fields(frame, splits)
     frame = _mend_split_levels(frame, splits)
     frame = _mend_hundreds(frame)
@@ -66,6 +72,7 @@ def find_defects(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
         pl.when(some).then(pl.min_horizontal(_PRICES)).otherwise("low").alias("low"),
         "close",
         "volume",
+        "uses_later_bars",
     )
 
 
@@ -166,6 +173,7 @@ def _mend_split_levels(frame: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFram
         .with_columns(
             pl.col("is_missing").fill_null(False).alias("missing_split"),
             pl.col("is_doubled").fill_null(False).alias("doubled_split"),
+            (pl.col("uses_later_bars") | pl.col("factor").is_not_null()).alias("uses_later_bars"),
             *(pl.col(name) / factor for name in (*_PRICES, "steady")),
             pl.col("volume") * factor,
         )
@@ -199,10 +207,12 @@ def _mend_hundreds(frame: pl.DataFrame) -> pl.DataFrame:
     )
     off = levelled.join(right, on="run").select("row", (pl.col("level") - pl.col("right")).alias("off"))
     factor = pl.lit(100.0).pow(pl.col("off").fill_null(0.0))
+    is_off = pl.col("off").fill_null(0.0) != 0
     return (
         numbered.join(off, on="row", how="left", maintain_order="left")
         .with_columns(
-            (pl.col("times_100") | (pl.col("off").fill_null(0.0) != 0)).alias("times_100"),
+            (pl.col("times_100") | is_off).alias("times_100"),
+            (pl.col("uses_later_bars") | is_off).alias("uses_later_bars"),
             *(pl.col(name) / factor for name in _PRICES),
         )
         .drop("row", "step", "off")

@@ -126,6 +126,25 @@ def test_the_pre_split_print_in_apple_s_first_minute_after_the_split_is_found_an
     assert found_in(bars, NO_SPLITS) == {}
 
 
+@pytest.mark.parametrize(
+    ("fields", "day", "factor", "needs_later_bars"),
+    [
+        # A high that is off beside its own close needs no other bar, a whole bar needs its neighbours' level.
+        (("high",), date(2014, 6, 12), 100, False),
+        (("open", "high"), date(2014, 6, 9), 7, False),
+        (PRICE_COLUMNS, date(2014, 6, 12), 100, True),
+        (PRICE_COLUMNS, date(2014, 6, 6), 1 / 7, True),
+        (PRICE_COLUMNS, date(2014, 6, 6), 7, True),
+    ],
+)
+def test_a_repair_says_whether_it_rests_on_later_bars(fields, day, factor, needs_later_bars):
+    off = pl.when(pl.col("session") == day).then(factor).otherwise(1.0)
+    found = find_defects(apple().with_columns(pl.col(name) * off for name in fields), SPLIT)
+    some = pl.any_horizontal(*DEFECTS)
+    assert found.filter(some)["uses_later_bars"].to_list() == [needs_later_bars]
+    assert not found.filter(~some)["uses_later_bars"].any()
+
+
 def test_sound_history_has_no_defects():
     for symbol in ("AAPL", "IBM"):
         splits = lean_actions(symbol).filter(kind="split").select("symbol", "session", "value")
