@@ -1,4 +1,4 @@
-"""Who receives messages in the tests: a webhook and a mail server on 127.0.0.1, which refuse on demand."""
+"""Who receives messages in the tests: a webhook and a mail server on 127.0.0.1, which reject on demand."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Webhook:
 
 
 class Mailbox:
-    """Speaks as much SMTP as a message takes, and keeps it; with `refusing` it takes none."""
+    """Speaks as much SMTP as a message takes, and keeps it; with `rejecting` it takes none."""
 
     def __init__(self) -> None:
         self.mails: list[tuple[str, list[str], object]] = []
-        self.refusing = False
+        self.rejecting = False
         self.port = 0
 
     @property
@@ -88,7 +88,7 @@ class Mailbox:
                         self.say("250 localhost")
                     elif word == "MAIL":
                         sender = command.partition("<")[2].partition(">")[0]
-                        self.say("451 try later" if receiver.refusing else "250 ok")
+                        self.say("451 try later" if receiver.rejecting else "250 ok")
                     elif word == "RCPT":
                         to.append(command.partition("<")[2].partition(">")[0])
                         self.say("250 ok")

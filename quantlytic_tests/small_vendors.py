@@ -62,7 +62,7 @@ class SmallVendor:
     def weight(self, request):
         return 1
 
-    def refusal(self, request):
+    def unsupported(self, request):
         return f"nothing before {self.since}" if self.since and request.start.date() < self.since else None
 
     def fetch(self, request):

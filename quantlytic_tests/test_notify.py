@@ -50,7 +50,7 @@ def test_who_does_not_take_it_is_named_without_a_secret_and_the_others_get_it(we
     assert [(one.number, one.kind) for one in failed] == [(1, "json"), (2, "json"), (4, "nonsense")]
     assert str(failed[0]) == "address 1 of QUANTLYTIC_NOTIFY (json://…)"
     assert len(mailbox.mails) == 2
-    mailbox.refusing, webhook.status = True, 200
+    mailbox.rejecting, webhook.status = True, 200
     assert [one.number for one in notifier.send("title", "body", only=[1, 3])] == [3]
     assert len(webhook.posts) == 1
     assert "s3cret" not in "".join(map(str, failed)) + caplog.text

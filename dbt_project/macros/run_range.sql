@@ -38,7 +38,7 @@
 {%- endmacro %}
 
 {# Whether the run's dataset has splits or renames: most have none, and its bars need not be looked at for them. #}
-{% macro run_has_share_counts() %}
+{% macro run_has_split_factors() %}
     {#- Named before anything is left out: dbt notes while it parses what a model reads. -#}
     {%- set counts = source('clean', 'share_counts') -%}
     {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}

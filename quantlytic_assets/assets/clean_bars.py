@@ -6,19 +6,19 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.corporate_actions import new_share_counts, replace_share_counts
+from quantlytic_assets.assets.corporate_actions import new_split_factors, replace_split_factors
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
+    chart,
     group_by_key,
     materialize_windows,
-    picture,
     table_metadata,
 )
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, windows, with_partition
 from quantlytic_assets.calendars.sessions import expected_bars, session_table
 from quantlytic_assets.charts.bars import candles
-from quantlytic_assets.market_data.actions.reconcile import settle
+from quantlytic_assets.market_data.actions.reconcile import reconcile
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.quality.cleaning import Cleaned, clean
 from quantlytic_assets.resources import Resources
@@ -28,7 +28,7 @@ from quantlytic_assets.universe.models import Dataset
 # Rows cleaned at once: bounds memory at a few hundred megabytes.
 _ROWS_AT_ONCE = 500_000
 # What other assets keep there.
-_NOT_REFUSED = "source_object NOT LIKE '%/refused/%' AND source_object NOT LIKE '%/actions/%'"
+_NOT_REJECTED = "source_object NOT LIKE '%/refused/%' AND source_object NOT LIKE '%/actions/%'"
 
 
 def clean_bars_key(dataset: Dataset) -> dg.AssetKey:
@@ -72,7 +72,7 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
         newest = max(context.partition_keys)
 
         # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
-        actions = settle(resources.actions.read(dataset.name), dataset.name).actions
+        actions = reconcile(resources.actions.read(dataset.name), dataset.name).actions
         splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")
 
         def work(window: Window) -> PartitionMetadata:
@@ -82,10 +82,10 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
             if newest in window.keys and len(cleaned.bars):
                 shown = with_partition(cleaned.bars, dataset).filter(pl.col("partition") == newest)
                 if len(shown):
-                    metadata[newest]["candles"] = picture(candles(shown, shown["symbol"][0]))
+                    metadata[newest]["candles"] = chart(candles(shown, shown["symbol"][0]))
             return metadata
 
-        new = new_share_counts(resources, dataset, actions)
+        new = new_split_factors(resources, dataset, actions)
         late = set()
         if new and new.since:
             late = _cleaned_since(resources, dataset, new.since) - set(context.partition_keys)
@@ -97,9 +97,9 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
         # Features read them next to the bars, whenever clean.corporate_actions itself is made anew. Not before the
         # partitions that they change have been cleaned: a run that ends here finds them again.
         if new:
-            replace_share_counts(resources, dataset, new)
+            replace_split_factors(resources, dataset, new)
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
-        adopt_refused(resources, dataset)
+        quarantine_rejected(resources, dataset)
 
     return clean_bars
 
@@ -133,7 +133,7 @@ def _clean_window(
     resources.lake.replace(
         [
             ("clean.bars", *mine, cleaned.bars),
-            ("clean.quarantine", f"{mine[0]} AND {_NOT_REFUSED}", mine[1], quarantine),
+            ("clean.quarantine", f"{mine[0]} AND {_NOT_REJECTED}", mine[1], quarantine),
             ("clean.repairs", *mine, cleaned.repairs),
             ("clean.vendor_differences", *mine, cleaned.differences),
             (
@@ -156,7 +156,7 @@ def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMe
             (pl.col("flags").list.len() > 0).sum().alias("flagged"),
         )
     )
-    refused = (
+    rejected = (
         with_partition(cleaned.quarantine, dataset)
         .group_by("partition")
         .agg(pl.len().alias("quarantined"), pl.col("reason").value_counts().alias("reasons"))
@@ -166,7 +166,7 @@ def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMe
     counts: dict[str, dict[str, object]] = {}
     for row in (row for part in (kept, mended, apart) for row in part.iter_rows(named=True)):
         counts.setdefault(row.pop("partition"), {}).update(row)
-    for row in refused.iter_rows(named=True):
+    for row in rejected.iter_rows(named=True):
         reasons = {entry["reason"]: entry["count"] for entry in row["reasons"]}
         # Rows from before the first partition or after the last are shown with it.
         shown = min(max(row["partition"] or window.keys[0], window.keys[0]), window.keys[-1])
@@ -178,9 +178,9 @@ def _metadata(dataset: Dataset, window: Window, cleaned: Cleaned) -> PartitionMe
     )
 
 
-def adopt_refused(resources: Resources, dataset: Dataset) -> int:
-    """Bring records that landing refused into clean.quarantine, those it does not have yet; returns how many."""
-    paths = resources.archive.refused_objects(dataset.name)
+def quarantine_rejected(resources: Resources, dataset: Dataset) -> int:
+    """Bring records that landing rejected into clean.quarantine, those it does not have yet; returns how many."""
+    paths = resources.archive.rejected_objects(dataset.name)
     if not paths:
         return 0
     known = resources.lake.query(
@@ -190,14 +190,14 @@ def adopt_refused(resources: Resources, dataset: Dataset) -> int:
     new = sorted(set(paths) - set(known))
     if not new:
         return 0
-    refused = resources.archive.read_refused(dataset.name, new).with_columns(
+    rejected = resources.archive.read_rejected(dataset.name, new).with_columns(
         pl.col("open_time").dt.date().alias("session"),
         pl.when(pl.col("line").is_not_null())
         .then(pl.concat_str(pl.lit("line "), "line", pl.lit(": "), "raw"))
         .otherwise("raw")
         .alias("raw"),
     )
-    rows = refused.select(QUARANTINE_SCHEMA.names())
+    rows = rejected.select(QUARANTINE_SCHEMA.names())
     marks = ", ".join("?" for _ in new)
     resources.lake.replace([("clean.quarantine", f"source_object IN ({marks})", new, rows)])
     return len(rows)

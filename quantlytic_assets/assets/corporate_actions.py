@@ -1,4 +1,4 @@
-"""`<dataset>/corporate_actions`: the archive's tellings made into one table, and what follows for share counts.
+"""`<dataset>/corporate_actions`: the archive's reports made into one table, and what follows for share counts.
 
 Which of them count is decided in `market_data.actions`; what was made without them, in `market_data.late_actions`.
 """
@@ -13,13 +13,13 @@ import polars as pl
 from quantlytic_assets.assets.per_partition import table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.actions.late_actions import first_changed
-from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA, Settled, settle
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA, Reconciled, reconcile
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset
 
-# Refused tellings in clean.quarantine, told from bars by the object they are in.
-TOLD_IN = "source_object LIKE '%/actions/%'"
+# Rejected reports in clean.quarantine, distinguished from bars by the object they are in.
+REPORTED_IN = "source_object LIKE '%/actions/%'"
 _SHOWN = 50
 
 
@@ -49,24 +49,24 @@ def corporate_actions_asset(
     return corporate_actions
 
 
-def rebuild(resources: Resources, dataset: Dataset) -> Settled:
+def rebuild(resources: Resources, dataset: Dataset) -> Reconciled:
     """Make clean.corporate_actions of a dataset anew from the archive; what was made of it.
 
     Share counts are replaced by who sees to the bars and features that were made with the old ones.
     """
-    settled = settle(resources.actions.read(dataset.name), dataset.name)
+    reconciled = reconcile(resources.actions.read(dataset.name), dataset.name)
     resources.lake.replace(
         [
-            ("clean.corporate_actions", "dataset = ?", [dataset.name], settled.actions),
-            ("clean.quarantine", f"dataset = ? AND {TOLD_IN}", [dataset.name], settled.refused),
+            ("clean.corporate_actions", "dataset = ?", [dataset.name], reconciled.actions),
+            ("clean.quarantine", f"dataset = ? AND {REPORTED_IN}", [dataset.name], reconciled.rejected),
         ]
     )
-    return settled
+    return reconciled
 
 
 @dataclass(frozen=True)
-class NewShareCounts:
-    """`counts` (SHARE_COUNTS_SCHEMA) of a dataset that differ from those in the lake.
+class NewSplitFactors:
+    """`counts` (SPLIT_FACTORS_SCHEMA) of a dataset that differ from those in the lake.
 
     `since`: the first session with bars in the lake whose flags or features are others with them; None where there is
     none.
@@ -76,14 +76,14 @@ class NewShareCounts:
     since: date | None
 
 
-def new_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> NewShareCounts | None:
+def new_split_factors(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> NewSplitFactors | None:
     """What these actions make of clean.share_counts; None where it says that already."""
     kept = resources.lake.query(
         "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
         "ORDER BY symbol, since",
         [dataset.name],
     )
-    counts = share_counts(actions, dataset.name)
+    counts = split_factors(actions, dataset.name)
     if kept.equals(counts):
         return None
     symbols = pl.concat([kept["symbol"], counts["symbol"]]).unique().to_list()
@@ -93,24 +93,24 @@ def new_share_counts(resources: Resources, dataset: Dataset, actions: pl.DataFra
         "GROUP BY symbol, session, adjustment, fetched_at",
         [dataset.name, symbols],
     )
-    return NewShareCounts(counts, first_changed(days, kept, counts))
+    return NewSplitFactors(counts, first_changed(days, kept, counts))
 
 
-def replace_share_counts(resources: Resources, dataset: Dataset, new: NewShareCounts) -> None:
+def replace_split_factors(resources: Resources, dataset: Dataset, new: NewSplitFactors) -> None:
     """Put them into clean.share_counts. After this nobody knows what was made with the old ones: see to that before."""
     resources.lake.replace([("clean.share_counts", "dataset = ?", [dataset.name], new.counts)])
 
 
-def figures(settled: Settled) -> dict[str, object]:
-    """What the UI shows of a rebuild: rows, kinds, refused tellings, and those that contradict each other."""
-    kinds = dict(settled.actions.group_by("kind").len().sort("kind").iter_rows())
-    shown = settled.disputed.head(_SHOWN).select(
+def figures(reconciled: Reconciled) -> dict[str, object]:
+    """What the UI shows of a rebuild: rows, kinds, rejected reports, and those that contradict each other."""
+    kinds = dict(reconciled.actions.group_by("kind").len().sort("kind").iter_rows())
+    shown = reconciled.disputed.head(_SHOWN).select(
         "symbol", "session", "kind", "value", "new_symbol", "vendor", "recorded_at"
     )
     return {
-        "dagster/row_count": len(settled.actions),
+        "dagster/row_count": len(reconciled.actions),
         "kinds": kinds,
-        "refused": len(settled.refused),
-        "told_differently": settled.disputed.select("symbol", "session", "kind").n_unique(),
-        "differing_tellings": shown.with_columns(pl.col(pl.Date, pl.Datetime).cast(pl.String)).to_dicts(),
+        "rejected": len(reconciled.rejected),
+        "reported_differently": reconciled.disputed.select("symbol", "session", "kind").n_unique(),
+        "differing_reports": shown.with_columns(pl.col(pl.Date, pl.Datetime).cast(pl.String)).to_dicts(),
     }

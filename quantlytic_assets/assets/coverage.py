@@ -9,9 +9,9 @@ import polars as pl
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
+    chart,
     group_by_key,
     materialize_windows,
-    picture,
     table_metadata,
 )
 from quantlytic_assets.calendars.partitions import Window, with_partition
@@ -22,7 +22,7 @@ from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset
 
-_SESSIONS_IN_PICTURE = 500
+_SESSIONS_IN_CHART = 500
 
 
 def coverage_key(dataset: Dataset) -> dg.AssetKey:
@@ -54,10 +54,10 @@ def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapp
                     "SELECT * FROM clean.coverage WHERE dataset = ? AND session < ? AND session IN ("
                     "SELECT DISTINCT session FROM clean.coverage WHERE dataset = ? AND session < ? "
                     "ORDER BY session DESC LIMIT ?)",
-                    [dataset.name, window.last, dataset.name, window.last, _SESSIONS_IN_PICTURE],
+                    [dataset.name, window.last, dataset.name, window.last, _SESSIONS_IN_CHART],
                 )
                 if len(recent):
-                    metadata[newest]["heat_map"] = picture(heat_map(recent))
+                    metadata[newest]["heat_map"] = chart(heat_map(recent))
             return metadata
 
         materialize_windows(context, dataset, work, partitions_at_once(dataset))

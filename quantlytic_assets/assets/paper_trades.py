@@ -35,7 +35,8 @@ def read_prices(resources: Resources, strategy: Strategy, first: date, last: dat
 def read_entitlements(resources: Resources, strategy: Strategy) -> Entitlements:
     """Splits, renames and dividends of the strategy's dataset."""
     steps = resources.lake.query(
-        "SELECT symbol, since, company, shares AS growth FROM clean.share_counts WHERE dataset = ?", [strategy.dataset]
+        "SELECT symbol, since, company, shares AS split_factor FROM clean.share_counts WHERE dataset = ?",
+        [strategy.dataset],
     )
     dividends = resources.lake.query(
         "SELECT symbol, session, value FROM clean.corporate_actions WHERE dataset = ? AND kind = 'dividend'",
@@ -145,7 +146,7 @@ def _publish(resources: Resources, strategy: Strategy, since: date, entitlements
 def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, object]]:
     rows = resources.lake.query(
         "SELECT e.session, e.equity, e.costs_to_date, count(o.order_ref) AS orders, count(f.order_ref) AS fills, "
-        "count(*) FILTER (o.status = 'refused') AS refused, count(*) FILTER (o.status = 'open') AS open "
+        "count(*) FILTER (o.status = 'refused') AS rejected, count(*) FILTER (o.status = 'open') AS open "
         "FROM trading.equity e LEFT JOIN trading.orders o USING (strategy, session) "
         "LEFT JOIN trading.fills f USING (strategy, order_ref) "
         "WHERE e.strategy = ? AND e.session >= ? AND e.session < ? GROUP BY ALL ORDER BY e.session",
@@ -155,7 +156,7 @@ def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: 
         with_partition(rows, dataset)
         .group_by("partition", maintain_order=True)
         .agg(
-            pl.col("orders", "fills", "refused", "open").sum(),
+            pl.col("orders", "fills", "rejected", "open").sum(),
             pl.col("equity", "costs_to_date").last(),
             pl.col("fills").sum().alias("dagster/partition_row_count"),
         )

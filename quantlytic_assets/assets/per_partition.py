@@ -79,11 +79,11 @@ def report(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str
         context.add_asset_metadata(dict(entry), partition_key=key)
 
 
-def picture(png: bytes) -> dg.MetadataValue:
+def chart(png: bytes) -> dg.MetadataValue:
     """A PNG as the UI shows it: markdown with the image inside."""
     import base64
 
-    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def group_by_key(keys: Iterable[str], counts: Mapping[str, Mapping[str, object]], empty: dict) -> PartitionMetadata:

@@ -1,6 +1,6 @@
 """`<strategy>/performance`: how the paper trades have done, beside buy-and-hold and the naive baselines.
 
-Statistics, picture and report are `trading.performance`'s and `learning.evaluation`'s.
+Statistics, chart and report are `trading.performance`'s and `learning.evaluation`'s.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ import polars as pl
 
 from quantlytic_assets.assets.models import read_indicators, read_labels, strategy_key, strategy_metadata
 from quantlytic_assets.assets.paper_trades import read_entitlements, read_prices
-from quantlytic_assets.assets.per_partition import picture
+from quantlytic_assets.assets.per_partition import chart
 from quantlytic_assets.learning.evaluation import evaluate_predictions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.trading.performance import (
     benchmark_curve,
     comparison,
-    equity_picture,
+    equity_chart,
     periods_per_year,
     statistics,
     write_report,
@@ -58,7 +58,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         path = resources.settings.directory("reports") / f"{strategy.name}.html"
         write_report(path, strategy.name, curve, held, figures, strategy.capital)
         metadata: dict[str, object] = {
-            "equity": picture(equity_picture(curve, held, strategy.name)),
+            "equity": chart(equity_chart(curve, held, strategy.name)),
             "statistics": dg.MetadataValue.table(_records(figures)),
             "report": dg.MetadataValue.path(str(path)),
             **{name: value for name, value in mine.items() if value is not None},

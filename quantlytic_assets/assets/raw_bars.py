@@ -162,7 +162,9 @@ def landing_job(dataset: Dataset) -> dg.JobDefinition:
         resources: Resources = context.resources.quantlytic
         ranges = {int(partition): (first, last) for partition, (first, last) in config.ranges.items()}
         landed: Landed = resources.lander(dataset).land(ranges, config.life)
-        context.log.info(f"landed {landed.rows} bars in {len(landed.partitions)} partitions, refused {landed.refused}")
+        context.log.info(
+            f"landed {landed.rows} bars in {len(landed.partitions)} partitions, rejected {landed.rejected}"
+        )
         report_lost(context, dataset, landed)
         report_landing(context, dataset, landed.partitions, skip=set())
 

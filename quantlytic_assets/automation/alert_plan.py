@@ -1,4 +1,4 @@
-"""What people are told, once, and once more when it is mended: pure, so that each turn can be tried by itself.
+"""What people are notified, once, and once more when it is mended: pure, so that each turn can be tried by itself.
 
 What is wrong at this moment is found in `alerts`; how a message is sent is in `notify`.
 """
@@ -42,7 +42,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Told:
+class Notified:
     """A sensor's memory: alerts that stand, by key, with what to say when they are over; messages still to be taken;
 
     and until when failed runs have been looked at (s since 1970).
@@ -57,7 +57,7 @@ class Told:
         return json.dumps(asdict(replace(self, standing={key: list(value) for key, value in self.standing.items()})))
 
     @classmethod
-    def from_json(cls, cursor: str | None) -> Told:
+    def from_json(cls, cursor: str | None) -> Notified:
         """A cursor read back."""
         if not cursor:
             return cls()
@@ -67,34 +67,34 @@ class Told:
         return cls(standing, waiting, content["runs_until"])
 
 
-def take_in(told: Told, alerts: Iterable[Alert], count: int) -> Told:
+def take_in(notified: Notified, alerts: Iterable[Alert], count: int) -> Notified:
     """The memory with messages for what is new and what is over. `alerts`: what is wrong now; `count`: addresses."""
     everybody = tuple(range(1, count + 1))
     found = {alert.key: alert for alert in alerts}
-    new = [alert for key, alert in found.items() if key not in told.standing]
-    over = {key: text for key, text in told.standing.items() if key not in found}
+    new = [alert for key, alert in found.items() if key not in notified.standing]
+    over = {key: text for key, text in notified.standing.items() if key not in found}
     messages = [Message(alert.title, alert.body, everybody) for alert in new]
     messages += [Message(title, body, everybody) for title, body in over.values()]
     if len(messages) > _MOST_SINGLE:
         lines = "\n".join(f"{message.title}. {message.body}" for message in messages)
         messages = [Message(f"{len(messages)} alerts", lines, everybody)]
-    standing = {key: text for key, text in told.standing.items() if key in found}
+    standing = {key: text for key, text in notified.standing.items() if key in found}
     standing |= {alert.key: (f"{alert.title}: mended", alert.mended) for alert in new if alert.mended is not None}
-    return replace(told, standing=standing, waiting=(*told.waiting, *messages))
+    return replace(notified, standing=standing, waiting=(*notified.waiting, *messages))
 
 
-def due(told: Told, now: float) -> list[Message]:
+def due(notified: Notified, now: float) -> list[Message]:
     """The messages to send at this turn."""
-    return [message for message in told.waiting if message.next_at <= now]
+    return [message for message in notified.waiting if message.next_at <= now]
 
 
-def delivered(told: Told, left: Mapping[int, tuple[int, ...]], now: float) -> tuple[Told, list[Message]]:
+def delivered(notified: Notified, left: Mapping[int, tuple[int, ...]], now: float) -> tuple[Notified, list[Message]]:
     """The memory after a turn, and messages that are given up.
 
     `left`: by position among `due`, the addresses that did not take the message.
     """
     waiting, at = [], 0
-    for message in told.waiting:
+    for message in notified.waiting:
         if message.next_at > now:
             waiting.append(message)
             continue
@@ -103,4 +103,4 @@ def delivered(told: Told, left: Mapping[int, tuple[int, ...]], now: float) -> tu
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(message.tries, 20))
             waiting.append(replace(message, to=to, tries=message.tries + 1, next_at=now + wait))
     given_up = waiting[: max(0, len(waiting) - _MOST_WAITING)]
-    return replace(told, waiting=tuple(waiting[len(given_up) :])), given_up
+    return replace(notified, waiting=tuple(waiting[len(given_up) :])), given_up

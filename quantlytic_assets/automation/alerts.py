@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.automation.alert_plan import Alert, Message, Told, delivered, due, take_in
+from quantlytic_assets.automation.alert_plan import Alert, Message, Notified, delivered, due, take_in
 from quantlytic_assets.automation.gap_plan import wanted_pairs
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.fetch_plan import vendors_may_take
@@ -44,7 +44,7 @@ def alert_sensor(
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tells the addresses of QUANTLYTIC_NOTIFY when a live dataset goes stale, a session closed with "
-        "holes, or a run failed; once, and once more when it is mended. Cursor: what was told.",
+        "holes, or a run failed; once, and once more when it is mended. Cursor: what was notified.",
         required_resource_keys={"quantlytic"},
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -53,20 +53,21 @@ def alert_sensor(
         if not len(notifier):
             return dg.SkipReason("set QUANTLYTIC_NOTIFY to say whom to tell")
         now = clock()
-        told = Told.from_json(context.cursor)
+        notified = Notified.from_json(context.cursor)
         found: list[Alert] = []
         for dataset in datasets:
             found += stale(resources, dataset, now)
-            found += closed_with_holes(resources, dataset, now, told.standing)
-        failed, runs_until = failed_runs(context.instance, told.runs_until, now)
-        told = replace(take_in(told, [*found, *failed], len(notifier)), runs_until=runs_until)
-        sending = due(told, now.timestamp())
+            found += closed_with_holes(resources, dataset, now, notified.standing)
+        failed, runs_until = failed_runs(context.instance, notified.runs_until, now)
+        notified = replace(take_in(notified, [*found, *failed], len(notifier)), runs_until=runs_until)
+        sending = due(notified, now.timestamp())
         left = _send(notifier, sending, context.log.warning)
-        told, given_up = delivered(told, left, now.timestamp())
+        notified, given_up = delivered(notified, left, now.timestamp())
         for message in given_up:
             context.log.error(f"{message.title}: given up, too many messages wait")
-        said = f"{len(sending) - len(left)} messages sent, {len(told.waiting)} wait, {len(told.standing)} alerts stand"
-        return dg.SensorResult(skip_reason=dg.SkipReason(said), cursor=told.to_json())
+        sent, waiting, standing = len(sending) - len(left), len(notified.waiting), len(notified.standing)
+        said = f"{sent} messages sent, {waiting} wait, {standing} alerts stand"
+        return dg.SensorResult(skip_reason=dg.SkipReason(said), cursor=notified.to_json())
 
     return sense
 

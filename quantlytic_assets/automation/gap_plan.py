@@ -21,7 +21,7 @@ from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.universe.models import Dataset
 
 # Verdict on the holes of a symbol's session → what will be done about it.
-VERDICTS: dict[str, str] = {
+DECISIONS: dict[str, str] = {
     "ask": "asked by {dataset}_gap_sensor where it is switched on, or now by `quantlytic backfill {dataset}`",
     "vendor_hole": "nothing: the vendors don't have it; `quantlytic backfill {dataset} --force` asks again",
     "known_outage": "nothing: the venue was down, says the universe's list of outages",
@@ -129,7 +129,7 @@ def _bars_of_session(interval: str) -> pl.Expr:
     return (length / INTERVALS[interval].total_seconds()).ceil().cast(pl.Int64)
 
 
-def verdicts(
+def decisions(
     dataset: Dataset,
     wanted: pl.DataFrame,
     covered: pl.DataFrame,
@@ -140,7 +140,7 @@ def verdicts(
     """What is to be done about each symbol's session that has holes, or that nobody has looked at since it was over.
 
     `wanted`: `wanted_pairs`; `covered`: symbol, session, missing_bars, expected_bars, missing_ranges, checked_at of
-    clean.coverage; `attempts`: `AttemptLog.read`; `traits`: of its vendors. Rows: symbol, session, verdict, bars
+    clean.coverage; `attempts`: `AttemptLog.read`; `traits`: of its vendors. Rows: symbol, session, decision, bars
     (missing), whole (Boolean: all of the session's are), holes (ranges), looked_at (Boolean).
     """
     pairs = wanted.join(covered, on=["symbol", "session"], how="left")
@@ -148,23 +148,23 @@ def verdicts(
     # Coverage of a session that was still running counts its first part only.
     fresh = (pl.col("checked_at") >= pl.col("closed_at")).fill_null(False)
     looked_at = pl.col("checked_at").is_not_null() & (fresh | ~closed)
-    ranges = _range_verdicts(dataset, pairs.filter(looked_at), attempts, traits)
+    ranges = _range_decisions(dataset, pairs.filter(looked_at), attempts, traits)
     # No session is over with nothing expected, so that what was not looked at is never taken for complete.
-    judged = (
+    decided = (
         pairs.with_columns(looked_at.alias("looked_at"))
         .filter(~pl.col("looked_at") | (pl.col("missing_bars") > 0))
         .join(ranges, on=["symbol", "session"], how="left")
     )
     open_ask = "ask" if dataset.vendors else "no_vendor"
-    return judged.select(
+    return decided.select(
         "symbol",
         "session",
         pl.when(~pl.col("kept"))
         .then(pl.lit("expired"))
         .when(~closed)
         .then(pl.lit("running"))
-        .otherwise(pl.coalesce("verdict", pl.lit(open_ask)))
-        .alias("verdict"),
+        .otherwise(pl.coalesce("decision", pl.lit(open_ask)))
+        .alias("decision"),
         pl.when("looked_at").then("missing_bars").otherwise("bars").alias("bars"),
         (~pl.col("looked_at") | (pl.col("missing_bars") == pl.col("expected_bars"))).alias("whole"),
         pl.col("holes").fill_null(1),
@@ -172,10 +172,10 @@ def verdicts(
     ).sort("session", "symbol")
 
 
-def _range_verdicts(
+def _range_decisions(
     dataset: Dataset, looked_at: pl.DataFrame, attempts: pl.DataFrame, traits: Attempted | None
 ) -> pl.DataFrame:
-    """symbol, session, verdict, holes: `ask` where any range is worth it, else what holds for most missing bars."""
+    """symbol, session, decision, holes: `ask` where any range is worth it, else what holds for most missing bars."""
     ranges = (
         looked_at.select("symbol", "session", "missing_ranges")
         .explode("missing_ranges")
@@ -205,39 +205,41 @@ def _range_verdicts(
         ("vendor_hole", hole),
         (rest, pl.lit(True)),
     ]
-    judged = ranges.with_columns(pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules).alias("verdict"))
+    decided = ranges.with_columns(
+        pl.coalesce(pl.when(rule).then(pl.lit(name)) for name, rule in rules).alias("decision")
+    )
     return (
-        judged.group_by("symbol", "session", "verdict")
+        decided.group_by("symbol", "session", "decision")
         .agg(pl.col("length").sum(), pl.len().cast(pl.Int64).alias("ranges"))
-        .sort(pl.col("verdict") == "ask", "length", "verdict", descending=[True, True, False])
+        .sort(pl.col("decision") == "ask", "length", "decision", descending=[True, True, False])
         .group_by("symbol", "session", maintain_order=True)
-        .agg(pl.col("verdict").first(), pl.col("ranges").sum().alias("holes"))
+        .agg(pl.col("decision").first(), pl.col("ranges").sum().alias("holes"))
     )
 
 
-def with_not_served(judged: pl.DataFrame, served: Callable[[str, date], bool]) -> pl.DataFrame:
-    """`verdicts` where sessions that no vendor has are not to be asked for.
+def with_not_served(decided: pl.DataFrame, served: Callable[[str, date], bool]) -> pl.DataFrame:
+    """`decisions` where sessions that no vendor has are not to be asked for.
 
     served: whether any vendor has a symbol's session, known without asking. Vendors have bars from some day on, so that
     not every session has to be looked at.
     """
-    asking = judged.filter(verdict="ask").group_by("symbol").agg(pl.col("session").sort())
+    asking = decided.filter(decision="ask").group_by("symbol").agg(pl.col("session").sort())
     reach = []
     for symbol, sessions in asking.iter_rows():
         first = bisect_left(sessions, True, key=lambda day: served(symbol, day))
         reach.append((symbol, sessions[first] if first < len(sessions) else date.max))
     since = pl.DataFrame(reach, schema={"symbol": pl.String, "since": pl.Date}, orient="row")
-    beyond = (pl.col("verdict") == "ask") & (pl.col("session") < pl.col("since"))
+    beyond = (pl.col("decision") == "ask") & (pl.col("session") < pl.col("since"))
     return (
-        judged.join(since, on="symbol", how="left", maintain_order="left")
-        .with_columns(pl.when(beyond).then(pl.lit("not_served")).otherwise("verdict").alias("verdict"))
+        decided.join(since, on="symbol", how="left", maintain_order="left")
+        .with_columns(pl.when(beyond).then(pl.lit("not_served")).otherwise("decision").alias("decision"))
         .drop("since")
     )
 
 
 def next_request(
     asked: Asked,
-    judged: pl.DataFrame,
+    decided: pl.DataFrame,
     keys: Sequence[str],
     now: float,
     cost: Callable[[str, date, date], int],
@@ -246,24 +248,24 @@ def next_request(
 ) -> tuple[Request | None, Asked]:
     """The oldest holes that are worth asking for, in neighbouring partitions, and the memory to keep.
 
-    judged: `verdicts` with the key of each row's `partition`; keys: all partition keys, oldest first; now: seconds
+    decided: `decisions` with the key of each row's `partition`; keys: all partition keys, oldest first; now: seconds
     since 1970; cost: what asking for a symbol's sessions (first, last) counts against the vendor's limits; allowance:
     what those have room for, None for as much as one likes. To be called while no run is at work.
     """
     # What is not to be asked for any more is forgotten.
-    asking = judged.filter(verdict="ask")
+    asking = decided.filter(decision="ask")
     known = asked.holes.join(asking.select("partition", "symbol").unique(), on=["partition", "symbol"], how="semi")
     wait = (_FIRST_WAIT * 4.0 ** (pl.col("tries") - 1).clip(0, 8)).clip(0, _LONGEST_WAIT)
-    placed = judged.join(known, on=["partition", "symbol"], how="left").with_columns(
-        ((pl.col("verdict") == "ask") & (pl.col("session") <= pl.col("through")) & (pl.col("at") + wait > now))
+    placed = decided.join(known, on=["partition", "symbol"], how="left").with_columns(
+        ((pl.col("decision") == "ask") & (pl.col("session") <= pl.col("through")) & (pl.col("at") + wait > now))
         .fill_null(False)
         .alias("waiting")
     )
-    due = placed.filter(pl.col("verdict") == "ask", ~pl.col("waiting"), pl.col("partition").is_in(list(keys)))
+    due = placed.filter(pl.col("decision") == "ask", ~pl.col("waiting"), pl.col("partition").is_in(list(keys)))
     if due.is_empty():
         return None, Asked(known)
     # Fetching itself doesn't ask for a vendor's holes and known outages; the others that are not due are kept out here.
-    quiet = pl.col("verdict").is_in(["ask", "vendor_hole", "known_outage"])
+    quiet = pl.col("decision").is_in(["ask", "vendor_hole", "known_outage"])
     left = placed.filter(~quiet | pl.col("waiting"))
     limit = min(_MOST_WEIGHT, allowance if allowance is not None else _MOST_WEIGHT)
     chosen, symbols, weight = _choose(due, left, keys, limit, cost, most_partitions)

@@ -12,7 +12,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.automation.gap_plan import Asked, next_request, verdicts, wanted_pairs, with_not_served
+from quantlytic_assets.automation.gap_plan import Asked, decisions, next_request, wanted_pairs, with_not_served
 from quantlytic_assets.calendars.partitions import known_keys, with_partition
 from quantlytic_assets.dagster_internals import UnresolvedAssetJobDefinition, range_tags
 from quantlytic_assets.resources import Resources
@@ -58,10 +58,10 @@ def gap_sensor(
         usable, allowance = room(resources, vendors)
         if not usable:
             return dg.SkipReason(f"no vendor may be asked now: {_why_not(resources, vendors)}")
-        judged = with_partition(judge(resources, dataset, now), dataset)
+        decided = with_partition(decide(resources, dataset, now), dataset)
         request, asked = next_request(
             Asked.from_json(context.cursor),
-            judged,
+            decided,
             known_keys(dataset, now),
             now.timestamp(),
             partial(_weight, dataset, next(one for one in vendors if one.name == usable[0])),
@@ -69,7 +69,7 @@ def gap_sensor(
             most_partitions,
         )
         if request is None:
-            left = len(judged.filter(verdict="ask"))
+            left = len(decided.filter(decision="ask"))
             reason = f"{left} holes wait until they are asked for again" if left else "nothing to ask for"
             return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=asked.to_json())
         asks_for = (
@@ -92,8 +92,8 @@ def gap_sensor(
     return sense
 
 
-def judge(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame:
-    """`gap_plan.verdicts` on what the lake, the log of attempts and the vendors' reach say at this moment."""
+def decide(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame:
+    """`gap_plan.decisions` on what the lake, the log of attempts and the vendors' reach say at this moment."""
     wanted = wanted_pairs(dataset, now)
     covered = resources.lake.query(
         "SELECT symbol, session, expected_bars, missing_bars, missing_ranges, checked_at FROM clean.coverage "
@@ -102,10 +102,10 @@ def judge(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame
     )
     attempts = resources.attempts.read(dataset.name, dataset.first_session, date.max)
     traits = resources.traits(dataset)
-    judged = verdicts(dataset, wanted, covered, attempts, traits, now)
+    decided = decisions(dataset, wanted, covered, attempts, traits, now)
     vendors = [resources.vendor(name) for name in dataset.vendors]
     names = {one.symbol: one.names for one in dataset.symbols}
-    return with_not_served(judged, partial(_served, dataset, vendors, names))
+    return with_not_served(decided, partial(_served, dataset, vendors, names))
 
 
 def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | None]:
@@ -114,7 +114,7 @@ def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | 
     for vendor in vendors:
         left = resources.budgets.left(vendor.name, vendor.limits)
         quotas = [count for seconds, count in left.items() if seconds >= _QUOTA_SECONDS]
-        if resources.budgets.closed(vendor.name) is None and all(quotas):
+        if resources.budgets.circuit(vendor.name) is None and all(quotas):
             usable.append(vendor.name)
             allowances.append(min(quotas, default=None))
     return usable, None if None in allowances else sum(allowances)
@@ -131,7 +131,7 @@ def _served(
     """Whether any vendor has some of a symbol's session, as far as that is known without asking."""
     whole = _request(dataset, symbol, day, day)
     return any(
-        vendor.refusal(part) is None
+        vendor.unsupported(part) is None
         for vendor in vendors
         for part in vendor.parts(replace(whole, name=names[symbol].get(vendor.name)))
     )
@@ -145,7 +145,7 @@ def _request(dataset: Dataset, symbol: str, first: date, last: date) -> BarReque
 def _why_not(resources: Resources, vendors: list[Vendor]) -> str:
     reasons = []
     for vendor in vendors:
-        shut = resources.budgets.closed(vendor.name)
+        shut = resources.budgets.circuit(vendor.name)
         reasons.append(f"{vendor.name} {f'for {shut[0]:.0f} s more ({shut[1]})' if shut else 'has no calls left'}")
     return ", ".join(reasons)
 

@@ -1,4 +1,4 @@
-"""Pictures of bars and of their coverage for people who would rather look: PNG bytes out of frames.
+"""Charts of bars and of their coverage for people who would rather look: PNG bytes out of frames.
 
 Nothing is decided here; figures in numbers are the tables' business. matplotlib is drawn on its own canvas, without
 pyplot's global state, so that several runs in a process don't meet.

@@ -76,7 +76,7 @@ def report_each(
 ) -> None:
     """One evaluation a partition, tied to the materialization it judged; `details`: metadata by partition beside.
 
-    As events of this run: of evaluations reported without one Dagster keeps a partition's first and refuses the next.
+    As events of this run: of evaluations reported without one Dagster keeps a partition's first and rejects the next.
     """
     run = context.op_execution_context
     newest = run.instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)

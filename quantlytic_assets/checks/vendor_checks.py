@@ -9,7 +9,7 @@ import polars as pl
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schema_checks import report_each
-from quantlytic_assets.market_data.actions.reconcile import settle
+from quantlytic_assets.market_data.actions.reconcile import reconcile
 from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, FIELDS, as_traded, differences
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset
@@ -114,6 +114,6 @@ def _splits(resources: Resources, *names: str) -> pl.DataFrame:
 
     Of the archive, for clean.corporate_actions may be made later in the same run.
     """
-    told = [settle(resources.actions.read(name), name).actions for name in names]
-    splits = pl.concat(told).filter(pl.col("kind") == "split")
+    reported = [reconcile(resources.actions.read(name), name).actions for name in names]
+    splits = pl.concat(reported).filter(pl.col("kind") == "split")
     return splits.unique(["symbol", "session"], keep="first", maintain_order=True).select("symbol", "session", "value")

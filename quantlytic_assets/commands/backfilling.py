@@ -30,7 +30,7 @@ class Plan:
 
     ranges: pl.DataFrame
     costs: list[Cost]
-    refused: list[str]
+    rejected: list[str]
 
 
 def dry_run(
@@ -43,8 +43,8 @@ def dry_run(
         for span in partitions.windows(dataset, keys, installation.settings.backfill_chunk)
     ]
     ranges = pl.concat([need.ranges for need in needs]) if needs else pl.DataFrame(schema=PLAN_SCHEMA)
-    costs, refused = ingest.costs(ranges)
-    return Plan(ranges, costs, refused)
+    costs, rejected = ingest.costs(ranges)
+    return Plan(ranges, costs, rejected)
 
 
 def check_symbols(dataset: Dataset, symbols: Sequence[str]) -> None:
@@ -132,8 +132,8 @@ def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:
         )
     if len(plan.ranges) > _RANGES_SHOWN:
         out.print(f"  and {len(plan.ranges) - _RANGES_SHOWN} more")
-    for refused in plan.refused[:_RANGES_SHOWN]:
-        out.print(f"  not served: {refused}", highlight=False, soft_wrap=True)
+    for rejected in plan.rejected[:_RANGES_SHOWN]:
+        out.print(f"  not served: {rejected}", highlight=False, soft_wrap=True)
 
 
 def _length(seconds: float) -> str:

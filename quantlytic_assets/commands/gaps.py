@@ -9,8 +9,8 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from quantlytic_assets.automation.gap_plan import VERDICTS
-from quantlytic_assets.automation.gap_sensor import judge
+from quantlytic_assets.automation.gap_plan import DECISIONS
+from quantlytic_assets.automation.gap_sensor import decide
 from quantlytic_assets.charts.bars import heat_cells
 from quantlytic_assets.commands.inspection import print_json
 
@@ -40,7 +40,7 @@ def gap_rows(installation: Installation, dataset: str | None) -> list[dict[str, 
     `next` says what will be done about it.
     """
     datasets = _datasets(installation, dataset)
-    return [row for one in datasets for row in _rows(one, _coverage(installation, one), _judged(installation, one))]
+    return [row for one in datasets for row in _rows(one, _coverage(installation, one), _decided(installation, one))]
 
 
 def show_gaps(
@@ -48,7 +48,7 @@ def show_gaps(
 ) -> None:
     """Print the holes that coverage knows of, and how much it has not looked at yet."""
     datasets = _datasets(installation, dataset)
-    found = {one.name: (_coverage(installation, one), _judged(installation, one)) for one in datasets}
+    found = {one.name: (_coverage(installation, one), _decided(installation, one)) for one in datasets}
     rows = [row for one in datasets for row in _rows(one, *found[one.name])]
     if as_json:
         print_json(rows)
@@ -73,10 +73,10 @@ def show_gaps(
         )
     out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
     for one in datasets:
-        for (verdict,), unseen in _unseen(found[one.name][1]).group_by("verdict", maintain_order=True):
+        for (decision,), unseen in _unseen(found[one.name][1]).group_by("decision", maintain_order=True):
             out.print(
                 f"{one.name}: {len(unseen):,} sessions of {unseen['symbol'].n_unique()} symbols not looked at yet, "
-                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, str(verdict))}",
+                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, str(decision))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -92,37 +92,37 @@ def _coverage(installation: Installation, dataset: Dataset) -> pl.DataFrame:
     )
 
 
-def _judged(installation: Installation, dataset: Dataset) -> pl.DataFrame:
-    return judge(installation.resources, dataset, datetime.now(UTC))
+def _decided(installation: Installation, dataset: Dataset) -> pl.DataFrame:
+    return decide(installation.resources, dataset, datetime.now(UTC))
 
 
-def _rows(dataset: Dataset, covered: pl.DataFrame, judged: pl.DataFrame) -> list[dict[str, Any]]:
-    said = judged.select("symbol", "session", "verdict")
+def _rows(dataset: Dataset, covered: pl.DataFrame, decided: pl.DataFrame) -> list[dict[str, Any]]:
+    said = decided.select("symbol", "session", "decision")
     holes = (
         covered.filter(pl.col("missing_bars") > 0)
         .join(said, on=["symbol", "session"], how="left", maintain_order="left")
         # Coverage of what has expired stays until the next maintenance; it is no gap.
-        .filter(pl.col("verdict").fill_null("") != "expired")
+        .filter(pl.col("decision").fill_null("") != "expired")
         .select(
             "dataset", "symbol", "session", "missing_bars", "cause", "attempts",
-            pl.col("missing_ranges").alias("ranges"), pl.col("verdict").alias("next"),
+            pl.col("missing_ranges").alias("ranges"), pl.col("decision").alias("next"),
         )
     )  # fmt: skip
     return [{**row, "next": _next(dataset.name, row["next"])} for row in holes.to_dicts()]
 
 
-def _next(dataset: str, verdict: str | None) -> str:
-    return VERDICTS[verdict].format(dataset=dataset) if verdict else _GONE
+def _next(dataset: str, decision: str | None) -> str:
+    return DECISIONS[decision].format(dataset=dataset) if decision else _GONE
 
 
-def _unseen(judged: pl.DataFrame) -> pl.DataFrame:
+def _unseen(decided: pl.DataFrame) -> pl.DataFrame:
     """Sessions that are over and kept, and that coverage has not looked at since."""
-    return judged.filter(~pl.col("looked_at"), pl.col("verdict").is_in(["ask", "not_served", "no_vendor"]))
+    return decided.filter(~pl.col("looked_at"), pl.col("decision").is_in(["ask", "not_served", "no_vendor"]))
 
 
-def _show_map(out: Console, dataset: Dataset, covered: pl.DataFrame, judged: pl.DataFrame) -> None:
+def _show_map(out: Console, dataset: Dataset, covered: pl.DataFrame, decided: pl.DataFrame) -> None:
     """A line a symbol, a cell a session, or several sessions where they don't fit: then the worst of them is shown."""
-    unseen = _unseen(judged).select(
+    unseen = _unseen(decided).select(
         "symbol", "session", pl.col("bars").alias("expected_bars"), pl.col("bars").alias("missing_bars"),
         pl.lit("never looked at").alias("cause"),
     )  # fmt: skip

@@ -24,18 +24,18 @@ _SHOWN = 20
 
 
 def run_import_actions(installation: Installation, out: Console, path: Path, dataset_name: str | None) -> None:
-    """Read, keep, rebuild clean.corporate_actions, and say what was refused and what to run next.
+    """Read, keep, rebuild clean.corporate_actions, and say what was rejected and what to run next.
 
-    Raises `CommandError` for a file that is refused whole, `UsageError` where it does not follow from the symbols which
-    dataset is meant.
+    Raises `CommandError` for a file that is rejected whole, `UsageError` where the symbols do not say which dataset is
+    meant.
     """
-    from quantlytic_assets.assets.clean_bars import adopt_refused
+    from quantlytic_assets.assets.clean_bars import quarantine_rejected
     from quantlytic_assets.assets.corporate_actions import (
         corporate_actions_key,
         figures,
-        new_share_counts,
+        new_split_factors,
         rebuild,
-        replace_share_counts,
+        replace_split_factors,
     )
 
     if not path.is_file():
@@ -43,27 +43,27 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     try:
         imported = read_actions(path, datetime.now(UTC))
     except StructuralFault as error:
-        raise CommandError(f"{path} was refused: {error}") from error
+        raise CommandError(f"{path} was rejected: {error}") from error
     dataset = installation.dataset(dataset_name) if dataset_name else _meant(installation, imported)
     resources = installation.resources
     new = resources.actions.record(dataset.name, imported.actions)
-    if len(imported.refused):
-        _keep_refused(installation, dataset, imported.refused)
-        adopt_refused(resources, dataset)
-    settled = rebuild(resources, dataset)
-    new_counts = new_share_counts(resources, dataset, settled.actions)
-    if new_counts:
-        replace_share_counts(resources, dataset, new_counts)
-    _record(installation, corporate_actions_key(dataset), figures(settled))
+    if len(imported.rejected):
+        _keep_rejected(installation, dataset, imported.rejected)
+        quarantine_rejected(resources, dataset)
+    reconciled = rebuild(resources, dataset)
+    new_factors = new_split_factors(resources, dataset, reconciled.actions)
+    if new_factors:
+        replace_split_factors(resources, dataset, new_factors)
+    _record(installation, corporate_actions_key(dataset), figures(reconciled))
     out.print(
-        f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.refused)} refused"
+        f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.rejected)} refused"
         + (f" ({len(imported.actions) - new} were known already)" if new < len(imported.actions) else ""),
         highlight=False,
     )
-    _show_refused(out, dataset, imported.refused)
+    _show_rejected(out, dataset, imported.rejected)
     _show_strangers(installation, out, dataset, imported.actions)
     trading = [one for one in installation.universe.strategies.values() if one.dataset == dataset.name]
-    changed = new_counts.since if new_counts else None
+    changed = new_factors.since if new_factors else None
     _show_next(installation, out, dataset, trading, imported.actions, changed)
 
 
@@ -72,13 +72,13 @@ def _meant(installation: Installation, imported: ImportedActions) -> Dataset:
     datasets = installation.universe.datasets
     if len(datasets) == 1:
         return next(iter(datasets.values()))
-    told = {*imported.actions["symbol"], *imported.actions["new_symbol"].drop_nulls(), *imported.refused["symbol"]}
-    having = [one for one in datasets.values() if told & {instrument.symbol for instrument in one.symbols}]
+    reported = {*imported.actions["symbol"], *imported.actions["new_symbol"].drop_nulls(), *imported.rejected["symbol"]}
+    having = [one for one in datasets.values() if reported & {instrument.symbol for instrument in one.symbols}]
     if len(having) == 1:
         return having[0]
     which = "several datasets have" if having else "no dataset has"
     names = ", ".join(one.name for one in having or datasets.values())
-    raise UsageError(f"{which} symbols of {_few(told)}; say which is meant with --dataset, one of: {names}")
+    raise UsageError(f"{which} symbols of {_few(reported)}; say which is meant with --dataset, one of: {names}")
 
 
 def _few(symbols: set[str | None]) -> str:
@@ -87,13 +87,13 @@ def _few(symbols: set[str | None]) -> str:
     return ", ".join(shown[:5]) + (" …" if len(shown) > 5 else "") if shown else "the file"
 
 
-def _keep_refused(installation: Installation, dataset: Dataset, refused: pl.DataFrame) -> None:
-    """Put refused rows where those of bar files are: on the bus, in the archive, in clean.quarantine."""
+def _keep_rejected(installation: Installation, dataset: Dataset, rejected: pl.DataFrame) -> None:
+    """Put rejected rows where those of bar files are: on the bus, in the archive, in clean.quarantine."""
     from quantlytic_assets.assets.raw_bars import landing_materializations
 
     lander = installation.resources.lander(dataset)
-    lander.publish_refused(
-        refused.select(
+    lander.publish_rejected(
+        rejected.select(
             pl.col("symbol").fill_null(""),
             pl.lit(None, TIME).alias("open_time"),
             pl.concat_str(pl.lit("action: "), "reason").alias("reason"),
@@ -112,12 +112,12 @@ def _record(installation: Installation, key: object, metadata: dict[str, object]
     installation.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
 
 
-def _show_refused(out: Console, dataset: Dataset, refused: pl.DataFrame) -> None:
-    for row in refused.head(_SHOWN).iter_rows(named=True):
+def _show_rejected(out: Console, dataset: Dataset, rejected: pl.DataFrame) -> None:
+    for row in rejected.head(_SHOWN).iter_rows(named=True):
         out.print(f"  line {row['line']}: {row['reason']}: {row['raw']}", highlight=False, markup=False, soft_wrap=True)
-    if len(refused) > _SHOWN:
-        out.print(f"  and {len(refused) - _SHOWN} more")
-    if len(refused):
+    if len(rejected) > _SHOWN:
+        out.print(f"  and {len(rejected) - _SHOWN} more")
+    if len(rejected):
         out.print(
             f"kept: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"",
             highlight=False,

@@ -31,9 +31,9 @@ def run_import(
 ) -> None:
     """Read, publish, land, record, and say what to run next.
 
-    Raises `CommandError` for a file that is refused whole, `UsageError` for options that make no sense.
+    Raises `CommandError` for a file that is rejected whole, `UsageError` for options that make no sense.
     """
-    from quantlytic_assets.assets.clean_bars import adopt_refused
+    from quantlytic_assets.assets.clean_bars import quarantine_rejected
     from quantlytic_assets.assets.raw_bars import landing_materializations
 
     dataset = installation.dataset(dataset_name)
@@ -54,25 +54,25 @@ def run_import(
     except OptionError as error:
         raise UsageError(str(error)) from error
     except StructuralFault as error:
-        raise CommandError(f"{path} was refused: {error}") from error
+        raise CommandError(f"{path} was rejected: {error}") from error
     lander = installation.resources.lander(dataset)
     if len(imported.bars):
         lander.publish(imported.bars)
-    if len(imported.refused):
-        refused = imported.refused.select(
+    if len(imported.rejected):
+        rejected = imported.rejected.select(
             pl.lit(symbol).alias("symbol"),
             "open_time",
             "reason",
             pl.col("raw"),
             "line",
         )
-        lander.publish_refused(refused)
+        lander.publish_rejected(rejected)
     landed = lander.land()
     for event in landing_materializations(dataset, landed.partitions):
         installation.instance.report_runless_asset_event(event)
-    adopt_refused(installation.resources, dataset)
-    out.print(f"{imported.read} read, {len(imported.bars)} accepted, {len(imported.refused)} refused", highlight=False)
-    if len(imported.refused):
+    quarantine_rejected(installation.resources, dataset)
+    out.print(f"{imported.read} read, {len(imported.bars)} accepted, {len(imported.rejected)} refused", highlight=False)
+    if len(imported.rejected):
         out.print(
             f"why: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"",
             highlight=False,

@@ -129,7 +129,7 @@ def object_store_problem(settings: Settings) -> str | None:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code != "NoSuchBucket":
-            return _refusal(settings, where, code)
+            return _store_problem(settings, where, code)
     except ValueError as error:
         return f"{where} is no address of a store ({error}); set it to http://host:port"
     except BotoCoreError as error:
@@ -147,9 +147,9 @@ def object_store_problem(settings: Settings) -> str | None:
     return _keeps_the_first(place, where)
 
 
-def _refusal(settings: Settings, where: str, code: str) -> str:
+def _store_problem(settings: Settings, where: str, code: str) -> str:
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        return f"{where} refuses the keys ({code}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the store's"
+        return f"{where} rejects the keys ({code}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to the store's"
     if code in ("AccessDenied", "AllAccessDisabled"):
         return (
             f"the key may not read the bucket {settings.s3_bucket} at {where} ({code}); grant it, or set "
@@ -163,7 +163,7 @@ def _refusal(settings: Settings, where: str, code: str) -> str:
 
 
 def _keeps_the_first(place: object, where: str) -> str | None:
-    """Write an object twice with create-only: the second must be refused."""
+    """Write an object twice with create-only: the second must be rejected."""
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -176,7 +176,7 @@ def _keeps_the_first(place: object, where: str) -> str | None:
             return None
         return f"the store at {where} overwrites an object that must only be created (If-None-Match); use another store"
     except (BaseError, PermissionError) as error:
-        return f"{where} refuses to keep an object ({type(error).__name__}); grant the key to write, and look for space"
+        return f"{where} keeps no object ({type(error).__name__}); grant the key to write, and look for space"
     finally:
         _remove(store, name)
 
@@ -217,7 +217,7 @@ def postgres_problem(settings: Settings) -> str | None:
         except psycopg2.OperationalError as error:
             told = str(error)
         if f'database "{name}" does not exist' not in told:
-            return _postgres_refusal(settings, where, told)
+            return _postgres_problem(settings, where, told)
         try:
             ensure_database(settings.postgres_url(part))
         except SQLAlchemyError:
@@ -228,10 +228,10 @@ def postgres_problem(settings: Settings) -> str | None:
     return None
 
 
-def _postgres_refusal(settings: Settings, where: str, told: str) -> str:
+def _postgres_problem(settings: Settings, where: str, told: str) -> str:
     if "password authentication failed" in told or "no password supplied" in told:
         return (
-            f"Postgres at {where} refuses the user {settings.postgres_user} (QUANTLYTIC_POSTGRES_USER) with the "
+            f"Postgres at {where} rejects the user {settings.postgres_user} (QUANTLYTIC_POSTGRES_USER) with the "
             "password given; set QUANTLYTIC_POSTGRES_PASSWORD to the role's"
         )
     if not _connects((settings.postgres_host, settings.postgres_port)):
@@ -241,4 +241,4 @@ def _postgres_refusal(settings: Settings, where: str, told: str) -> str:
     if "too many clients" in told or "too many connections" in told or "remaining connection slots" in told:
         return f"Postgres at {where} has no connection left; raise its max_connections or end idle programs"
     last = told.strip().splitlines()[-1] if told.strip() else "no reason given"
-    return f"what answers at {where} is not Postgres, or refuses {settings.postgres_user} ({last}); check the address"
+    return f"what answers at {where} is not Postgres, or rejects {settings.postgres_user} ({last}); check the address"

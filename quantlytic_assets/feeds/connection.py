@@ -18,7 +18,7 @@ _OPEN_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _PING_SECONDS = 20.0
 _LARGEST_MESSAGE = 4 << 20
-_REFUSED_FOR = 600.0
+_REJECTED_FOR = 600.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Connection:
             except ConnectionClosed as error:
                 reason = f"closed with {_farewell(error)}"
             except InvalidStatus as error:
-                reason, asked = f"refused with HTTP {error.response.status_code}", _retry_after(error)
+                reason, asked = f"rejected with HTTP {error.response.status_code}", _retry_after(error)
             except (OSError, TimeoutError, WebSocketException) as error:
                 reason = f"no connection: {str(error) or type(error).__name__}"
             if planned or (opened_at is not None and loop.time() - opened_at >= self._rules.healthy):
@@ -161,4 +161,4 @@ def _farewell(error: ConnectionClosed) -> str:
 
 def _retry_after(error: InvalidStatus) -> float:
     given = error.response.headers.get("Retry-After", "")
-    return min(float(given), _REFUSED_FOR) if given.isdigit() else 0.0
+    return min(float(given), _REJECTED_FOR) if given.isdigit() else 0.0

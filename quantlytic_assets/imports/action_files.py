@@ -17,11 +17,11 @@ from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPO
 COLUMNS = ("symbol", "date", "kind", "value")
 OPTIONAL = ("known",)
 # `symbol` as the row gives it, for it may be all that is known of it.
-REFUSED_SCHEMA = pl.Schema({"line": pl.Int64, "symbol": pl.String, "reason": pl.String, "raw": pl.String})
+REJECTED_SCHEMA = pl.Schema({"line": pl.Int64, "symbol": pl.String, "reason": pl.String, "raw": pl.String})
 
 # What a symbol may look like: the same signs as in the universe.
 _SYMBOL = r"^[\w^.=/:+\-&$#@!~*]{1,64}$"
-# No symbol, so that a value that was forgotten is still refused.
+# No symbol, so that a value that was forgotten is still rejected.
 _NO_RENAME = "(none)"
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
 _REPEATED = "repeated: an earlier line has this symbol, date and kind; two dividends of a day are one, their sum"
@@ -30,13 +30,13 @@ _WANTED = "the first line has to name the columns symbol,date,kind,value"
 
 @dataclass(frozen=True)
 class ImportedActions:
-    """A file's rows: `actions` (ACTIONS_SCHEMA), `refused` (REFUSED_SCHEMA) and how many were `read`; every row is in
+    """A file's rows: `actions` (ACTIONS_SCHEMA), `rejected` (REJECTED_SCHEMA) and how many were `read`; every row is in
 
     exactly one of the two. A `line` counts from 1, the header's included.
     """
 
     actions: pl.DataFrame
-    refused: pl.DataFrame
+    rejected: pl.DataFrame
     read: int
 
 
@@ -63,13 +63,13 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
         _day("known").alias("known_on"),
         pl.col("value").cast(pl.Float64, strict=False).alias("number"),
     )
-    judged = read.with_columns(_reason(len(names)).alias("reason"))
+    checked = read.with_columns(_reason(len(names)).alias("reason"))
     again = pl.col("reason").is_null() & (
         pl.int_range(pl.len()).over("symbol", "session", "kind", pl.col("reason").is_null()) > 0
     )
-    judged = judged.with_columns(pl.when(again).then(pl.lit(_REPEATED)).otherwise("reason").alias("reason"))
+    checked = checked.with_columns(pl.when(again).then(pl.lit(_REPEATED)).otherwise("reason").alias("reason"))
     renamed = pl.col("kind") == "rename"
-    actions = judged.filter(pl.col("reason").is_null()).select(
+    actions = checked.filter(pl.col("reason").is_null()).select(
         "symbol",
         "session",
         "kind",
@@ -84,8 +84,8 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
         pl.lit(IMPORT).alias("vendor"),
         pl.lit(recorded_at.astimezone(UTC), ACTIONS_SCHEMA["recorded_at"]).alias("recorded_at"),
     )
-    refused = judged.filter(pl.col("reason").is_not_null()).match_to_schema(REFUSED_SCHEMA, extra_columns="ignore")
-    return ImportedActions(actions.match_to_schema(ACTIONS_SCHEMA), refused, len(judged))
+    rejected = checked.filter(pl.col("reason").is_not_null()).match_to_schema(REJECTED_SCHEMA, extra_columns="ignore")
+    return ImportedActions(actions.match_to_schema(ACTIONS_SCHEMA), rejected, len(checked))
 
 
 def _table(path: Path) -> tuple[list[str], pl.DataFrame]:

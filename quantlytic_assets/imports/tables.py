@@ -46,7 +46,7 @@ BAD_NUMBER = "bad_number"
 FIELD_COUNT = "wrong_field_count"
 QUOTES = "unbalanced_quotes"
 
-REFUSED_SCHEMA = pl.Schema({"line": pl.Int64, "reason": pl.String, "raw": pl.String, "open_time": TIME})
+REJECTED_SCHEMA = pl.Schema({"line": pl.Int64, "reason": pl.String, "raw": pl.String, "open_time": TIME})
 
 # ASCII's own separator of fields, which no CSV file has in its text.
 _UNIT = "\x1f"
@@ -55,9 +55,9 @@ _NO_VALUE = ("", "null", "none", "nan", "na", "n/a", "#n/a", "nat")
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive or Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG chart",
+    b"GIF8": "a GIF chart",
     b"%PDF": "a PDF document",
     b"SQLite format 3\x00": "an SQLite database",
     b"\x89HDF": "an HDF5 file",
@@ -80,13 +80,13 @@ class ColumnsError(OptionError):
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """A file's rows: `bars` (RAW_SCHEMA, in the file's order), `refused` (REFUSED_SCHEMA, likewise) and how many were
+    """A file's rows: `bars` (RAW_SCHEMA, in the file's order), `rejected` (REJECTED_SCHEMA, likewise) and how many were
     `read`; every row is in exactly one of the two. A `line` counts from 1: in CSV the header's line and blank ones too,
     in Parquet and Feather the rows.
     """
 
     bars: pl.DataFrame
-    refused: pl.DataFrame
+    rejected: pl.DataFrame
     read: int
 
 
@@ -137,8 +137,8 @@ def read_bars(
 
     `columns` maps ours (OURS) to the file's names; those not given are found by their usual names, upper and lower
     case being the same. `time_zone` (IANA) is that of times without an offset. `label` says whether times mark a
-    bar's start or end. A row that is no bar, or whose bar closes after `fetched_at`, is refused alone; local times that
-    a clock change repeats are refused too, for either hour could be meant. Raises `StructuralFault` for a file
+    bar's start or end. A row that is no bar, or whose bar closes after `fetched_at`, is rejected alone; local times
+    that a clock change repeats are rejected too, for either hour could be meant. Raises `StructuralFault` for a file
     that can't be read as bars, `OptionError` for options that make no sense.
     """
     _check_options(columns, time_zone, label, adjustment)
@@ -176,14 +176,14 @@ def read_bars(
         pl.lit(fetched_at, TIME).alias("fetched_at"),
         pl.lit(adjustment).alias("adjustment"),
     )
-    refused = frame.filter(bad).with_columns(
+    rejected = frame.filter(bad).with_columns(
         _raw_text(table, bad).alias("raw"), pl.when(pl.col("fault").is_null()).then("open_time").alias("open_time")
     )
-    refused = pl.concat(
-        [refused.select(REFUSED_SCHEMA.names()), table.broken.with_columns(pl.lit(None, TIME).alias("open_time"))]
+    rejected = pl.concat(
+        [rejected.select(REJECTED_SCHEMA.names()), table.broken.with_columns(pl.lit(None, TIME).alias("open_time"))]
     ).sort("line")
     return ImportedFile(
-        bars=bars.select(RAW_SCHEMA.names()).cast(RAW_SCHEMA), refused=refused, read=len(bars) + len(refused)
+        bars=bars.select(RAW_SCHEMA.names()).cast(RAW_SCHEMA), rejected=rejected, read=len(bars) + len(rejected)
     )
 
 
@@ -356,7 +356,7 @@ def _text_table(text: str) -> _Table:
 
 
 def _broken(lines: pl.Series, raw: pl.Series, reason: str) -> pl.DataFrame:
-    schema = {name: kind for name, kind in REFUSED_SCHEMA.items() if name != "open_time"}
+    schema = {name: kind for name, kind in REJECTED_SCHEMA.items() if name != "open_time"}
     return pl.DataFrame({"line": lines, "raw": raw}).select("line", pl.lit(reason).alias("reason"), "raw").cast(schema)
 
 

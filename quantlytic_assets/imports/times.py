@@ -73,7 +73,7 @@ def read_times(column: pl.Series, time_zone: str | None, lines: pl.Series) -> pl
     earlier = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     parts = parts.with_columns(located.alias("located"), (naive.is_not_null() & earlier.is_null()).alias("skipped"))
     if time_zone is None:
-        _refuse_mixture(parts, lines)
+        _reject_mixture(parts, lines)
     moment = pl.coalesce("absolute", "located")
     usable = moment.is_between(_EARLIEST, _LATEST, closed="left") | (
         pl.col("bare").is_between(_EARLIEST.date(), _LATEST.date(), closed="left")
@@ -94,7 +94,7 @@ def read_times(column: pl.Series, time_zone: str | None, lines: pl.Series) -> pl
     )
 
 
-def _refuse_mixture(parts: pl.DataFrame, lines: pl.Series) -> None:
+def _reject_mixture(parts: pl.DataFrame, lines: pl.Series) -> None:
     if parts["absolute"].null_count() < len(parts) and parts["naive"].null_count() < len(parts):
         with_offset, without = parts["absolute"].is_not_null().arg_max(), parts["naive"].is_not_null().arg_max()
         raise StructuralFault(

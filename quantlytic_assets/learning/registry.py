@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.universe.models import Strategy
 
-# Compiled classes inside our pipelines. skops refuses what is neither well known nor named here, so that reading
+# Compiled classes inside our pipelines. skops rejects what is neither well known nor named here, so that reading
 # a model cannot run arbitrary code the way a pickle can.
 _TRUSTED_TYPES = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
 _SQLITE_SCHEMES = ("sqlite:///", "sqlite+pysqlite:///")

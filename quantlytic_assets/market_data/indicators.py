@@ -14,7 +14,7 @@ Memory also reaches forward: when bars change, the `TAIL` bars after them must b
 recursion, EMA 26, keeps (25/27)^500 = 2e-17 of a difference by then, which is less than a double can hold.
 
 A split is no return: everything is computed on price times `shares`, how many shares one share of the company's
-beginning has become (`share_counts`), and price levels are given back in shares of the bar's own session. When a
+beginning has become (`split_factors`), and price levels are given back in shares of the bar's own session. When a
 ticker passes to another company (`listing`), everything starts over.
 
 Formulas: EMA is seeded with the SMA of its first n values; RSI and ATR are Wilder's, seeded with the plain average of

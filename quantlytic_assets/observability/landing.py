@@ -1,4 +1,4 @@
-"""Figures of the bus and of what landing made of it: records waiting, bars landed, records refused and lost."""
+"""Figures of the bus and of what landing made of it: records waiting, bars landed, records rejected and lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from quantlytic_assets.storage.archive import Archive, Claim, life_name
 from quantlytic_assets.storage.bus import DEAD_LETTERS, Bus, bars_topic
-from quantlytic_assets.storage.landing import LOST, REFUSED, Lander
+from quantlytic_assets.storage.landing import LOST, REJECTED, Lander
 
-_COUNTS = ("bars", "bytes", "refused", "lost")
+_COUNTS = ("bars", "bytes", "rejected", "lost")
 
 
 def bus_metrics(bus: Bus, archive: Archive, landers: Callable[[str], Lander], datasets: Iterable[str]) -> list[Metric]:
@@ -76,7 +76,7 @@ class LandedTally:
         partial.replace(self._file)
 
     def metrics(self) -> list[Metric]:
-        """Bars and bytes landed, records refused and lost, per dataset."""
+        """Bars and bytes landed, records rejected and lost, per dataset."""
         before = json.dumps(self._known, sort_keys=True)
         for dataset in self.datasets:
             self._count(dataset)
@@ -85,8 +85,8 @@ class LandedTally:
         families = {
             "bars": CounterMetricFamily("quantlytic_landed_bars", "bars landed in the archive", labels=["dataset"]),
             "bytes": CounterMetricFamily("quantlytic_landed_bytes", "bytes landed in the archive", labels=["dataset"]),
-            "refused": CounterMetricFamily(
-                "quantlytic_refused_records", "records that are no bar, kept as refused", labels=["dataset"]
+            "rejected": CounterMetricFamily(
+                "quantlytic_rejected_records", "records that are no bar, kept as rejected", labels=["dataset"]
             ),
             "lost": CounterMetricFamily(
                 "quantlytic_lost_records", "records gone from the bus before they could be landed", labels=["dataset"]
@@ -118,8 +118,8 @@ def _add(known: dict, claim: Claim) -> None:
     for key, entry in (claim.landed or {}).items():
         if key == LOST:
             known["lost"] += entry["rows"]
-        elif key == REFUSED:
-            known["refused"] += entry["rows"]
+        elif key == REJECTED:
+            known["rejected"] += entry["rows"]
         else:
             known["bars"] += entry["rows"]
             known["bytes"] += entry["bytes"]

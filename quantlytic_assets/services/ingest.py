@@ -151,24 +151,24 @@ class Ingest:
         """
         requests: dict[str, int] = {}
         weights: dict[str, int] = {}
-        refused: list[str] = []
-        open_vendors = [one for one in self.vendors if self.budget is None or self.budget.closed(one.name) is None]
+        rejected: list[str] = []
+        usable = [one for one in self.vendors if self.budget is None or self.budget.circuit(one.name) is None]
         for row in ranges.iter_rows(named=True):
             pending = [self._request(row["symbol"], row["start"], row["end"])]
-            why = "every vendor is closed for now" if self.vendors else "no vendor"
-            for vendor in open_vendors:
+            why = "the circuit of every vendor is open" if self.vendors else "no vendor"
+            for vendor in usable:
                 parts = [part for whole in joined(pending) for part in vendor.parts(whole)]
                 called = self._names[row["symbol"]].get(vendor.name)
-                refusals = [vendor.refusal(replace(part, name=called)) for part in parts]
-                served = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is None]
-                pending = [part for part, refusal in zip(parts, refusals, strict=True) if refusal is not None]
+                reasons = [vendor.unsupported(replace(part, name=called)) for part in parts]
+                served = [part for part, reason in zip(parts, reasons, strict=True) if reason is None]
+                pending = [part for part, reason in zip(parts, reasons, strict=True) if reason is not None]
                 requests[vendor.name] = requests.get(vendor.name, 0) + len(served)
                 weights[vendor.name] = weights.get(vendor.name, 0) + sum(map(vendor.weight, served))
                 if not pending:
                     break
-                why = f"{vendor.name}: {next(refusal for refusal in refusals if refusal is not None)}"
+                why = f"{vendor.name}: {next(reason for reason in reasons if reason is not None)}"
             for part in joined(pending):
-                refused.append(f"{part.symbol} {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}: {why}")
+                rejected.append(f"{part.symbol} {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}: {why}")
         costs = []
         for vendor in self.vendors:
             count, weight = requests.get(vendor.name, 0), weights.get(vendor.name, 0)
@@ -177,7 +177,7 @@ class Ingest:
             if count:
                 seconds = seconds_for(count, weight, vendor.limits, left, self.at_once)
                 costs.append(Cost(vendor.name, count, weight, seconds))
-        return costs, refused
+        return costs, rejected
 
     def _request(self, symbol: str, start: datetime, end: datetime) -> BarRequest:
         return BarRequest(self.dataset.name, symbol, self.dataset.interval, self.dataset.calendar, start, end)
@@ -319,7 +319,7 @@ class Ingest:
         with self._turn:
             self._failures[vendor.name] = self._failures.get(vendor.name, 0) + 1
             if self.budget is not None and self._failures[vendor.name] >= _FAILURES:
-                self.budget.close(vendor.name, _LEFT_ALONE, f"{_FAILURES} questions in a row failed: {failure}")
+                self.budget.open_circuit(vendor.name, _LEFT_ALONE, f"{_FAILURES} questions in a row failed: {failure}")
                 self._failures[vendor.name] = 0
 
     def _remember(self, need: Need, answers: list[dict]) -> None:

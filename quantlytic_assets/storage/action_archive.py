@@ -1,4 +1,4 @@
-"""Corporate actions in the archive: immutable objects `<dataset>/actions/<hash>.parquet`, each told once.
+"""Corporate actions in the archive: immutable objects `<dataset>/actions/<hash>.parquet`, each report once.
 
 What actions mean, and which of two that differ is right, is not known here.
 """
@@ -16,8 +16,8 @@ from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPO
 from quantlytic_assets.storage.archive import Archive
 
 SOURCED_ACTIONS_SCHEMA = pl.Schema({**ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64})
-# Who tells of what, and what they say. When it was recorded makes no other telling of it; nor does the day it was known
-# by, which vendors tell as the day they were asked, unless a user says it.
+# Who reports what. When it was recorded makes no other report of it; nor does the day it was known by, which vendors
+# give as the day they were asked, unless a user says it.
 _SUBJECT = ["symbol", "session", "kind", "adjustment", "vendor"]
 _SAID = ["value", "new_symbol", "known"]
 _KNOWN = pl.when(pl.col("vendor") == IMPORT).then("known_on").alias("known")
@@ -45,18 +45,18 @@ class ActionArchive:
         )
         if new.is_empty():
             return 0
-        told = hashlib.sha256(new.write_csv().encode()).hexdigest()[:24]
+        reported = hashlib.sha256(new.write_csv().encode()).hexdigest()[:24]
         buffer = io.BytesIO()
         new.select(ACTIONS_SCHEMA.names()).write_parquet(buffer, compression="zstd")
         try:
-            obstore.put(self._archive.store, f"{dataset}/actions/{told}.parquet", buffer.getvalue(), mode="create")
+            obstore.put(self._archive.store, f"{dataset}/actions/{reported}.parquet", buffer.getvalue(), mode="create")
         except AlreadyExistsError:
-            # Another process told the very same at this moment.
+            # Another process reported the very same at this moment.
             return 0
         return len(new)
 
     def read(self, dataset: str) -> pl.DataFrame:
-        """All that was told, SOURCED_ACTIONS_SCHEMA, in no particular order."""
+        """All that was reported, SOURCED_ACTIONS_SCHEMA, in no particular order."""
         listing = obstore.list(self._archive.store, prefix=f"{dataset}/actions/")
         frames = [self._object(path) for path in sorted(item["path"] for batch in listing for item in batch)]
         return pl.concat(frames) if frames else pl.DataFrame(schema=SOURCED_ACTIONS_SCHEMA)

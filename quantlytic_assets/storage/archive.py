@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
 
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
-from quantlytic_assets.market_data.wire.records import REFUSED_SCHEMA
+from quantlytic_assets.market_data.wire.records import REJECTED_SCHEMA
 from quantlytic_assets.storage.manifests import contents, is_compacted, list_stored
 from quantlytic_assets.storage.object_store import S3Place
 
@@ -34,7 +34,7 @@ class Claim:
     """The offsets [first, last) of one topic partition, landed as one unit, and what landing it wrote (if done).
 
     `topic` is the name of the topic's life. What was written is counted by partition key, with `refused` for records
-    that are no bar and `lost` for those that were gone from the bus before they could be landed.
+    that are no bar (rejected) and `lost` for those that were gone from the bus before they could be landed.
     """
 
     topic: str
@@ -187,8 +187,8 @@ class Archive:
             for one in found.live
         ]
 
-    def refused_objects(self, dataset: str) -> list[str]:
-        """Paths of the objects that keep refused records."""
+    def rejected_objects(self, dataset: str) -> list[str]:
+        """Paths of the objects that keep rejected records."""
         listing = obstore.list(self.store, prefix=f"{dataset}/refused/")
         return sorted(item["path"] for batch in listing for item in batch)
 
@@ -241,11 +241,11 @@ class Archive:
         )
         return frame.cast(schema)
 
-    def read_refused(self, dataset: str, paths: Sequence[str]) -> pl.DataFrame:
-        """Refused records of these objects: REFUSED_SCHEMA with dataset, source_object and source_row."""
+    def read_rejected(self, dataset: str, paths: Sequence[str]) -> pl.DataFrame:
+        """Rejected records of these objects: REJECTED_SCHEMA with dataset, source_object and source_row."""
         if not paths:
             return pl.DataFrame(
-                schema={**REFUSED_SCHEMA, "dataset": pl.String, "source_object": pl.String, "source_row": pl.Int64}
+                schema={**REJECTED_SCHEMA, "dataset": pl.String, "source_object": pl.String, "source_row": pl.Int64}
             )
         return self._sourced(paths).with_columns(pl.lit(dataset).alias("dataset"))
 

@@ -1,6 +1,6 @@
 """What vendors were asked, counted against their rate limits by all processes of an installation together.
 
-Kept in the state database, so that a restart forgets nothing; closed vendors (bans, used-up quotas) are there too.
+Kept in the state database, so that a restart forgets nothing; open circuits (bans, used-up quotas) are there too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quantlytic_assets.storage.state import create_tables, state_engine
 # The clocks of two machines differ by less; a call further ahead was counted by a clock that was set back since.
 _CLOCKS_APART = 60.0
 # The longest ban that any vendor announces is Binance's: three days.
-_LONGEST_CLOSED = 3 * 86_400.0
+_LONGEST_OPEN = 3 * 86_400.0
 
 _metadata = sa.MetaData()
 
@@ -33,7 +33,7 @@ _calls = sa.Table(
     sa.Index("vendor_calls_by_time", "vendor", "at"),
 )
 
-_closed = sa.Table(
+_circuits = sa.Table(
     "vendor_closed",
     _metadata,
     sa.Column("vendor", sa.String, primary_key=True),
@@ -55,7 +55,7 @@ class BudgetLog:
     def __init__(self, url: str, clock: Callable[[], float] = time.time):
         self._engine = state_engine(url)
         self._clock = clock
-        create_tables(self._engine, _calls, _closed)
+        create_tables(self._engine, _calls, _circuits)
 
     @contextmanager
     def _turn(self, vendor: str) -> Iterator[sa.Connection]:
@@ -105,22 +105,22 @@ class BudgetLog:
         # A little more, for the clocks of two machines.
         return 0.0 if oldest is None else max(oldest + limit.seconds - now, 0.0) + 0.001
 
-    def closed(self, vendor: str) -> tuple[float, str] | None:
-        """For how many seconds more the vendor must be left alone, and why; None where it may be asked."""
+    def circuit(self, vendor: str) -> tuple[float, str] | None:
+        """For how many seconds more the vendor's circuit is open (no calls), and why; None where it is closed."""
         with self._engine.connect() as connection:
             row = connection.execute(
-                sa.select(_closed.c.until, _closed.c.reason).where(_closed.c.vendor == vendor)
+                sa.select(_circuits.c.until, _circuits.c.reason).where(_circuits.c.vendor == vendor)
             ).first()
         left = row.until - self._clock() if row is not None else 0.0
-        # Nobody is closed for longer: where it seems so, the clock was set back since.
-        return (left, row.reason) if 0 < left <= _LONGEST_CLOSED + _CLOCKS_APART else None
+        # No circuit is open for longer: where it seems so, the clock was set back since.
+        return (left, row.reason) if 0 < left <= _LONGEST_OPEN + _CLOCKS_APART else None
 
-    def close(self, vendor: str, seconds: float, reason: str) -> None:
-        """Leave the vendor alone for so long (three days at most), or longer where it was closed for longer already."""
+    def open_circuit(self, vendor: str, seconds: float, reason: str) -> None:
+        """Open the vendor's circuit (no calls) for `seconds`, three days at most; an end that is later stays."""
         now = self._clock()
-        until = now + min(seconds, _LONGEST_CLOSED)
-        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_closed)
-        later = (insert.excluded.until > _closed.c.until) | (_closed.c.until > now + _LONGEST_CLOSED + _CLOCKS_APART)
+        until = now + min(seconds, _LONGEST_OPEN)
+        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(_circuits)
+        later = (insert.excluded.until > _circuits.c.until) | (_circuits.c.until > now + _LONGEST_OPEN + _CLOCKS_APART)
         statement = insert.values(vendor=vendor, until=until, reason=reason).on_conflict_do_update(
             index_elements=["vendor"],
             set_={"until": insert.excluded.until, "reason": insert.excluded.reason},
@@ -130,8 +130,8 @@ class BudgetLog:
             connection.execute(statement)
 
     def left(self, vendor: str, limits: Sequence[Window]) -> dict[int, int]:
-        """By window (seconds): the weight that may still be asked for now; 0 in all while the vendor is closed."""
-        if self.closed(vendor) is not None:
+        """By window (seconds): the weight that may still be asked for now; 0 in all while its circuit is open."""
+        if self.circuit(vendor) is not None:
             return {limit.seconds: 0 for limit in limits}
         now = self._clock()
         with self._engine.connect() as connection:

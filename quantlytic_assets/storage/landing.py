@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from quantlytic_assets.market_data.wire.records import BAR_HEADERS, REFUSED_HEADERS, decode, encode_bars, encode_refused
+from quantlytic_assets.market_data.wire.records import (
+    BAR_HEADERS,
+    REJECTED_HEADERS,
+    decode,
+    encode_bars,
+    encode_rejected,
+)
 from quantlytic_assets.storage.archive import Archive, Claim, earlier_lives
 from quantlytic_assets.storage.bus import DEAD_LETTERS, Bus, Records, bars_topic
 
@@ -22,7 +28,7 @@ PartitionOf = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 # What a claim's landing counts beside bars, under these names in place of a partition key.
-REFUSED, LOST = "refused", "lost"
+REJECTED, LOST = "refused", "lost"
 # Done claims after which the checkpoint is moved on: bounds what has to be listed, without a write each time.
 _CHECKPOINT_EVERY = 50
 
@@ -33,10 +39,10 @@ class TopicChanged(Exception):
 
 @dataclass
 class Landed:
-    """What a landing put into the archive, by archive partition key, and how many records it refused or found gone."""
+    """What a landing put into the archive, by archive partition key, and how many records it rejected or found gone."""
 
     partitions: dict[str, dict] = field(default_factory=dict)
-    refused: int = 0
+    rejected: int = 0
     lost: int = 0
     claims: list[Claim] = field(default_factory=list)
 
@@ -54,8 +60,8 @@ class Landed:
         """Count one done claim in."""
         self.claims.append(claim)
         for key, entry in claim.landed.items():
-            if key == REFUSED:
-                self.refused += entry["rows"]
+            if key == REJECTED:
+                self.rejected += entry["rows"]
                 continue
             if key == LOST:
                 self.lost += entry["rows"]
@@ -96,9 +102,9 @@ class Lander:
         ordered = bars.sort("open_time", "symbol")
         self.bus.publish(self.topic, encode_bars(ordered), ordered["symbol"].to_list(), BAR_HEADERS)
 
-    def publish_refused(self, refused: pl.DataFrame) -> None:
-        """Put rows that a file import refused on the topic, so that they are kept like everything else."""
-        self.bus.publish(self.topic, encode_refused(refused), refused["symbol"].to_list(), REFUSED_HEADERS)
+    def publish_rejected(self, rejected: pl.DataFrame) -> None:
+        """Put rows that a file import rejected on the topic, so that they are kept like everything else."""
+        self.bus.publish(self.topic, encode_rejected(rejected), rejected["symbol"].to_list(), REJECTED_HEADERS)
 
     def source(self) -> Source | None:
         """The topic as it stands now, or None where there is none."""
@@ -209,10 +215,10 @@ class Lander:
     def _write(self, source: Source, claim: Claim, records: Records, lost: int) -> Claim:
         decoded = decode(records.offsets, records.headers, records.values)
         landed: dict[str, dict] = {LOST: {"rows": lost}} if lost else {}
-        if len(decoded.refused):
-            self._dead_letter(claim, decoded.refused)
-            size = self.archive.write(self.dataset, REFUSED, claim, decoded.refused)
-            landed[REFUSED] = {"rows": len(decoded.refused), "bytes": size}
+        if len(decoded.rejected):
+            self._dead_letter(claim, decoded.rejected)
+            size = self.archive.write(self.dataset, REJECTED, claim, decoded.rejected)
+            landed[REJECTED] = {"rows": len(decoded.rejected), "bytes": size}
         if len(decoded.bars):
             filed = self.partition_of(decoded.bars)
             for (key,), rows in filed.partition_by("partition", as_dict=True, maintain_order=True).items():
@@ -249,13 +255,13 @@ class Lander:
         if done >= _CHECKPOINT_EVERY:
             self.archive.set_checkpoint(self.dataset, life, partition, claims[done - 1].last)
 
-    def _dead_letter(self, claim: Claim, refused: pl.DataFrame) -> None:
-        """Announce refused records on the dead-letter topic, keyed by where they stood.
+    def _dead_letter(self, claim: Claim, rejected: pl.DataFrame) -> None:
+        """Announce rejected records on the dead-letter topic, keyed by where they stood.
 
         At least once: a landing that dies before its object is written announces again under the same key. The
         object in the archive is the record that counts.
         """
-        letters = refused.select(
+        letters = rejected.select(
             pl.concat_str(pl.lit(f"{claim.topic}:{claim.partition}:"), "bus_offset").alias("at"), "reason", "raw"
         )
         values = letters.write_ndjson().encode().rstrip(b"\n").split(b"\n")

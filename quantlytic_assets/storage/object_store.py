@@ -67,7 +67,7 @@ class S3Place:
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
                 raise
-        # AWS wants the region said for every region but this one, and refuses it for this one.
+        # AWS wants the region said for every region but this one, and rejects it for this one.
         where = {} if self.region == "us-east-1" else {"LocationConstraint": self.region}
         try:
             client.create_bucket(Bucket=self.bucket, **({"CreateBucketConfiguration": where} if where else {}))
@@ -107,4 +107,4 @@ def create_secret(connection: duckdb.DuckDBPyConnection, name: str, parameters: 
         connection.execute(f"CREATE OR REPLACE TEMPORARY SECRET {name} ({written})")
     except duckdb.Error as error:
         # DuckDB's message may quote the statement.
-        raise RuntimeError(f"DuckDB refuses the secret {name!r} ({type(error).__name__})") from None
+        raise RuntimeError(f"DuckDB rejects the secret {name!r} ({type(error).__name__})") from None

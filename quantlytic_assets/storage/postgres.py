@@ -18,7 +18,7 @@ _ALREADY_THERE = ("42P04", "23505")
 def ensure_database(url: str) -> None:
     """Make the database that a URL names where the server lacks it.
 
-    Raises SQLAlchemy's `OperationalError` when the server does not answer or refuses the user.
+    Raises SQLAlchemy's `OperationalError` when the server does not answer or rejects the user.
     """
     wanted = sa.make_url(url)
     engine = sa.create_engine(wanted, poolclass=sa.NullPool, connect_args={"connect_timeout": 10})

@@ -20,7 +20,7 @@ from quantlytic_assets.storage.manifests import Stored, compaction_number, list_
 _SCHEMAS = ("clean", "features")
 # Made of all of a dataset's archive, whatever the session: deleted, they would come back.
 _STAYS = ("clean.corporate_actions",)
-# Refused records and refused tellings of corporate actions would come back as well.
+# Rejected records and rejected reports of corporate actions would come back as well.
 _GOES = {"clean.quarantine": "source_object NOT LIKE '%/refused/%' AND source_object NOT LIKE '%/actions/%'"}
 
 

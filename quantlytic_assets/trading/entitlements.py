@@ -1,8 +1,8 @@
 """What a holder is entitled to: more shares after a split, cash on the ex-date of a dividend, the share's new name.
 
 Orders, fills and prices are under the ticker, in the shares and the money of their own day. Sums over days are made by
-company, in units that no split changes: shares held / growth of that day, growth being what one share of the company's
-beginning has become (`market_data.share_counts`). Fractions that a split leaves are kept.
+company, in units that no split changes: shares held / split factor of that day, the number of shares that one of the
+company's first shares has become (`market_data.actions.split_factors`). Fractions that a split leaves are kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import polars as pl
 
 from quantlytic_assets.market_data.actions.listings import with_last_step
 
-# Steps in time: from `since` on a symbol means `company`, one share of whose beginning has become `growth`. A symbol
-# without steps is a company of its own, and does not grow.
-STEPS_SCHEMA = pl.Schema({"symbol": pl.String, "since": pl.Date, "company": pl.String, "growth": pl.Float64})
+# Steps in time: from `since` on a symbol means `company`, one of whose first shares has become `split_factor` shares. A
+# symbol without steps is a company of its own, without splits.
+STEPS_SCHEMA = pl.Schema({"symbol": pl.String, "since": pl.Date, "company": pl.String, "split_factor": pl.Float64})
 DIVIDENDS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "value": pl.Float64})
 # How near, in logs, the move of a fill's bar must be to a split's ratio to be that split: vendors correct prices too.
 _SAME_RATIO = 0.05
@@ -45,20 +45,20 @@ class Entitlements:
         found = with_last_step(asked, self.steps, "symbol", "day", "since")
         return frame.with_columns(pl.coalesce(found["company"], frame["symbol"]).alias("company"))
 
-    def with_growth(self, frame: pl.DataFrame, day: str, name: str = "growth") -> pl.DataFrame:
-        """`frame` (company, `day`) with a column `name`: growth of the company on that day."""
+    def with_split_factor(self, frame: pl.DataFrame, day: str, name: str = "split_factor") -> pl.DataFrame:
+        """`frame` (company, `day`) with a column `name`: the split factor of the company on that day."""
         asked = frame.select("company", pl.col(day).alias("day"))
-        found = with_last_step(asked, self._growth, "company", "day", "since")
-        return frame.with_columns(found["growth"].fill_null(1.0).alias(name))
+        found = with_last_step(asked, self._split_factors, "company", "day", "since")
+        return frame.with_columns(found["split_factor"].fill_null(1.0).alias(name))
 
     def by_company(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
-        """`frame` (symbol, `day`) with columns `company` and `growth`, both of that day."""
-        return self.with_growth(self.with_company(frame, day), day)
+        """`frame` (symbol, `day`) with columns `company` and `split_factor`, both of that day."""
+        return self.with_split_factor(self.with_company(frame, day), day)
 
     @property
-    def _growth(self) -> pl.DataFrame:
-        """company, since, growth: a company's steps, whatever it was traded under."""
-        return self.steps.select("company", "since", "growth").unique()
+    def _split_factors(self) -> pl.DataFrame:
+        """company, since, split_factor: a company's steps, whatever it was traded under."""
+        return self.steps.select("company", "since", "split_factor").unique()
 
     def with_symbol(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
         """`frame` (company, `day`) with a column `symbol`: what the company is traded under on that day.
@@ -71,7 +71,7 @@ class Entitlements:
             .with_columns(pl.col("since").shift(-1).over("symbol", order_by="since").alias("until"))
         )
         asked = frame.select("company", pl.col(day).alias("day"))
-        found = with_last_step(asked, stretches.drop("growth"), "company", "day", "since")
+        found = with_last_step(asked, stretches.drop("split_factor"), "company", "day", "since")
         gone = pl.concat_str("symbol", pl.lit("@"), pl.col("until").dt.to_string("%Y-%m-%d"))
         called = found.select(pl.when(pl.col("until") <= pl.col("day")).then(gone).otherwise("symbol").alias("called"))[
             "called"
@@ -93,7 +93,7 @@ class Entitlements:
             .join_asof(evenings, left_on="eve", right_on="evening")
             .join(holdings, on=["company", "evening"])
         )
-        due = self.with_growth(self.with_growth(due, "evening", "before"), "session", "after")
+        due = self.with_split_factor(self.with_split_factor(due, "evening", "before"), "session", "after")
         paid = pl.col("quantity") * pl.col("after") / pl.col("before") * pl.col("value")
         return due.group_by("session").agg(paid.sum().alias("income")).sort("session")
 
@@ -108,9 +108,9 @@ class Entitlements:
         made_from = pl.col("price") - against * pl.col("slippage") / pl.col("quantity")
         opens = bars.select("symbol", pl.col("open_time").alias("fill_time"), "open")
         matched = self.by_company(fills.join(opens, on=["symbol", "fill_time"]), "fill_session")
-        ratio = (pl.col("later") / pl.col("growth")).log()
+        ratio = (pl.col("later") / pl.col("split_factor")).log()
         found = (
-            matched.join(self._growth.rename({"growth": "later"}), on="company")
+            matched.join(self._split_factors.rename({"split_factor": "later"}), on="company")
             .filter(pl.col("since") > pl.col("fill_session"))
             .filter(
                 ((pl.col("open") / made_from).log() - ratio).abs()
@@ -120,6 +120,6 @@ class Entitlements:
         return fills.join(found, on="order_ref", how="semi", maintain_order="left")
 
 
-def shares(units: pl.Expr, growth: pl.Expr) -> pl.Expr:
-    """Shares that units amount to at a growth."""
-    return (units * growth).round(_DECIMALS)
+def shares(units: pl.Expr, split_factor: pl.Expr) -> pl.Expr:
+    """Shares that units amount to at a split factor."""
+    return (units * split_factor).round(_DECIMALS)

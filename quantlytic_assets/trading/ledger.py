@@ -83,7 +83,7 @@ _decided = sa.Table(
     sa.Column("decided_at", _UtcTime, nullable=False),
 )
 
-# status: open (to be filled), filled, refused (a check said no, see reason). side: buy or sell. Times are UTC.
+# status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell. Times are UTC.
 ORDERS_SCHEMA = pl.Schema(
     {
         "order_ref": pl.String,
@@ -206,7 +206,7 @@ class Ledger:
             connection.execute(filled, [{"ref": row["order_ref"]} for row in rows])
 
     def orders(self, strategy: str, first: date | None = None, last: date | None = None) -> pl.DataFrame:
-        """Orders (ORDERS_SCHEMA) by session and symbol, refused ones included; first and last are inclusive
+        """Orders (ORDERS_SCHEMA) by session and symbol, rejected ones included; first and last are inclusive
         sessions.
         """
         return self._read(_orders, ORDERS_SCHEMA, strategy, _orders.c.session, first, last)
@@ -226,7 +226,7 @@ class Ledger:
             return connection.execute(query.order_by(_orders.c.decision_time).limit(1)).scalar()
 
     def committed_before(self, strategy: str, session: date) -> pl.DataFrame:
-        """What earlier sessions' orders add up to once all are filled (CHANGES_SCHEMA), refused ones left out.
+        """What earlier sessions' orders add up to once all are filled (CHANGES_SCHEMA), rejected ones left out.
 
         By session, for a split between two of them makes their quantities different shares.
         """

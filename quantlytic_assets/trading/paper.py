@@ -31,7 +31,7 @@ class OutOfOrder(RuntimeError):
 class TradeSummary:
     """What the ledger says about the sessions asked for, after the call.
 
-    sessions: asked for. decided: of them, decided by this call (0 in a rerun). orders, refused: of these sessions.
+    sessions: asked for. decided: of them, decided by this call (0 in a rerun). orders, rejected: of these sessions.
     filled: fills that this call got from the broker, orders of earlier sessions included. open: orders of the strategy
     that still wait.
     """
@@ -40,7 +40,7 @@ class TradeSummary:
     sessions: int
     decided: int
     orders: int
-    refused: int
+    rejected: int
     filled: int
     open: int
 
@@ -92,7 +92,7 @@ def trade(
         sessions=len(asked),
         decided=decided_here,
         orders=len(recorded),
-        refused=int((recorded["status"] == "refused").sum()),
+        rejected=int((recorded["status"] == "refused").sum()),
         filled=filled,
         open=len(ledger.open_orders(strategy.name)),
     )
@@ -161,7 +161,7 @@ def decide(
 
     decisions: as `last_decisions` gives them, of consecutive sessions. committed: symbol, session, quantity that each
     session before added (`Ledger.committed_before`). An order's quantity is the session's target minus what the
-    sessions before leave the company with, in shares of the session, every accepted order taken as filled; a refused
+    sessions before leave the company with, in shares of the session, every accepted order taken as filled; a rejected
     one leaves it as it was, and is listed with its reason. What has no decision keeps what it has.
     """
     plan = with_reason(with_target(decisions, strategy.capital, len(strategy.symbols)), strategy.capital)
@@ -169,13 +169,13 @@ def decide(
     initial = (
         entitlements.by_company(committed, "session")
         .group_by("company")
-        .agg((pl.col("quantity") / pl.col("growth")).sum().alias("initial"))
+        .agg((pl.col("quantity") / pl.col("split_factor")).sum().alias("initial"))
     )
     plan = entitlements.by_company(plan, "session")
     plan = plan.join(initial, on="company", how="left").sort("session", "symbol")
-    accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target") / pl.col("growth"))
+    accepted = pl.when(pl.col("reason").is_null()).then(pl.col("target") / pl.col("split_factor"))
     units = pl.coalesce(accepted.forward_fill().shift(1).over("company"), pl.col("initial").fill_null(0.0))
-    plan = plan.with_columns(shares(units, pl.col("growth")).alias("before"))
+    plan = plan.with_columns(shares(units, pl.col("split_factor")).alias("before"))
     # A target that is unknown for want of a price asks for nothing definite; it is listed with quantity 0.
     change = (pl.col("target") - pl.col("before")).fill_null(0.0)
     wanted = pl.col("prediction") == 1

@@ -1,4 +1,4 @@
-"""How a strategy did, beside buying the same symbols once and holding them: figures, a picture and a report.
+"""How a strategy did, beside buying the same symbols once and holding them: figures, a chart and a report.
 
 Statistics are those of quantstats, on the account's returns from session to session. Holdings and equity come from
 `portfolio`; how good predictions were is `learning.evaluation`.
@@ -142,7 +142,7 @@ def comparison(strategy: Statistics, benchmark: Statistics) -> pl.DataFrame:
     )
 
 
-def equity_picture(curve: pl.DataFrame, benchmark: pl.DataFrame, title: str) -> bytes:
+def equity_chart(curve: pl.DataFrame, benchmark: pl.DataFrame, title: str) -> bytes:
     """A PNG: equity of the strategy and of buy and hold above, their drawdowns below. Both are
     portfolio.EQUITY_SCHEMA.
     """
@@ -179,7 +179,7 @@ def write_report(
 
     curve, benchmark: portfolio.EQUITY_SCHEMA over the same sessions. figures: `comparison`. It is quantstats'
     tearsheet; with less than 60 sessions, with no trade or after a ruin there is nothing to draw one from, and the
-    file holds the figures and the picture. It replaces an older file at once.
+    file holds the figures and the chart. It replaces an older file at once.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,16 +223,16 @@ def _plain_page(title: str, curve: pl.DataFrame, benchmark: pl.DataFrame, figure
         f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{_text(value)}</td>" for value in values) + "</tr>"
         for name, *values in figures.rows()
     )
-    picture = ""
+    chart = ""
     if len(curve):
-        encoded = b64encode(equity_picture(curve, benchmark, title)).decode()
-        picture = f'<img alt="equity and drawdown" src="data:image/png;base64,{encoded}">'
+        encoded = b64encode(equity_chart(curve, benchmark, title)).decode()
+        chart = f'<img alt="equity and drawdown" src="data:image/png;base64,{encoded}">'
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>'
         "body{font:14px Arial,sans-serif;max-width:60em;margin:2em auto}td,th{padding:.2em 1em;text-align:right}"
         f"img{{width:100%}}</style></head><body><h1>{escape(title)}</h1>"
         f"<p>{len(curve)} sessions: too little has happened for a full report.</p><table><tr><th></th><th>Strategy</th>"
-        f"<th>Buy and hold</th></tr>{rows}</table>{picture}</body></html>"
+        f"<th>Buy and hold</th></tr>{rows}</table>{chart}</body></html>"
     )
 
 

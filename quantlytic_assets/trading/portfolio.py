@@ -69,9 +69,11 @@ def positions(
         return pl.DataFrame(schema=POSITIONS_SCHEMA)
     # By company and in units that no split changes, until they are given back as shares of each session.
     fills = entitlements.by_company(fills, "fill_session").with_columns(
-        pl.col("quantity") / pl.col("growth"), pl.col("price") * pl.col("growth")
+        pl.col("quantity") / pl.col("split_factor"), pl.col("price") * pl.col("split_factor")
     )
-    closes = entitlements.by_company(session_closes(bars), "session").with_columns(pl.col("close") * pl.col("growth"))
+    closes = entitlements.by_company(session_closes(bars), "session").with_columns(
+        pl.col("close") * pl.col("split_factor")
+    )
     companies = fills["company"].unique().sort()
     quantity, cost = _accumulate(fills, companies)
     traded = fills["fill_session"].unique().sort()
@@ -87,11 +89,14 @@ def positions(
     grid = pl.DataFrame({"session": ordered}).join(pl.DataFrame({"company": companies}), how="cross").sort("session")
     grid = grid.join_asof(held.sort("session"), on="session", by="company", check_sortedness=False)
     grid = grid.join_asof(
-        closes.drop("growth", "symbol").sort("session"), on="session", by="company", check_sortedness=False
+        closes.drop("split_factor", "symbol").sort("session"), on="session", by="company", check_sortedness=False
     )
     return (
-        entitlements.with_symbol(entitlements.with_growth(grid, "session"), "session")
-        .with_columns(shares(pl.col("quantity"), pl.col("growth")), pl.col("average_price", "close") / pl.col("growth"))
+        entitlements.with_symbol(entitlements.with_split_factor(grid, "session"), "session")
+        .with_columns(
+            shares(pl.col("quantity"), pl.col("split_factor")),
+            pl.col("average_price", "close") / pl.col("split_factor"),
+        )
         .filter(pl.col("quantity") != 0)
         .with_columns(pl.coalesce("close", "average_price").alias("close"), pl.lit(strategy).alias("strategy"))
         .with_columns((pl.col("quantity") * pl.col("close")).alias("market_value"))

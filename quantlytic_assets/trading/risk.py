@@ -1,4 +1,4 @@
-"""Checks between wanting and ordering. A refusal has a reason in words and is kept in the ledger.
+"""Checks between wanting and ordering. A rejection has a reason in words and is kept in the ledger.
 
 All checks look at one session's plan alone and never at holdings, so a session's outcome can be computed for a whole
 stretch of sessions at once.
@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 def with_reason(plan: pl.DataFrame, capital: float) -> pl.DataFrame:
     """`plan` with `reason` (String): why a symbol's target may not be ordered, null where it may.
 
-    plan: session, symbol, reference_price, target (units, not negative). Refused are targets without a finite positive
+    plan: session, symbol, reference_price, target (units, not negative). Rejected are targets without a finite positive
     reference price, and every target of a session whose gross exposure, sum of target * reference_price, is above
     `capital`: such a plan is wrong as a whole.
     """

@@ -92,8 +92,8 @@ def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs, entitlements: E
     # By company: the ticker of the next bar may be another one than that of the order.
     asked = entitlements.with_company(orders, "session").with_columns(pl.col("company").alias("symbol"))
     known = entitlements.with_company(bars, "session").with_columns(pl.col("company").alias("symbol"))
-    matched = entitlements.with_growth(next_bars(asked, known), "session", "then")
-    matched = entitlements.with_growth(matched, "fill_session", "now")
+    matched = entitlements.with_split_factor(next_bars(asked, known), "session", "then")
+    matched = entitlements.with_split_factor(matched, "fill_session", "now")
     matched = entitlements.with_symbol(matched, "fill_session")
     matched = matched.with_columns(shares(pl.col("quantity") / pl.col("then"), pl.col("now")).alias("quantity"))
     return with_costs(matched, costs).select(FILLS_SCHEMA.names())

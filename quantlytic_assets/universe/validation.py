@@ -81,7 +81,7 @@ def _syntax_fault(error: yaml.YAMLError) -> str:
 
 
 class _Reader:
-    """Turns YAML nodes into a tree, noting what YAML would refuse or silently drop."""
+    """Turns YAML nodes into a tree, noting what YAML would reject or silently drop."""
 
     def __init__(self, loader: yaml.SafeLoader, mistakes: list[str]):
         self._loader = loader
@@ -325,7 +325,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.wrong(name, f"{describe(found)} should be {wanted}")
             return default
-        # NaN fails every comparison, so it is refused by asking for what is wanted.
+        # NaN fails every comparison, so it is rejected by asking for what is wanted.
         inside = value > least if open_below else value >= least
         if not (inside and value <= most and not math.isnan(value)):
             self.wrong(name, f"{describe(found)} should be {wanted}")

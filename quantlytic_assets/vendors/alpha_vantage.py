@@ -30,9 +30,9 @@ _COLUMNS = {"open": "1. open", "high": "2. high", "low": "3. low", "close": "4. 
 _COMPACT_ROWS = 100
 _FIRST_INTRADAY = datetime(2000, 1, 1, tzinfo=UTC)
 # When the day of the quota ends is not documented. All its times are New York's, and midnight there comes after
-# midnight UTC, the other likely end: whoever waits for it is not refused again.
+# midnight UTC, the other likely end: whoever waits for it is not rejected again.
 _QUOTA_ZONE = ZoneInfo("America/New_York")
-# Users who left a second between questions were refused now and then, those who left two were not.
+# Users who left a second between questions were rejected now and then, those who left two were not.
 _A_SECOND = 2.0
 _A_MINUTE = 60.0
 
@@ -68,9 +68,9 @@ class AlphaVantageVendor:
         """See `Vendor.weight`."""
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: no key, or something that the key's plan does not have."""
-        missing = self._key.refusal()
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: no key, or something that the key's plan does not have."""
+        missing = self._key.unsupported()
         if missing is not None:
             return missing
         if request.calendar == ROUND_THE_CLOCK:
@@ -100,9 +100,9 @@ class AlphaVantageVendor:
 
     def fetch(self, request: BarRequest) -> Served:
         """See `Vendor.fetch`; of intraday bars one month at most. There is neither vwap nor trade_count."""
-        refused = self.refusal(request)
-        if refused is not None:
-            raise VendorError(refused, retryable=False)
+        unsupported = self.unsupported(request)
+        if unsupported is not None:
+            raise VendorError(unsupported, retryable=False)
         params: dict[str, object] = {"symbol": request.name or request.symbol, "apikey": self._key.value}
         if request.interval == "1d":
             size = "full" if self._premium else "compact"
@@ -209,10 +209,12 @@ def _notice(body: dict, series: str, at: datetime) -> VendorError:
         local = at.astimezone(_QUOTA_ZONE)
         midnight = datetime.combine(local.date() + timedelta(days=1), time(), _QUOTA_ZONE)
         left = (midnight.astimezone(UTC) - at).total_seconds()
-        return VendorError(f"the day's quota is used up: {said}", retryable=False, retry_after=left, closed=True)
+        return VendorError(f"the day's quota is used up: {said}", retryable=False, retry_after=left, opens_circuit=True)
     if "apikey" in lower or "api key" in lower:
         # No question with this key will do better; a minute is time to set another one.
-        return VendorError(f"ALPHAVANTAGE_API_KEY is refused: {said}", False, retry_after=_A_MINUTE, closed=True)
+        return VendorError(
+            f"ALPHAVANTAGE_API_KEY is rejected: {said}", False, retry_after=_A_MINUTE, opens_circuit=True
+        )
     return VendorError(f"answered: {said}", retryable=False)
 
 

@@ -21,7 +21,7 @@ class ApiKey:
         self.value = secret.get_secret_value().strip() if secret is not None else ""
         self._variable = variable
 
-    def refusal(self) -> str | None:
+    def unsupported(self) -> str | None:
         """Why nothing can be asked with this key; None where it looks like one."""
         if not self.value:
             return f"no key: set {self._variable} in the environment"
@@ -44,7 +44,7 @@ class ApiKey:
 
     def without(self, error: VendorError) -> VendorError:
         """The same error, with the key hidden."""
-        return VendorError(self.hidden(str(error)), error.retryable, error.retry_after, error.closed)
+        return VendorError(self.hidden(str(error)), error.retryable, error.retry_after, error.opens_circuit)
 
     def keep_out_of_logs(self) -> None:
         """urllib3 logs each address it asks, parameters included, for whoever listens to it at level DEBUG."""

@@ -19,10 +19,10 @@ from quantlytic_assets.vendors.binance_klines import COLUMNS, COLUMNS_SENT, klin
 from quantlytic_assets.vendors.http import (
     Answer,
     answer_of,
+    error_of,
     get,
     numbers,
     open_session,
-    refusal,
     start_of,
     whole_numbers,
 )
@@ -68,8 +68,8 @@ class BinanceVendor:
         """See `Vendor.weight`: 2 for a page of klines, by Binance's documentation."""
         return _WEIGHT
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: all intervals and ages are served."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: all intervals and ages are served."""
         return None
 
     def fetch(self, request: BarRequest) -> Served:
@@ -90,7 +90,7 @@ class BinanceVendor:
             },
         )
         if response.status_code != 200:
-            raise _refusal(response)
+            raise _error_of(response)
         answer = answer_of(response)
         self._heed_weight(answer)
         return Served(_bars(answer, request))
@@ -102,19 +102,19 @@ class BinanceVendor:
             self._sleep(61 - answer.at.second)
 
 
-def _refusal(response: requests.Response) -> VendorError:
+def _error_of(response: requests.Response) -> VendorError:
     if response.status_code == 403:
         # By its documentation a ban of its firewall's, which does not say for how long.
         said = start_of(response.text)
-        return VendorError(f"HTTP 403, its firewall shuts this address out: {said}", False, closed=True)
-    error = refusal(response)
+        return VendorError(f"HTTP 403, its firewall shuts this address out: {said}", False, opens_circuit=True)
+    error = error_of(response)
     if response.status_code == 429 and error.retry_after is None:
         return VendorError(str(error), error.retryable, _A_MINUTE)
     return error
 
 
 def _bars(answer: Answer, request: BarRequest) -> pl.DataFrame:
-    """RAW_SCHEMA rows of an answer. Numbers that are none become nulls, for cleaning to refuse."""
+    """RAW_SCHEMA rows of an answer. Numbers that are none become nulls, for cleaning to reject."""
     rows = _rows(answer.body)
     if not rows:
         return pl.DataFrame(schema=RAW_SCHEMA)

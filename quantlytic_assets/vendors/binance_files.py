@@ -23,7 +23,7 @@ import polars as pl
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.binance import binance_name
 from quantlytic_assets.vendors.binance_klines import COLUMNS, COLUMNS_SENT, kline_bars
-from quantlytic_assets.vendors.http import get, open_session, refusal
+from quantlytic_assets.vendors.http import error_of, get, open_session
 from quantlytic_assets.vendors.parts import cut
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
@@ -78,8 +78,8 @@ class BinanceFilesVendor:
         """See `Vendor.weight`: a file and its checksum."""
         return 2
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: the file of a day that is not over is not there."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: the file of a day that is not over is not there."""
         over = _day_of(request.end - timedelta(microseconds=1)) + _DAY
         if over <= self._clock():
             return None
@@ -121,7 +121,7 @@ class BinanceFilesVendor:
         if response.status_code == 404:
             return None
         if response.status_code != 200:
-            raise refusal(response)
+            raise error_of(response)
         return response.content
 
 

@@ -51,8 +51,8 @@ class CoinbaseVendor:
         """See `Vendor.weight`."""
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`."""
         return None
 
     def fetch(self, request: BarRequest) -> Served:
@@ -99,7 +99,7 @@ def _iso(time: datetime) -> str:
 
 
 def _frame(body: Any) -> pl.DataFrame:
-    """open_time (UTC) and numbers of a candle list. Numbers that are none become nulls, for cleaning to refuse."""
+    """open_time (UTC) and numbers of a candle list. Numbers that are none become nulls, for cleaning to reject."""
     if not isinstance(body, list) or not all(isinstance(row, list) and len(row) == len(_COLUMNS) for row in body):
         raise VendorError("the answer is not a list of candles", retryable=False)
     columns = list(zip(*body, strict=True)) if body else [()] * len(_COLUMNS)

@@ -45,10 +45,10 @@ def open_session() -> requests.Session:
 
 
 def ask(session: requests.Session, url: str, params: Mapping[str, object]) -> Answer:
-    """GET. Raises `VendorError` when there is no answer, an error status, or anything but JSON: see `refusal`."""
+    """GET. Raises `VendorError` when there is no answer, an error status, or anything but JSON: see `error_of`."""
     response = get(session, url, params)
     if response.status_code != 200:
-        raise refusal(response)
+        raise error_of(response)
     return answer_of(response)
 
 
@@ -92,7 +92,7 @@ def numbers(name: str, values: Sequence[object]) -> pl.Series:
     return found.set(~(found.abs() < 1e300), None)
 
 
-def refusal(response: requests.Response, said: str = "") -> VendorError:
+def error_of(response: requests.Response, said: str = "") -> VendorError:
     """What a status that is not 200 means; `said`: the vendor's words, where they are not in the usual places.
 
     429 and 418 carry `retry_after` where the vendor gives it; 418, a ban, is not worth repeating.
@@ -101,7 +101,9 @@ def refusal(response: requests.Response, said: str = "") -> VendorError:
     said = said or _message(response)
     if status == 418:
         until = f" for {after:.0f} s" if after is not None else ""
-        return VendorError(f"HTTP 418, this address is banned{until}: {said}", False, retry_after=after, closed=True)
+        return VendorError(
+            f"HTTP 418, this address is banned{until}: {said}", False, retry_after=after, opens_circuit=True
+        )
     if status == 451:
         return VendorError(f"HTTP 451, not served to where this machine is: {said}", retryable=False)
     return VendorError(f"HTTP {status}: {said}", retryable=status in _MAY_PASS, retry_after=after)

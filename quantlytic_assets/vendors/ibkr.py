@@ -121,8 +121,8 @@ class IbkrVendor:
         """See `Vendor.weight`."""
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: a symbol without a known contract; hours that would not be what they say."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: a symbol without a known contract; hours that would not be what they say."""
         contract = ibkr_contract(request.symbol, request.calendar, request.name)
         if contract is None:
             given = (
@@ -143,9 +143,9 @@ class IbkrVendor:
 
     def fetch(self, request: BarRequest) -> Served:
         """See `Vendor.fetch`. vwap and trade_count are there where the bars are trades."""
-        refused = self.refusal(request)
-        if refused is not None:
-            raise VendorError(refused, retryable=False)
+        unsupported = self.unsupported(request)
+        if unsupported is not None:
+            raise VendorError(unsupported, retryable=False)
         if len(self.parts(request)) > 1:
             raise VendorError(f"IBKR is asked for {_BARS} bars at once at most", retryable=False)
         contract = ibkr_contract(request.symbol, request.calendar, request.name)
@@ -215,7 +215,7 @@ class IbkrVendor:
         seconds = min(_CONNECT_SECONDS, self._seconds)
         connecting = ib.connectAsync(self._host, self._port, self._client_id, timeout=seconds, readonly=True, **less)
         try:
-            # Who is refused because of the client id is told so and then left waiting, hence a little longer.
+            # Who is rejected because of the client id is told so and then left waiting, hence a little longer.
             await _first(connecting, trouble, seconds + 1)
         except (OSError, TimeoutError):
             where = f"{self._host}:{self._port}"

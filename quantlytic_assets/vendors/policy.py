@@ -32,9 +32,9 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
-# How long a vendor that refuses everything is left alone where it doesn't say.
-_CLOSED_FOR = 600.0
-# The longest wait for a vendor that is closed, or for a free place in a rate limit where others may be asked meanwhile.
+# How long a vendor that rejects everything is left alone where it doesn't say.
+_OPEN_FOR = 600.0
+# The longest wait for an open circuit, or for a free place in a rate limit where others may be asked meanwhile.
 _LONGEST_WAIT = 120.0
 # And where there is nobody else: the longest limit but a day's quota is one of an hour.
 PATIENCE_WITH_THE_LAST = 3700.0
@@ -66,12 +66,12 @@ class Budget(Protocol):
         """Take a place for a call of `weight` and return 0, or take none and return the seconds until there is one."""
         ...
 
-    def closed(self, vendor: str) -> tuple[float, str] | None:
-        """For how many seconds more the vendor must be left alone, and why; None where it may be asked."""
+    def circuit(self, vendor: str) -> tuple[float, str] | None:
+        """For how many seconds more the vendor's circuit is open (no calls), and why; None where it is closed."""
         ...
 
-    def close(self, vendor: str, seconds: float, reason: str) -> None:
-        """Leave the vendor alone for so long."""
+    def open_circuit(self, vendor: str, seconds: float, reason: str) -> None:
+        """Send the vendor no calls for so long."""
         ...
 
     def left(self, vendor: str, limits: Sequence[Limit]) -> Mapping[int, int]:
@@ -91,7 +91,7 @@ def fetch_with_policy(
     """The bars of `request`, asked for in as many `fetch`es as the vendor needs, each repeated after retryable errors.
 
     With a `budget` each waits for a place within the vendor's limits first; where that takes more than `patience`
-    seconds, or the vendor is closed for two minutes, `VendorError` says so and nothing is asked. A vendor that says how
+    seconds, or its circuit is open for two minutes, `VendorError` says so and nothing is asked. A vendor that says how
     long to wait is not asked before, by anybody; when that is longer than the policy waits, its error is raised at
     once. `on_request` is called before each request made, the repeated ones too. Raises the last `VendorError` when the
     attempts are used up, and one that is not retryable at once; any other exception is a fault and passes.
@@ -100,9 +100,9 @@ def fetch_with_policy(
 
     parts = vendor.parts(request)
     for part in parts:
-        refused = vendor.refusal(part)
-        if refused is not None:
-            raise VendorError(refused, retryable=False)
+        unsupported = vendor.unsupported(part)
+        if unsupported is not None:
+            raise VendorError(unsupported, retryable=False)
     retrying = Retrying(
         retry=retry_if_exception(lambda error: _worth_it(error, policy)),
         stop=stop_after_attempt(policy.attempts),
@@ -137,9 +137,9 @@ def ask_once(
     try:
         return vendor.fetch(request)
     except VendorError as error:
-        if budget is not None and (error.closed or error.retry_after is not None):
-            seconds = error.retry_after if error.retry_after is not None else _CLOSED_FOR
-            budget.close(vendor.name, seconds, str(error))
+        if budget is not None and (error.opens_circuit or error.retry_after is not None):
+            seconds = error.retry_after if error.retry_after is not None else _OPEN_FOR
+            budget.open_circuit(vendor.name, seconds, str(error))
         raise
 
 
@@ -148,7 +148,7 @@ def _take_place(
 ) -> None:
     weight, waited = vendor.weight(request), 0.0
     while True:
-        shut = budget.closed(vendor.name)
+        shut = budget.circuit(vendor.name)
         wait, why = shut if shut is not None else (budget.reserve(vendor.name, vendor.limits, weight), "")
         if not wait:
             return
@@ -166,7 +166,7 @@ def _length(seconds: float) -> str:
 
 
 def _worth_it(error: BaseException, policy: RetryPolicy) -> bool:
-    if not isinstance(error, VendorError) or not error.retryable or error.closed:
+    if not isinstance(error, VendorError) or not error.retryable or error.opens_circuit:
         return False
     return (error.retry_after or 0) <= policy.longest_wait
 

@@ -70,15 +70,15 @@ class Served:
 class VendorError(Exception):
     """A vendor did not answer a request. `retryable` says whether the same request may do better a little later,
 
-    `retry_after` how many seconds the vendor itself asked to wait, if it did. `closed`: it refuses everything for now
-    (a ban, a used-up daily quota), so nothing more is asked of it for `retry_after` seconds.
+    `retry_after` how many seconds the vendor itself asked to wait, if it did. `opens_circuit`: it
+    rejects everything for now (a ban, a used-up daily quota), so nothing more is asked for `retry_after` seconds.
     """
 
-    def __init__(self, message: str, retryable: bool, retry_after: float | None = None, closed: bool = False):
+    def __init__(self, message: str, retryable: bool, retry_after: float | None = None, opens_circuit: bool = False):
         super().__init__(message)
         self.retryable = retryable
         self.retry_after = retry_after
-        self.closed = closed
+        self.opens_circuit = opens_circuit
 
 
 class Vendor(Protocol):
@@ -107,7 +107,7 @@ class Vendor(Protocol):
         """What one `fetch` of the request counts against the limits."""
         ...
 
-    def refusal(self, request: BarRequest) -> str | None:
+    def unsupported(self, request: BarRequest) -> str | None:
         """Why the vendor can't serve such a part at all (its interval, its age), known without asking; else None."""
         ...
 

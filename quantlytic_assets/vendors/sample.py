@@ -72,8 +72,8 @@ class SampleVendor:
         """See `Vendor.weight`: files cost nothing."""
         return 0
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: what the files lack is said when it is asked for."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: what the files lack is said when it is asked for."""
         return None
 
     def fetch(self, request: BarRequest) -> Served:

@@ -27,7 +27,7 @@ _MOST_ROWS = 5000
 # A little less is asked for: bars outside of the calendar's hours would push the oldest ones out of the answer.
 _BARS = 4800
 _NO_DATA = "no data is available on the specified dates"
-_KEY_REFUSED_FOR = 60.0
+_KEY_REJECTED_FOR = 60.0
 
 
 def twelve_data_name(symbol: str, calendar: str) -> str:
@@ -57,9 +57,9 @@ class TwelveDataVendor:
         """See `Vendor.weight`: one credit a symbol, by Twelve Data's documentation."""
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: only a missing key; what a plan lacks is said when it is asked for."""
-        return self._key.refusal()
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: only a missing key; what a plan lacks is said when it is asked for."""
+        return self._key.unsupported()
 
     def parts(self, request: BarRequest) -> list[BarRequest]:
         """See `Vendor.parts`: as many sessions as an answer of 5,000 rows holds."""
@@ -67,9 +67,9 @@ class TwelveDataVendor:
 
     def fetch(self, request: BarRequest) -> Served:
         """See `Vendor.fetch`; 5,000 bars at most. There is neither vwap nor trade_count."""
-        refused = self.refusal(request)
-        if refused is not None:
-            raise VendorError(refused, retryable=False)
+        unsupported = self.unsupported(request)
+        if unsupported is not None:
+            raise VendorError(unsupported, retryable=False)
         if len(self.parts(request)) > 1:
             raise VendorError(f"Twelve Data gives {_MOST_ROWS} bars an answer, ask for less at once", retryable=False)
         try:
@@ -104,7 +104,7 @@ def _understood(error: VendorError, at: datetime) -> VendorError:
     if text.startswith("HTTP 429") and error.retry_after is None:
         return _credits(text, at)
     if text.startswith("HTTP 401"):
-        return _key_refused(text)
+        return _key_rejected(text)
     return error
 
 
@@ -117,7 +117,7 @@ def _values(body: Any, at: datetime) -> list[dict]:
         if code == 429:
             raise _credits(said, at)
         if code == 401:
-            raise _key_refused(said)
+            raise _key_rejected(said)
         raise VendorError(f"answered an error: {said}", retryable=type(code) is int and code >= 500)
     if "values" not in body:
         raise VendorError("the answer has no values", retryable=False)
@@ -134,17 +134,21 @@ def _credits(said: str, at: datetime) -> VendorError:
     if "for the day" in said.lower():
         tomorrow = datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
         left = (tomorrow - at).total_seconds()
-        return VendorError(f"the day's credits are used up: {said}", retryable=False, retry_after=left, closed=True)
+        return VendorError(
+            f"the day's credits are used up: {said}", retryable=False, retry_after=left, opens_circuit=True
+        )
     return VendorError(f"the minute's credits are used up: {said}", retryable=True, retry_after=61.0 - at.second)
 
 
-def _key_refused(said: str) -> VendorError:
+def _key_rejected(said: str) -> VendorError:
     # No question with this key will do better; a minute is time to set another one.
-    return VendorError(f"TWELVEDATA_API_KEY is refused: {said}", False, retry_after=_KEY_REFUSED_FOR, closed=True)
+    return VendorError(
+        f"TWELVEDATA_API_KEY is rejected: {said}", False, retry_after=_KEY_REJECTED_FOR, opens_circuit=True
+    )
 
 
 def _bars(values: list[dict], answer: Answer, request: BarRequest) -> pl.DataFrame:
-    """RAW_SCHEMA rows of an answer. Numbers that are none become nulls, for cleaning to refuse."""
+    """RAW_SCHEMA rows of an answer. Numbers that are none become nulls, for cleaning to reject."""
     frame = pl.DataFrame(
         [
             _times([value.get("datetime") for value in values], request.interval),

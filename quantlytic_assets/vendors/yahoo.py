@@ -25,7 +25,7 @@ import requests
 
 from quantlytic_assets.calendars.sessions import calendar_timezone
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.vendors.http import answer_of, get, open_session, refusal, retry_after, start_of
+from quantlytic_assets.vendors.http import answer_of, error_of, get, open_session, retry_after, start_of
 from quantlytic_assets.vendors.parts import by_length, cut
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 from quantlytic_assets.vendors.yahoo_chart import VENDOR, Chart
@@ -62,7 +62,7 @@ class YahooVendor:
 
     name = VENDOR
     # None are published. 2,000 an hour and address was the limit of Yahoo's public API of old; users who went beyond
-    # what is allowed now tell of refusals that lasted for hours (github.com/ranaroussi/yfinance/issues/2422).
+    # what is allowed now tell of rejections that lasted for hours (github.com/ranaroussi/yfinance/issues/2422).
     limits = (Limit(60, 60), Limit(3600, 1500))
     at_once = 2
 
@@ -92,8 +92,8 @@ class YahooVendor:
         """See `Vendor.weight`. The two calls for a crumb, if ever, are not counted."""
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
-        """See `Vendor.refusal`: intraday bars are kept for some weeks or months."""
+    def unsupported(self, request: BarRequest) -> str | None:
+        """See `Vendor.unsupported`: intraday bars are kept for some weeks or months."""
         oldest = self._oldest(request.interval)
         if oldest is None or request.start >= oldest:
             return None
@@ -116,7 +116,7 @@ class YahooVendor:
             _, said = _error(_body(response))
             if said.startswith(_NO_DATA):
                 return Served(pl.DataFrame(schema=RAW_SCHEMA))
-            raise _refusal(response, name, said)
+            raise _error_of(response, name, said)
         answer = answer_of(response)
         code, said = _error(answer.body)
         if code:
@@ -140,7 +140,7 @@ class YahooVendor:
         response = get(self._session, url, params | ({} if crumb is None else {"crumb": crumb}))
         if response.status_code in _UNAUTHORIZED:
             with self._renewing:
-                # Cookie and crumb belong together: who was refused with the same ones waits for the new ones.
+                # Cookie and crumb belong together: who was rejected with the same ones waits for the new ones.
                 if self._crumb == crumb:
                     self._crumb = self._new_crumb()
             response = get(self._session, url, params | {"crumb": self._crumb})
@@ -155,7 +155,7 @@ class YahooVendor:
         response = get(self._session, f"{self._url}/v1/test/getcrumb")
         crumb = response.text.strip()
         if response.status_code in _TOO_MANY:
-            raise _refusal(response, "crumb", "")
+            raise _error_of(response, "crumb", "")
         if response.status_code != 200 or not crumb or len(crumb) > 64 or any(char in crumb for char in "<{ "):
             raise VendorError(f"wants a crumb, and gives none: {start_of(response.text)}", retryable=True)
         return crumb
@@ -180,18 +180,20 @@ def _error(body: Any) -> tuple[str, str]:
     return "", ""
 
 
-def _refusal(response: requests.Response, name: str, said: str) -> VendorError:
+def _error_of(response: requests.Response, name: str, said: str) -> VendorError:
     status = response.status_code
     if status in _UNAUTHORIZED:
         # With a new cookie and crumb too: it is not about this symbol.
-        return VendorError(f"HTTP {status}, shut out: {start_of(said or response.text)}", True, closed=True)
+        return VendorError(f"HTTP {status}, shut out: {start_of(said or response.text)}", True, opens_circuit=True)
     if status in _TOO_MANY and retry_after(response) is None:
         # It lasts for minutes at least, and asking on makes it longer.
-        return VendorError(f"HTTP {status}, too many requests: {start_of(said or response.text)}", True, closed=True)
+        return VendorError(
+            f"HTTP {status}, too many requests: {start_of(said or response.text)}", True, opens_circuit=True
+        )
     if status == 404 and said:
         return VendorError(
             f"Yahoo knows no {name} ({start_of(said)}); where it has another name for it, write names: {{yahoo: …}}"
             " beside the symbol in the universe",
             retryable=False,
         )
-    return refusal(response, start_of(said) if said else "")
+    return error_of(response, start_of(said) if said else "")

@@ -85,7 +85,7 @@ class Chart:
             return pl.DataFrame(schema=ACTIONS_SCHEMA)
         new, old = (numbers(name, [event.get(name) for event in splits]) for name in ("numerator", "denominator"))
         amounts = numbers("value", [event.get("amount") for event in dividends])
-        told = pl.DataFrame(
+        reported = pl.DataFrame(
             {
                 "kind": ["split"] * len(splits) + ["dividend"] * len(dividends),
                 "stamp": pl.Series([_moment(event) for event in splits + dividends], dtype=pl.Int64),
@@ -94,7 +94,7 @@ class Chart:
         )
         session = _time(pl.col("stamp")).dt.convert_time_zone(self._zone()).dt.date()
         return (
-            told.with_columns(
+            reported.with_columns(
                 session.alias("session"), pl.when(pl.col("value").is_finite()).then("value").alias("value")
             )
             .with_columns(
@@ -149,10 +149,10 @@ class Chart:
     def _events(self, name: str) -> list[dict]:
         """The events of a kind, an empty one for each that is none."""
         events = self._result.get("events") or {}
-        told = (events.get(name) or {}) if isinstance(events, dict) else events
-        if not isinstance(told, dict):
+        reported = (events.get(name) or {}) if isinstance(events, dict) else events
+        if not isinstance(reported, dict):
             raise VendorError(f"the chart's {name} are not a table of events", retryable=False)
-        return [event if isinstance(event, dict) else {} for event in told.values()]
+        return [event if isinstance(event, dict) else {} for event in reported.values()]
 
     def _zone(self) -> str:
         """The exchange's time zone, by the chart where it names one."""

@@ -1,4 +1,4 @@
-"""Bars and actions of an archive through the assets: flags, repairs, refused tellings, and vendors compared."""
+"""Bars and actions of an archive through the assets: flags, repairs, rejected reports, and vendors compared."""
 
 from __future__ import annotations
 
@@ -135,14 +135,14 @@ def test_a_split_that_is_told_late_has_earlier_partitions_cleaned_again(run, pla
     assert cleaned_months(run(daily(), months=MONTHS[1:])) == [MONTHS[1]]
 
 
-def test_refused_tellings_stay_in_the_quarantine_when_bars_are_cleaned_again(run, place):
+def test_rejected_reports_stay_in_the_quarantine_when_bars_are_cleaned_again(run, place):
     dataset = daily()
     run(dataset, apple(), actions=pl.concat([told(), told(value=-1.0, session=date(2014, 7, 1))]))
     rows = "SELECT symbol, session, reason, source_object FROM clean.quarantine"
-    (refused,) = place.resources.lake.query(rows).rows()
-    assert refused[:3] == ("AAPL", date(2014, 7, 1), "bad_value") and "/actions/" in refused[3]
+    (rejected,) = place.resources.lake.query(rows).rows()
+    assert rejected[:3] == ("AAPL", date(2014, 7, 1), "bad_value") and "/actions/" in rejected[3]
     run(dataset)
-    assert place.resources.lake.query(rows).rows() == [refused]
+    assert place.resources.lake.query(rows).rows() == [rejected]
     assert place.resources.lake.query("SELECT value FROM clean.corporate_actions").rows() == [(7.0,)]
 
 
@@ -213,8 +213,8 @@ def test_bars_outside_a_symbol_s_time_in_the_universe_are_in_no_table_of_bars(ru
         dg.materialize([asset], instance=instance, tags=tags, resources={"quantlytic": place.resources})
     lake = place.resources.lake
     bars = lake.query("SELECT min(session), count(*) FROM clean.bars").rows()
-    refused = lake.query("SELECT reason, max(session), count(*) FROM clean.quarantine GROUP BY ALL").rows()
-    assert bars == [(date(2009, 8, 5), 6)] and refused == [("not_in_universe", date(2008, 9, 26), 6)]
+    rejected = lake.query("SELECT reason, max(session), count(*) FROM clean.quarantine GROUP BY ALL").rows()
+    assert bars == [(date(2009, 8, 5), 6)] and rejected == [("not_in_universe", date(2008, 9, 26), 6)]
 
 
 def test_actions_are_settled_once_an_hour_at_most_and_only_after_something_new():

@@ -14,7 +14,7 @@ import pytest
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.coverage import coverage_asset
 from quantlytic_assets.assets.raw_bars import raw_bars_asset
-from quantlytic_assets.automation.gap_sensor import gap_sensor, judge
+from quantlytic_assets.automation.gap_sensor import decide, gap_sensor
 from quantlytic_assets.calendars.partitions import definition
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.universe.models import Dataset, Instrument, Outage
@@ -236,7 +236,7 @@ def test_nothing_is_asked_while_a_run_is_at_work_or_the_vendor_is_closed(tmp_pat
     # A command's run whose process was killed: nobody holds its lock.
     instance.report_run_canceled(run)
     instance.create_run_for_job(mine.job, status=dg.DagsterRunStatus.STARTED, tags={"quantlytic/lock": "run-gone"})
-    mine.resources.budgets.close("coinbase", 600, "banned")
+    mine.resources.budgets.open_circuit("coinbase", 600, "banned")
     assert mine.tick().startswith("no vendor may be asked now: coinbase for ") and "banned" in mine.tick()
     assert mine.asked == []
 
@@ -247,7 +247,7 @@ def test_a_vendor_that_fails_is_asked_again_later_and_the_others_meanwhile(tmp_p
     )
     exchange = venue(B_USD=trades(CUT, 1))
     mine = Installation(tmp_path, exchange, instance, dataset)
-    # Never looked at: asked for in one go, and refused, for the venue doesn't know the symbol.
+    # Never looked at: asked for in one go, and rejected, for the venue doesn't know the symbol.
     request = mine.tick()
     assert "3 sessions of A-USD from 2018-04-04 to 2018-04-06" in request.tags["quantlytic/gaps"]
     made = len(mine.asked)
@@ -264,16 +264,16 @@ def test_what_lies_beyond_the_vendors_reach_starts_no_run_and_is_said_to(tmp_pat
     old = make_dataset("24/7", "5m", first=DAY, last=DAY, symbols=("A-USD",), vendors=("yahoo",), name="old")
     mine = Installation(tmp_path, venue(B_USD=trades(CUT, 1)), instance, old)
     assert mine.tick() == "nothing to ask for"
-    assert judge(mine.resources, old, datetime.now(UTC))["verdict"].to_list() == ["not_served"]
+    assert decide(mine.resources, old, datetime.now(UTC))["decision"].to_list() == ["not_served"]
     # Yahoo's 5m bars go back 60 days; of a share that IB knows by its name in the universe any.
     reaching = replace(old, first_session=today - timedelta(days=90), last_session=today - timedelta(days=2))
-    told = judge(mine.resources, reaching, datetime.now(UTC))
-    asking = told.filter(verdict="ask")["session"]
-    assert set(told["verdict"]) == {"ask", "not_served"} and asking.min() in (
+    told = decide(mine.resources, reaching, datetime.now(UTC))
+    asking = told.filter(decision="ask")["session"]
+    assert set(told["decision"]) == {"ask", "not_served"} and asking.min() in (
         today - timedelta(days=61), today - timedelta(days=60), today - timedelta(days=59),
     )  # fmt: skip
-    assert len(asking) + len(told.filter(verdict="not_served")) == 89
+    assert len(asking) + len(told.filter(decision="not_served")) == 89
     named = Instrument("VOD", names={"ibkr": "STK:VOD/GBP@LSE"})
     share = replace(old, calendar="XLON", vendors=("yahoo", "ibkr"), symbols=(named, Instrument("BP")))
-    told = judge(mine.resources, share, datetime.now(UTC)).sort("symbol")
-    assert told["verdict"].to_list() == ["not_served", "ask"]
+    told = decide(mine.resources, share, datetime.now(UTC)).sort("symbol")
+    assert told["decision"].to_list() == ["not_served", "ask"]

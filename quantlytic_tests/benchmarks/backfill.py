@@ -133,11 +133,11 @@ def _raw(root: Path, partition: str) -> tuple[dict, dict, float]:
     with YahooServer(SYMBOLS, first=FIRST, last=LAST, limits=LIMITS, latency=LATENCY) as server:
         bare_raw = _apart(root / "bare-raw", server.url, "bare", "raw", partition)
         raw = _apart(root / "full", server.url, "backfill", "raw", partition)
-        asked, refused = len(server.requests), server.refused
+        asked, rejected = len(server.requests), server.rejected
         server.limits = []
         questions = list(server.questions)
         vendor, together = (_vendor_alone(server, questions, at_once) for at_once in (1, YahooVendor.at_once))
-    print(f"a partition a {partition}: {asked} requests for {len(SYMBOLS)} symbols, {refused} beyond the limits")
+    print(f"a partition a {partition}: {asked} requests for {len(SYMBOLS)} symbols, {rejected} beyond the limits")
     print(f"{raw['rows']:,} bars archived")
     print(f"raw bars {raw['seconds']} s, the vendor alone {vendor:.2f} s, bare assets {bare_raw['seconds']} s")
     print(f"raw bars: (all - vendor) / bare = {(raw['seconds'] - vendor) / bare_raw['seconds']:.2f}")

@@ -128,7 +128,7 @@ def compare(place: Place, claim_records: int) -> None:
         began = time.monotonic()
         landed = lander.land()
         rates["landing"].append(landed.rows / (time.monotonic() - began))
-        assert landed.rows == seen and not landed.refused, landed
+        assert landed.rows == seen and not landed.rejected, landed
         print(f"  turn {turn + 1}: poll {rates['poll'][-1]:,.0f}/s, landing {rates['landing'][-1]:,.0f}/s", flush=True)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratios = [mine / bare for mine, bare in zip(rates["landing"], rates["poll"], strict=True)]

@@ -142,7 +142,7 @@ def test_windows_hold_at_most_so_many_keys():
     assert [key for window in found for key in window.keys] == keys
 
 
-def test_windows_of_nothing_are_none_and_an_unknown_key_is_refused():
+def test_windows_of_nothing_are_none_and_an_unknown_key_is_rejected():
     assert windows(make_dataset(), []) == []
     with pytest.raises(ValueError, match="no partition 2025-03-08.*2025-03-03 to 2025-03-14"):
         windows(make_dataset(), ["2025-03-08"])
@@ -259,7 +259,7 @@ def test_a_strategy_trades_in_the_dataset_s_partitions_from_its_first_step_on():
 
 
 @pytest.mark.parametrize("min_train", [400, 5000])
-def test_a_strategy_that_could_never_trade_is_refused_with_what_to_change(min_train):
+def test_a_strategy_that_could_never_trade_is_rejected_with_what_to_change(min_train):
     dataset = make_dataset(interval="1d", first=date(2016, 1, 4), last=date(2018, 3, 29))
     with pytest.raises(ValueError, match=r"strategies\.trend\.min_train_sessions: .*lower it"):
         first_trading_day(dataset, make_strategy("yearly", min_train))

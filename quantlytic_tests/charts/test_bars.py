@@ -1,4 +1,4 @@
-"""The pictures: real PNG files whose colours say what the frame says."""
+"""The charts: real PNG files whose colours say what the frame says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_cause_has_its_colour_and_more_missing_more_of_it():
     assert not has_colour(heat_map(covered(10, {3: (100, "vendor_hole")})), ORANGE)
 
 
-def test_nothing_to_show_is_a_picture_too():
+def test_nothing_to_show_is_a_chart_too():
     bars = pl.DataFrame(schema=CLEAN_SCHEMA)
     for png in (heat_map(covered(0, {})), candles(bars, "A")):
         assert pixels(png).shape[0] > 100

@@ -1,4 +1,4 @@
-"""What the schemas accept and refuse, and how breaches are counted per partition."""
+"""What the schemas accept and reject, and how breaches are counted per partition."""
 
 from __future__ import annotations
 

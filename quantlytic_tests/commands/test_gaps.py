@@ -203,5 +203,5 @@ def test_notify_reaches_whom_the_settings_name(installation, monkeypatch):
 def test_the_metrics_know_what_vendors_still_allow(installation):
     before = calls_left(installation)
     assert before and {vendor for vendor, _ in before} == {"coinbase"}
-    installation.resources.budgets.close("coinbase", 60, "banned")
+    installation.resources.budgets.open_circuit("coinbase", 60, "banned")
     assert set(calls_left(installation).values()) == {0}

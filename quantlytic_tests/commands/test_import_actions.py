@@ -177,7 +177,7 @@ def test_a_user_s_word_wins_over_a_newer_one_of_a_vendor_and_both_stay_in_the_ar
     assert installation.resources.lake.query("SELECT value FROM clean.corporate_actions")["value"].to_list() == [7.0]
     assert sorted(installation.resources.actions.read("daily")["value"]) == [6.0, 7.0]
     event = installation.instance.get_latest_materialization_event(corporate_actions_key(installation.dataset("daily")))
-    assert event.asset_materialization.metadata["told_differently"].value == 1
+    assert event.asset_materialization.metadata["reported_differently"].value == 1
 
 
 def test_the_dataset_follows_from_the_symbols_or_has_to_be_said(install, tmp_path):
@@ -195,9 +195,9 @@ def test_the_dataset_follows_from_the_symbols_or_has_to_be_said(install, tmp_pat
         imported(installation, tmp_path, f"{header}XYZ,2014-06-09,split,7\n", "four")
 
 
-def test_a_file_that_is_no_table_is_refused_whole_and_one_that_is_not_there_is_wrong_usage(install, tmp_path):
+def test_a_file_that_is_no_table_is_rejected_whole_and_one_that_is_not_there_is_wrong_usage(install, tmp_path):
     installation = install(declared(daily=["AAPL"]))
-    with pytest.raises(CommandError, match=r"was refused: missing columns: kind, value") as caught:
+    with pytest.raises(CommandError, match=r"was rejected: missing columns: kind, value") as caught:
         imported(installation, tmp_path, "symbol,date\nAAPL,2014-06-09\n")
     assert not isinstance(caught.value, UsageError)
     with pytest.raises(UsageError, match="is not a file"):

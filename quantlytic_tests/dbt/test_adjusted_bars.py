@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.actions.adjustment import adjusted_bars
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
 from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import actions, clean_bars, lean_actions, lean_bars, lean_renames
@@ -81,7 +81,7 @@ def lake(warehouse):
             ("clean.bars", "false", [], pl.concat(bars)),
             ("clean.corporate_actions", "false", [], pl.concat(told)),
             ("clean.sessions", "false", [], sessions),
-            ("clean.share_counts", "false", [], share_counts(lean_renames(), "tickers")),
+            ("clean.share_counts", "false", [], split_factors(lean_renames(), "tickers")),
         ]
     )
     warehouse.build("tickers", "1998-01-01", "2012-12-31", "1d", ["1d"], [2])

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_assets.market_data.indicators import COLUMNS, compute
 from quantlytic_tests.market_data.recorded_prices import actions, lean_bars
 
@@ -36,7 +36,7 @@ def lake(warehouse):
     for name, bars in (("raw", traded), ("adjusted", served)):
         clean = bars.with_columns(pl.lit(name).alias("dataset"))
         hours = clean.select("dataset", "session", "open_time", "close_time")
-        counts = share_counts(told, name)
+        counts = split_factors(told, name)
         warehouse.lake.replace(
             [(f"clean.{table}", "false", [], rows) for table, rows in
              (("bars", clean), ("sessions", hours), ("share_counts", counts))]

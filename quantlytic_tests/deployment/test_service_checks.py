@@ -106,7 +106,7 @@ def test_servers_mixed_up_are_noticed(settings):
         ),
     ],
 )
-def test_what_is_refused_says_what_to_set(settings, check, changes, says):
+def test_what_is_rejected_says_what_to_set(settings, check, changes, says):
     problem = check(changed(settings, **changes))
     assert problem is not None and says in problem
     assert "not-the-secret" not in problem and "not/the-secret" not in problem

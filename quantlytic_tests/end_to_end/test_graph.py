@@ -145,7 +145,7 @@ def test_each_partition_of_a_range_run_has_its_own_figures(base: Installed, hist
     assert all(event.metadata["bytes"].value > 0 and event.metadata["objects"].value == 1 for event in stored.values())
 
 
-def test_the_newest_partition_shows_pictures(history: dg.DagsterInstance):
+def test_the_newest_partition_shows_charts(history: dg.DagsterInstance):
     for asset, name in (("clean_bars", "candles"), ("coverage", "heat_map")):
         newest = materialized(history, "equities_5m", asset)[SESSIONS[-1]]
         assert "data:image/png" in newest.metadata[name].value
@@ -154,12 +154,12 @@ def test_the_newest_partition_shows_pictures(history: dg.DagsterInstance):
 def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg.DagsterInstance):
     key = dg.AssetCheckKey(dg.AssetKey(["equities_5m", "clean_bars"]), "clean_bars_schema")
     records = history.event_log_storage.get_asset_check_execution_history(key, limit=100)
-    judged = {record.partition: record.event.dagster_event.event_specific_data for record in records}
-    assert sorted(filter(None, judged)) == SESSIONS
+    checked = {record.partition: record.event.dagster_event.event_specific_data for record in records}
+    assert sorted(filter(None, checked)) == SESSIONS
     newest = history.get_latest_storage_id_by_partition(key.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION)
     for session in SESSIONS:
-        assert judged[session].passed
-        assert judged[session].target_materialization_data.storage_id == newest[session]
+        assert checked[session].passed
+        assert checked[session].target_materialization_data.storage_id == newest[session]
 
 
 def test_the_same_range_can_be_run_and_checked_again(touched: Installed):

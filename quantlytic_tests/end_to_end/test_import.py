@@ -43,7 +43,7 @@ GOOD = [
 ]
 ON_MONDAY = f"{MONDAY}T15:00:00Z,10,12,9,11,100"
 REPEATED = [GOOD[3], GOOD[3], GOOD[7]]
-# Rows that are no bars: refused at the door, each alone.
+# Rows that are no bars: rejected at the door, each alone.
 TEXT = [
     (f"{FRIDAY}T16:00:00Z,abc,12,9,11,100", "bad_number: open"),
     (f"{FRIDAY}T16:05:00Z,10,12,9", "wrong_field_count"),
@@ -97,7 +97,7 @@ def next_command(done: Done) -> list[str]:
 
 
 def counts(done: Done) -> tuple[int, int, int]:
-    """(read, accepted, refused) as printed."""
+    """(read, accepted, rejected) as printed."""
     (found,) = re.findall(r"^(\d+) read, (\d+) accepted, (\d+) refused$", done.out, re.MULTILINE)
     return tuple(map(int, found))
 
@@ -147,15 +147,15 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Imports:
     }
     commands["DAYS"] = ["import", "days.csv", "--dataset", "mine_1d", "--symbol", "DAYS"]
     done = dict(zip(commands, installed.run_in_turn(list(commands.values()), at_once=2), strict=True))
-    refused_early = installed.rows("SELECT count(*) FROM clean.quarantine").item()
+    rejected_early = installed.rows("SELECT count(*) FROM clean.quarantine").item()
     printed = {name: " ".join(next_command(done[name])) for name in done if done[name].code == 0}
     ran = installed.run_all([next_command(done["MESS"]), next_command(done["DAYS"])])
     outcome = Imports(installed, done, printed, dict(zip(("mine_5m", "mine_1d"), ran, strict=True)))
-    assert refused_early == len(TEXT) + 1
+    assert rejected_early == len(TEXT) + 1
     return outcome
 
 
-def test_each_import_says_how_many_rows_were_read_accepted_and_refused(imports: Imports):
+def test_each_import_says_how_many_rows_were_read_accepted_and_rejected(imports: Imports):
     for done in imports.done.values():
         done.expect(0)
     everything = len(GOOD) + 1 + len(REPEATED) + len(TEXT) + len(WRONG) + len(CONFLICTING)
@@ -201,12 +201,12 @@ def test_bars_that_are_wrong_are_quarantined_with_reason_and_what_they_said(impo
 
 
 def test_nothing_is_lost(imports: Imports):
-    read, accepted, refused = counts(imports.done["MESS"])
+    read, accepted, rejected = counts(imports.done["MESS"])
     quarantine = imports.quarantine("MESS")
     at_the_door = quarantine.filter(pl.col("source_object").str.contains("/refused/")).height
     exact_repeats = len(REPEATED)
-    assert at_the_door == refused
-    assert imports.bars("MESS").height + quarantine.height + exact_repeats == read == accepted + refused
+    assert at_the_door == rejected
+    assert imports.bars("MESS").height + quarantine.height + exact_repeats == read == accepted + rejected
 
 
 def test_files_are_known_by_content_not_by_name(imports: Imports):
@@ -223,7 +223,7 @@ def test_times_that_mark_the_end_are_turned_into_starts(imports: Imports):
     assert row["adjustment"] == "split"
 
 
-def test_naive_times_follow_the_zone_over_a_clock_change_and_a_skipped_one_is_refused(imports: Imports):
+def test_naive_times_follow_the_zone_over_a_clock_change_and_a_skipped_one_is_rejected(imports: Imports):
     bars = imports.bars("ZONE")
     assert bars["open_time"].to_list() == [
         datetime(2025, 3, 7, 14, 30, tzinfo=UTC),
@@ -282,10 +282,10 @@ def test_holes_of_imported_data_have_no_known_cause(imports: Imports):
     assert rows["cause"].to_list() == ["unknown"]
 
 
-def test_files_with_a_structural_fault_are_refused_whole_with_the_reason(imports: Imports, tmp_path: Path):
+def test_files_with_a_structural_fault_are_rejected_whole_with_the_reason(imports: Imports, tmp_path: Path):
     good = GOOD[0]
     faulty = {
-        "picture.csv": (b"\x89PNG\r\n\x1a\n" + bytes(64), "PNG"),
+        "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(64), "PNG"),
         "empty.csv": (b"", "empty"),
         "data.csv": (json.dumps([{"time": "2025-03-07", "open": 1}]).encode(), "JSON"),
         "columns.csv": (b"time,open,close\n2025-03-07T14:30:00Z,1,2\n", "high, low, volume"),
@@ -301,7 +301,7 @@ def test_files_with_a_structural_fault_are_refused_whole_with_the_reason(imports
     )
     for (name, (_, said)), done in zip(faulty.items(), found, strict=True):
         done.expect(1)
-        assert f"{tmp_path / name} was refused: " in done.err and said in done.err, done.err
+        assert f"{tmp_path / name} was rejected: " in done.err and said in done.err, done.err
         assert done.out == ""
     assert bus.watermarks(bars_topic("mine_5m")) == before
 

@@ -99,7 +99,7 @@ def test_a_backfill_killed_anywhere_and_run_again_gives_the_rows_of_an_undisturb
     base: Installed, killed: Outcome
 ):
     killed.done["again"].expect(0)
-    # These daily bars have no row that is refused.
+    # These daily bars have no row that is rejected.
     tables = [table for table in [*CLEAN, *FEATURES, *TRADING] if table != "clean.quarantine"]
     found = killed.installed.tables()
     assert_same(found, daily(base.tables()), tables)
@@ -134,18 +134,18 @@ def test_two_backfills_of_the_same_sessions_at_once_corrupt_nothing(base: Instal
     wanted = base.tables("dataset = 'equities_5m'")
     found = twice_at_once.installed.tables()
     assert_same(found, wanted, ["clean.bars", "clean.coverage", "clean.sessions", *FEATURES])
-    # Both may have asked before either had landed; then a refused row is archived, and quarantined, twice.
+    # Both may have asked before either had landed; then a rejected row is archived, and quarantined, twice.
     assert found["clean.quarantine"].unique().sort(pl.all()).equals(wanted["clean.quarantine"].unique().sort(pl.all()))
 
 
 def test_rubbish_on_the_bus_is_quarantined_with_reason_and_text_and_stops_nobody(fed: Outcome):
     fed.done["equities_5m"].expect(0)
-    refused = fed.installed.rows("SELECT * FROM clean.quarantine WHERE source_object LIKE '%/refused/%'")
-    assert len(refused) == len(RUBBISH)
-    assert all(reason.startswith("malformed") for reason in refused["reason"])
-    texts = set(refused["raw"])
+    rejected = fed.installed.rows("SELECT * FROM clean.quarantine WHERE source_object LIKE '%/refused/%'")
+    assert len(rejected) == len(RUBBISH)
+    assert all(reason.startswith("malformed") for reason in rejected["reason"])
+    texts = set(rejected["raw"])
     assert {"not json at all", "[1, 2, 3]", '{"symbol": "AAPL", "open": "dear"}'} <= texts
-    assert refused["source_row"].is_not_null().all()
+    assert rejected["source_row"].is_not_null().all()
 
 
 def test_good_records_beside_rubbish_land_and_are_cleaned(fed: Outcome):

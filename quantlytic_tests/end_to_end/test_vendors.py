@@ -43,7 +43,7 @@ def test_a_killed_backfill_asks_for_nothing_twice_and_keeps_to_the_limits(tmp_pa
             kills += 1
         done = installed.run("backfill", "two_years", **address).expect(0)
         asked = Counter(one.symbol for one in yahoo.requests)
-        assert set(asked) == set(SYMBOLS) and yahoo.refused == 0
+        assert set(asked) == set(SYMBOLS) and yahoo.rejected == 0
         # What was being asked when the process was killed, and nothing else, is asked again.
         assert sum(asked.values()) <= len(SYMBOLS) + kills * YahooVendor.at_once
         assert "no holes" in done.out and "0 failures" in done.out

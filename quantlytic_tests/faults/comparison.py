@@ -56,12 +56,12 @@ def on_bus(bus: Bus, dataset: str) -> pl.DataFrame:
 
 
 def in_archive(archive: Archive, dataset: str) -> pl.DataFrame:
-    """Where on the bus each archived row stood, by its object's name and its offset; refused ones are among them."""
+    """Where on the bus each archived row stood, by its object's name and its offset; rejected ones are among them."""
     bars = archive.read(archive.objects(dataset))
-    refused = archive.read_refused(dataset, archive.refused_objects(dataset))
+    rejected = archive.read_rejected(dataset, archive.rejected_objects(dataset))
     rows = pl.concat(
         [bars.select(*WANTED.names(), "bus_offset", "source_object"),
-         refused.select(*BAR, pl.lit(None, pl.Float64).alias("volume"), "bus_offset", "source_object")]
+         rejected.select(*BAR, pl.lit(None, pl.Float64).alias("volume"), "bus_offset", "source_object")]
     )  # fmt: skip
     named = pl.col("source_object").str.extract_groups(r"\.(?<partition>\d+)\.(?<first>\d+)-(?<last>\d+)\.parquet$")
     return rows.with_columns(named.alias("named")).with_columns(

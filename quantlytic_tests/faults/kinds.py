@@ -157,7 +157,7 @@ def _minio_full(site: NumberedSite, moments: Moments, turn: int) -> str:
     moments.wait(1)
     try:
         # What others delete meanwhile is taken as well.
-        refusal = wait_for(lambda: fill() or _refusal(store), "MinIO refuses to write", 0.2)
+        problem = wait_for(lambda: fill() or _problem(store), "MinIO does not let itself be written", 0.2)
         full = moments.seconds(2, 8)
         until = time.monotonic() + full
         while time.monotonic() < until:
@@ -165,11 +165,11 @@ def _minio_full(site: NumberedSite, moments: Moments, turn: int) -> str:
             time.sleep(0.2)
     finally:
         disk.free()
-    return f"MinIO had {name} for {full:.1f} s ({refusal})"
+    return f"MinIO had {name} for {full:.1f} s ({problem})"
 
 
-def _refusal(store: BaseClient) -> str:
-    """The code with which the store refuses to write; empty where it writes."""
+def _problem(store: BaseClient) -> str:
+    """The code with which the store does not let itself be written; empty where it writes."""
     try:
         store.put_object(Bucket=os.environ["QUANTLYTIC_S3_BUCKET"], Key="full/probe", Body=b"probe")
     except ClientError as error:

@@ -81,7 +81,7 @@ def bars_published(bus: Bus, dataset: str = "live") -> pl.DataFrame:
     for partition, (first, last) in bus.watermarks(topic).items():
         records = bus.read(topic, partition, first, last)
         decoded = decode(records.offsets, records.headers, records.values)
-        assert decoded.refused.is_empty(), decoded.refused["reason"].to_list()
+        assert decoded.rejected.is_empty(), decoded.rejected["reason"].to_list()
         frames.append(decoded.bars)
     return pl.concat(frames) if frames else decode([], [], []).bars
 

@@ -31,7 +31,7 @@ class Ten:
     def weight(self, request: BarRequest) -> int:
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
+    def unsupported(self, request: BarRequest) -> str | None:
         return None
 
     def traits(self, dataset: str) -> VendorTraits:
@@ -154,14 +154,14 @@ def test_a_vendor_that_says_how_long_to_wait_is_not_asked_before(backlog, retrya
     assert backlog.next_request(at(19, 59)) is None and backlog.next_request(at(20)) is not None
 
 
-def test_a_symbol_that_is_refused_does_not_hold_the_others_up(backlog):
+def test_a_symbol_that_is_rejected_does_not_hold_the_others_up(backlog):
     want(backlog, "A", 1)
     want(backlog, "BAD", 2)
     request = backlog.next_request(at(10))
     assert request.symbol == "BAD"
-    with pytest.raises(VendorError) as refused:
+    with pytest.raises(VendorError) as rejected:
         asyncio.run(backlog.ask(request))
-    assert backlog.failed(request, refused.value, at(10)) == 20
+    assert backlog.failed(request, rejected.value, at(10)) == 20
     assert backlog.next_request(at(10)).symbol == "A"
     assert backlog.next_request(at(10, 20)).symbol == "BAD"
 

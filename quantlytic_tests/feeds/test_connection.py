@@ -22,7 +22,7 @@ async def gather(
     events: int,
     rules: ConnectionRules = RULES,
     greetings: tuple[str, ...] = (),
-    refusals: list[Response] | None = None,
+    rejections: list[Response] | None = None,
     react: Callable[[Connection, object], object] = lambda connection, event: None,
 ) -> tuple[list, list[float]]:
     """The first so many events against a server that follows a script a connection; and the waits between them.
@@ -30,19 +30,19 @@ async def gather(
     `react` sees each event, and ends it by returning `stop`.
     """
     waits: list[float] = []
-    refusals = refusals or []
+    rejections = rejections or []
     left = list(scripts)
 
     async def script(socket: ServerConnection) -> None:
         await (left.pop(0) if left else hold)(socket)
 
-    def refuse(socket: ServerConnection, request: Request) -> Response | None:
-        return refusals.pop(0) if refusals else None
+    def reject(socket: ServerConnection, request: Request) -> Response | None:
+        return rejections.pop(0) if rejections else None
 
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    async with serve(script, "127.0.0.1", 0, process_request=refuse, close_timeout=1) as server:
+    async with serve(script, "127.0.0.1", 0, process_request=reject, close_timeout=1) as server:
         port = server.sockets[0].getsockname()[1]
         connection = Connection(f"ws://127.0.0.1:{port}", greetings, rules, sleep=wait, chance=lambda: 1.0)
         got = []
@@ -185,11 +185,11 @@ def test_it_is_renewed_on_demand():
     assert waits == [1]
 
 
-def test_a_refused_handshake_is_an_error_like_others_and_its_retry_after_is_heeded():
+def test_a_rejected_handshake_is_an_error_like_others_and_its_retry_after_is_heeded():
     busy = Response(http.HTTPStatus.TOO_MANY_REQUESTS, "busy", Headers({"Retry-After": "33"}), b"")
     gone = Response(http.HTTPStatus.BAD_GATEWAY, "gone", Headers(), b"<html>")
-    got, waits = run([say("b", then=hold)], 4, refusals=[busy, gone])
-    assert got == [Lost("refused with HTTP 429"), Lost("refused with HTTP 502"), Opened(), Received("b")]
+    got, waits = run([say("b", then=hold)], 4, rejections=[busy, gone])
+    assert got == [Lost("rejected with HTTP 429"), Lost("rejected with HTTP 502"), Opened(), Received("b")]
     assert waits == [33, 2]
 
 

@@ -189,10 +189,10 @@ class TestMakeVenue:
         assert make_venue("binance_trades", [Instrument("A-USD")], settings).url.startswith("ws://127.0.0.1:5/stream")
         assert make_venue("coinbase_trades", [Instrument("A-USD")], settings).url == "ws://127.0.0.1:6"
 
-    def test_two_symbols_of_one_name_are_refused(self):
+    def test_two_symbols_of_one_name_are_rejected(self):
         with pytest.raises(ValueError, match="BTC-USD and BTC-USDT are both BTCUSDT"):
             make_venue("binance_trades", [Instrument("BTC-USD"), Instrument("BTC-USDT")], Settings())
 
-    def test_an_unknown_feed_is_refused(self):
+    def test_an_unknown_feed_is_rejected(self):
         with pytest.raises(ValueError, match="kraken"):
             make_venue("kraken_trades", [Instrument("A-USD")], Settings())

@@ -1,4 +1,4 @@
-"""Files of corporate actions: good rows pass, bad ones are told with line and reason, broken files refused whole."""
+"""Files of corporate actions: good rows pass, bad ones are told with line and reason, broken files rejected whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from quantlytic_assets.imports.action_files import read_actions
 from quantlytic_assets.imports.times import StructuralFault
-from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, settle
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, reconcile
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HEADER = "symbol,date,kind,value\n"
@@ -30,7 +30,7 @@ def test_the_three_kinds_are_read_whatever_the_order_and_case_of_the_columns(rea
         '\ufeffValue,KIND,"Symbol",Date,Known,Note\r\n7,Split,AAPL,2014-06-09,2014-04-23,x\r\n'
         " 0.47 , dividend ,AAPL,2014-08-07,,\r\n\r\nMETA,rename,FB,2022-06-09,,\r\n"
     )
-    assert found.read == 3 and found.refused.is_empty()
+    assert found.read == 3 and found.rejected.is_empty()
     assert found.actions.schema == ACTIONS_SCHEMA
     assert found.actions.select("symbol", "session", "kind", "value", "new_symbol", "known_on").rows() == [
         ("AAPL", date(2014, 6, 9), "split", 7.0, None, date(2014, 4, 23)),
@@ -65,20 +65,20 @@ def test_the_three_kinds_are_read_whatever_the_order_and_case_of_the_columns(rea
         ("AAPL,2014-06-09,rename,X Y", "bad_value"),
     ],
 )
-def test_a_bad_row_is_refused_alone_with_its_line_reason_and_text(read, row: str, reason: str):
+def test_a_bad_row_is_rejected_alone_with_its_line_reason_and_text(read, row: str, reason: str):
     found = read(f"{HEADER}MSFT,2003-02-18,split,2\n{row}\n")
     assert found.read == 2
     assert found.actions["symbol"].to_list() == ["MSFT"]
-    (refused,) = found.refused.to_dicts()
-    assert refused["reason"].startswith(reason) and (refused["line"], refused["raw"]) == (3, row)
+    (rejected,) = found.rejected.to_dicts()
+    assert rejected["reason"].startswith(reason) and (rejected["line"], rejected["raw"]) == (3, row)
 
 
-def test_a_bad_known_is_refused_and_an_empty_one_left_to_the_default(read):
+def test_a_bad_known_is_rejected_and_an_empty_one_left_to_the_default(read):
     found = read("symbol,date,kind,value,known\nA,2014-06-09,split,7,soon\nB,2014-06-09,split,7,\n")
-    assert found.refused["reason"].item().startswith("bad_known")
+    assert found.rejected["reason"].item().startswith("bad_known")
     assert found.actions["symbol"].to_list() == ["B"]
     sourced = found.actions.with_columns(source_object=pl.lit("o"), source_row=pl.lit(0, pl.Int64))
-    assert settle(sourced, "d").actions["known_on"].to_list() == [date(2014, 6, 9)]
+    assert reconcile(sourced, "d").actions["known_on"].to_list() == [date(2014, 6, 9)]
 
 
 def test_of_rows_that_say_the_same_the_first_counts_and_a_bad_one_is_no_row(read):
@@ -86,7 +86,7 @@ def test_of_rows_that_say_the_same_the_first_counts_and_a_bad_one_is_no_row(read
         f"{HEADER}A,2014-06-09,dividend,-1\nA,2014-06-09,dividend,1\nA,2014-06-09,dividend,2\nA,2014-06-09,split,2\n"
     )
     assert found.actions["value"].to_list() == [1.0, 2.0]
-    assert [(row["line"], row["reason"].split(":")[0]) for row in found.refused.to_dicts()] == [
+    assert [(row["line"], row["reason"].split(":")[0]) for row in found.rejected.to_dicts()] == [
         (2, "bad_value"),
         (4, "repeated"),
     ]
@@ -104,11 +104,11 @@ def test_of_rows_that_say_the_same_the_first_counts_and_a_bad_one_is_no_row(read
         (b"symbol,date,kind,value\n\x00\n", "not text"),
     ],
 )
-def test_a_file_that_is_no_table_of_actions_is_refused_whole(read, content, says: str):
+def test_a_file_that_is_no_table_of_actions_is_rejected_whole(read, content, says: str):
     with pytest.raises(StructuralFault, match=says):
         read(content)
 
 
 def test_a_header_alone_has_no_rows(read):
     found = read(HEADER)
-    assert found.read == 0 and found.actions.is_empty() and found.refused.is_empty()
+    assert found.read == 0 and found.actions.is_empty() and found.rejected.is_empty()

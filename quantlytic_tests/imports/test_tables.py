@@ -50,7 +50,7 @@ def read(tmp_path):
         options = {"fetched_at": NOW, **options}
         imported = read_bars(path, dataset=dataset(calendar, interval), symbol="A", **options)
         assert imported.bars.schema == RAW_SCHEMA
-        assert imported.read == len(imported.bars) + len(imported.refused)
+        assert imported.read == len(imported.bars) + len(imported.rejected)
         return imported
 
     return read_content
@@ -70,7 +70,7 @@ def utc(*parts: int) -> datetime:
 
 def test_a_plain_csv_file_becomes_raw_bars(read):
     imported = read(with_times("2024-01-02 09:30:00", "2024-01-02 09:31:00"), adjustment="split")
-    assert imported.read == 2 and imported.refused.is_empty()
+    assert imported.read == 2 and imported.rejected.is_empty()
     assert imported.bars.row(0, named=True) == {
         "symbol": "A",
         "open_time": utc(2024, 1, 2, 9, 30),
@@ -102,7 +102,7 @@ def test_csv_parquet_feather_and_gzip_are_told_by_content_and_give_the_same_bars
         .bars.select("open_time", "open", "high", "low", "close", "volume")
         .equals(spy.select("open_time", "open", "high", "low", "close", "volume"))
     )
-    assert all(one.bars.equals(read[0].bars) and one.refused.is_empty() for one in read[1:])
+    assert all(one.bars.equals(read[0].bars) and one.rejected.is_empty() for one in read[1:])
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -158,7 +158,7 @@ def test_a_columns_option_that_makes_no_sense_says_so(text, expected):
         ({"columns": {"tag": "time"}}, "no columns of ours: tag"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_whatever_the_file(read, options, expected):
+def test_options_that_make_no_sense_are_rejected_whatever_the_file(read, options, expected):
     with pytest.raises(OptionError, match=expected):
         read("", **options)
 
@@ -169,7 +169,7 @@ def test_options_that_make_no_sense_are_refused_whatever_the_file(read, options,
         (b"", "empty"),
         (b" \n\n", "empty"),
         (HEADER, "a header and no rows"),
-        (b"\x89PNG\r\n\x1a\n0000", "a PNG picture"),
+        (b"\x89PNG\r\n\x1a\n0000", "a PNG image"),
         (b"PK\x03\x04rest", "a ZIP archive or Excel workbook"),
         (b"%PDF-1.7", "a PDF document"),
         (b"<!doctype html><p>Too many requests", "HTML"),
@@ -190,7 +190,7 @@ def test_options_that_make_no_sense_are_refused_whatever_the_file(read, options,
         (with_times("2019-11-05", "2019-11-06"), "holds dates without a time of day, and the dataset has bars of 1m"),
     ],
 )
-def test_a_file_that_is_no_table_of_bars_is_refused_whole_with_its_reason(read, content, expected):
+def test_a_file_that_is_no_table_of_bars_is_rejected_whole_with_its_reason(read, content, expected):
     with pytest.raises(StructuralFault, match=expected) as caught:
         read(content)
     assert caught.value.reason and caught.value.remedy and "\n" not in str(caught.value)
@@ -206,7 +206,7 @@ def test_of_two_spellings_of_a_name_the_user_can_choose_one(read):
     assert read(text, columns={"close": "Close"}).bars["close"].to_list() == [7.0]
 
 
-def test_bad_rows_are_refused_alone_with_their_line_and_text(read):
+def test_bad_rows_are_rejected_alone_with_their_line_and_text(read):
     text = HEADER + (
         "2024-01-02 09:30,1,2,0.5,1.5,10\n"
         "2024-01-02 09:31,abc,2,0.5,1.5,10\n"
@@ -224,7 +224,7 @@ def test_bad_rows_are_refused_alone_with_their_line_and_text(read):
     imported = read(text)
     assert imported.read == 11
     assert opened(imported) == [utc(2024, 1, 2, 9, 30), utc(2024, 1, 2, 9, 36)]
-    assert imported.refused.rows() == [
+    assert imported.rejected.rows() == [
         (3, "bad_number: open", "2024-01-02 09:31,abc,2,0.5,1.5,10", utc(2024, 1, 2, 9, 31)),
         (5, "bad_number: open", '2024-01-02 09:32,"1,234.5",2,0.5,1.5,10', utc(2024, 1, 2, 9, 32)),
         (6, "wrong_field_count", "2024-01-02 09:33,1,2,0.5", None),
@@ -242,7 +242,7 @@ def test_a_stray_quote_in_an_unquoted_field_does_not_swallow_the_next_line(read)
     text += f'2024-01-02 09:30,{PRICES},5" a,"b\n2024-01-02 09:31,{PRICES},"x"\n'
     imported = read(text)
     assert opened(imported) == [utc(2024, 1, 2, 9, 31)]
-    assert imported.refused.select("line", "reason").rows() == [(2, "wrong_field_count")]
+    assert imported.rejected.select("line", "reason").rows() == [(2, "wrong_field_count")]
 
 
 def test_missing_prices_pass_as_null_for_cleaning_to_judge(read):
@@ -256,7 +256,7 @@ def test_duplicates_and_reversed_rows_pass_in_the_order_of_the_file(read):
     times = ["2024-01-02 09:31", "2024-01-02 09:30", "2024-01-02 09:30"]
     imported = read(with_times(*times))
     assert [one.minute for one in opened(imported)] == [31, 30, 30]
-    assert imported.refused.is_empty()
+    assert imported.rejected.is_empty()
 
 
 @pytest.mark.parametrize(
@@ -292,9 +292,9 @@ def test_fractions_of_a_second_are_kept(read):
 @pytest.mark.parametrize(
     "text", ["100000", "-5", "99999999999999", "2524-01-02 14:30Z", "2024-01-02 14:30+99:00", "noon", "24:00"]
 )
-def test_numbers_that_can_be_no_epoch_and_text_that_is_no_time_are_refused(read, text):
+def test_numbers_that_can_be_no_epoch_and_text_that_is_no_time_are_rejected(read, text):
     imported = read(with_times("2024-01-02 14:30Z", text))
-    assert imported.refused.select("line", "reason").rows() == [(3, "bad_time")]
+    assert imported.rejected.select("line", "reason").rows() == [(3, "bad_time")]
 
 
 def test_times_without_an_offset_are_in_the_zone_given_and_summer_time_counts(read):
@@ -302,7 +302,7 @@ def test_times_without_an_offset_are_in_the_zone_given_and_summer_time_counts(re
     assert opened(imported) == [utc(2024, 1, 2, 14, 30), utc(2024, 7, 2, 13, 30)]
 
 
-def test_offsets_mixed_with_times_without_are_refused_unless_a_zone_is_given(read):
+def test_offsets_mixed_with_times_without_are_rejected_unless_a_zone_is_given(read):
     text = with_times("2024-01-02 09:30:00-05:00", "2024-01-02 09:31:00", "1704205920")
     with pytest.raises(StructuralFault, match=r"an offset \(line 2\) and times without \(line 3\); give --time-zone"):
         read(text)
@@ -310,11 +310,11 @@ def test_offsets_mixed_with_times_without_are_refused_unless_a_zone_is_given(rea
     assert opened(imported) == [utc(2024, 1, 2, 14, 30), utc(2024, 1, 2, 14, 31), utc(2024, 1, 2, 14, 32)]
 
 
-def test_local_times_that_a_clock_change_skips_or_repeats_are_refused_and_never_guessed(read):
+def test_local_times_that_a_clock_change_skips_or_repeats_are_rejected_and_never_guessed(read):
     times = ["2024-03-10 01:59", "2024-03-10 02:30", "2024-03-10 03:00", "2024-11-03 01:30", "2024-11-03 02:00"]
     imported = read(with_times(*times), time_zone="America/New_York")
     assert opened(imported) == [utc(2024, 3, 10, 6, 59), utc(2024, 3, 10, 7), utc(2024, 11, 3, 7)]
-    assert imported.refused.select("line", "reason").rows() == [
+    assert imported.rejected.select("line", "reason").rows() == [
         (3, "time_skipped_by_clock_change"),
         (5, "time_repeated_by_clock_change"),
     ]
@@ -333,10 +333,10 @@ def test_either_label_gives_the_calendar_s_bars_where_a_session_cuts_the_last_on
     assert imported.bars.select("open_time", "close_time").equals(grid.select("open_time", "close_time"))
 
 
-def test_a_bar_that_was_not_over_when_the_file_was_read_is_refused(read):
+def test_a_bar_that_was_not_over_when_the_file_was_read_is_rejected(read):
     imported = read(with_times("2024-01-02 09:30", "2024-01-02 09:31"), fetched_at=utc(2024, 1, 2, 9, 31, 30))
     assert opened(imported) == [utc(2024, 1, 2, 9, 30)]
-    assert imported.refused.select("line", "reason", "open_time").rows() == [(3, "unfinished", utc(2024, 1, 2, 9, 31))]
+    assert imported.rejected.select("line", "reason", "open_time").rows() == [(3, "unfinished", utc(2024, 1, 2, 9, 31))]
 
 
 THIRD = [(utc(2024, 7, 3, 13, 30), utc(2024, 7, 3, 17))]
@@ -408,8 +408,8 @@ def test_a_parquet_file_s_bad_rows_are_kept_as_json(tmp_path):
     )
     frame.write_parquet(tmp_path / "bars")
     imported = read_bars(tmp_path / "bars", dataset=dataset(), symbol="A", fetched_at=NOW)
-    assert imported.refused.select("line", "reason").rows() == [(1, "bad_number: open"), (2, "bad_time")]
-    assert '"open":"inf"' in imported.refused["raw"][0] and '"time":null' in imported.refused["raw"][1]
+    assert imported.rejected.select("line", "reason").rows() == [(1, "bad_number: open"), (2, "bad_time")]
+    assert '"open":"inf"' in imported.rejected["raw"][0] and '"time":null' in imported.rejected["raw"][1]
 
 
 @pytest.mark.parametrize("column", ["time", "open"])
@@ -420,7 +420,7 @@ def test_a_parquet_column_of_another_kind_is_a_structural_fault(tmp_path, column
         read_bars(tmp_path / "bars", dataset=dataset(), symbol="A", fetched_at=NOW)
 
 
-def test_bars_of_another_interval_are_refused_whole(read):
+def test_bars_of_another_interval_are_rejected_whole(read):
     grid = expected_bars("XNYS", "15m", date(2024, 7, 1), date(2024, 7, 2))["open_time"]
     text = with_times(*grid.dt.strftime("%Y-%m-%d %H:%M").to_list())
     with pytest.raises(StructuralFault, match="15m apart or a multiple of that, and the dataset has bars of 5m"):

@@ -53,7 +53,7 @@ def test_only_bars_with_a_known_outcome_get_a_label():
     assert frame["session"].max() < rows["session"].max()
 
 
-def test_labels_of_two_horizons_at_once_are_refused():
+def test_labels_of_two_horizons_at_once_are_rejected():
     rows = indicators(20)
     both = pl.concat([labels(rows, 1), labels(rows, 2)])
     with pytest.raises(ValueError, match="more than one label"):

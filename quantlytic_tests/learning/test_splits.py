@@ -85,7 +85,7 @@ def test_too_little_history_says_how_much_there_is():
         training_rows(frame, datetime(2014, 1, 3, tzinfo=UTC), 5, sessions)
 
 
-def test_a_cut_without_a_time_zone_is_refused():
+def test_a_cut_without_a_time_zone_is_rejected():
     with pytest.raises(ValueError, match="time zone"):
         training_rows(labelled(), datetime(2014, 5, 1), 0, weekdays(120))
 

@@ -1,4 +1,4 @@
-"""The figures of bus and archive say what really waits, was landed, refused and lost, each record counted once."""
+"""The figures of bus and archive say what really waits, was landed, rejected and lost, each record counted once."""
 
 from datetime import date
 
@@ -66,7 +66,7 @@ def test_every_record_is_counted_once_whatever_became_of_it(parts, tmp_path):
 
     def counted(by=tally):
         found = figures(by.metrics())
-        names = ("landed_bars", "refused_records", "lost_records")
+        names = ("landed_bars", "rejected_records", "lost_records")
         return tuple(found[f"quantlytic_{name}_total"][(NAME,)] for name in names)
 
     # All series are there from the beginning, so that a first loss is an increase.

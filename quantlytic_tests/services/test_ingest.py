@@ -38,7 +38,7 @@ class ClosingVendor(SmallVendor):
     def fetch(self, request):
         if len(self.asked) >= self.calls:
             self.asked.append((request.symbol, request.start, request.end))
-            raise VendorError("your daily quota is used up", retryable=False, retry_after=3600, closed=True)
+            raise VendorError("your daily quota is used up", retryable=False, retry_after=3600, opens_circuit=True)
         return super().fetch(request)
 
 
@@ -210,7 +210,7 @@ def test_a_vendor_that_fails_again_and_again_is_left_alone_for_a_while(tmp_path)
     assert materialize(ingest).errors == []
     assert {symbol for symbol, _, _ in first.asked} == {"A", "B", "C"}
     assert len(second.asked) == 5
-    seconds, reason = ingest.budget.closed("first")
+    seconds, reason = ingest.budget.circuit("first")
     assert 290 < seconds <= 300 and "3 questions in a row failed" in reason
 
 
@@ -282,14 +282,14 @@ def test_what_it_costs_is_told_by_vendor_without_asking(tmp_path):
     first = SmallVendor(dataset, "first", page=1000, limits=limits, since=date(2025, 3, 2))
     ingest = make_ingest(tmp_path, dataset, first, SmallVendor(dataset, "second", since=date(2025, 3, 2)))
     need = ingest.need(date(2025, 3, 2), date(2025, 3, 3))
-    costs, refused = ingest.costs(need.ranges)
+    costs, rejected = ingest.costs(need.ranges)
     # Two days of 1,440 minutes are three pages a symbol; three places now, three more a minute later.
-    assert [(cost.vendor, cost.requests, cost.weight) for cost in costs] == [("first", 6, 6)] and refused == []
+    assert [(cost.vendor, cost.requests, cost.weight) for cost in costs] == [("first", 6, 6)] and rejected == []
     assert costs[0].seconds == pytest.approx(60 + 6 * 0.3)
-    costs, refused = ingest.costs(ingest.need(date(2025, 3, 1), date(2025, 3, 3)).ranges)
+    costs, rejected = ingest.costs(ingest.need(date(2025, 3, 1), date(2025, 3, 3)).ranges)
     assert [(cost.vendor, cost.requests) for cost in costs] == [("first", 6)]
-    assert refused == [f"{one} 2025-03-01 to 2025-03-02: second: nothing before 2025-03-02" for one in "AB"]
-    ingest.budget.close("first", 600, "banned")
+    assert rejected == [f"{one} 2025-03-01 to 2025-03-02: second: nothing before 2025-03-02" for one in "AB"]
+    ingest.budget.open_circuit("first", 600, "banned")
     costs, _ = ingest.costs(need.ranges)
     assert [(cost.vendor, cost.requests) for cost in costs] == [("second", 2)]
     assert first.asked == []
@@ -299,9 +299,9 @@ def test_what_it_costs_knows_the_vendor_s_own_names(tmp_path):
     named = Instrument("VOD", names={"ibkr": "STK:VOD/GBP@LSE"})
     dataset = make_dataset("XLON", "1d", symbols=[named, "BP"], vendors=("ibkr",))
     ingest = make_ingest(tmp_path, dataset, IbkrVendor("127.0.0.1", 9, 17))
-    costs, refused = ingest.costs(ingest.need(FIRST, LAST).ranges)
+    costs, rejected = ingest.costs(ingest.need(FIRST, LAST).ranges)
     assert [(cost.vendor, cost.requests) for cost in costs] == [("ibkr", 1)]
-    assert len(refused) == 1 and refused[0].startswith("BP ") and "has no contract of its own" in refused[0]
+    assert len(rejected) == 1 and rejected[0].startswith("BP ") and "has no contract of its own" in rejected[0]
 
 
 def test_actions_that_come_with_bars_are_kept_once(tmp_path):
@@ -327,7 +327,7 @@ def test_an_unfinished_bar_never_reaches_the_bus(tmp_path):
     behind = datetime.now(UTC) - utc("2025-03-07T17:00")
     ingest = make_ingest(tmp_path, dataset, SmallVendor(dataset, shift=behind))
     outcome = materialize(ingest)
-    assert outcome.landed.refused == 0
+    assert outcome.landed.rejected == 0
     assert 0 < outcome.bars < 780
     assert archived(ingest)["close_time"].max() <= utc("2025-03-07T17:00")
     assert ingest.lander.bus.watermarks(bars_topic(dataset.name)) == {0: (0, outcome.bars)}

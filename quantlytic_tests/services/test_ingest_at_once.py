@@ -27,7 +27,7 @@ class MeetingVendor(SmallVendor):
         return super().fetch(request)
 
 
-class RefusingVendor(SmallVendor):
+class RejectingVendor(SmallVendor):
     """Asks whoever asks for B to come back in a minute, and breaks for A when that was said."""
 
     at_once = 2
@@ -76,7 +76,7 @@ def test_a_fault_of_one_that_is_asked_stops_all_and_loses_no_answer(tmp_path):
 
 def test_who_waits_for_a_vendor_waits_no_longer_when_another_one_has_failed(tmp_path):
     dataset = make_dataset(symbols=["A", "B", "C"])
-    ingest = make_ingest(tmp_path, dataset, RefusingVendor(dataset))
+    ingest = make_ingest(tmp_path, dataset, RejectingVendor(dataset))
     failed = []
 
     def run():

@@ -65,7 +65,7 @@ def test_an_object_is_written_once_and_its_true_size_reported(archive):
     assert len(pl.read_parquet(io.BytesIO(content))) == 5
 
 
-def test_objects_are_listed_by_partition_half_open_and_without_claims_and_refused(archive):
+def test_objects_are_listed_by_partition_half_open_and_without_claims_and_rejected(archive):
     for day in ("2025-05-09", "2025-05-10", "2025-05-11"):
         archive.write("d", f"partition={day}", Claim(TOPIC, 0, 0, 5), some_bars(day))
     archive.write("d", "refused", Claim(TOPIC, 0, 0, 5), some_bars())
@@ -74,8 +74,8 @@ def test_objects_are_listed_by_partition_half_open_and_without_claims_and_refuse
     assert [one.partition for one in archive.objects("d")] == ["2025-05-09", "2025-05-10", "2025-05-11"]
     assert [one.partition for one in archive.objects("d", date(2025, 5, 10), date(2025, 5, 11))] == ["2025-05-10"]
     assert [one.partition for one in archive.objects("d", None, date(2025, 5, 10))] == ["2025-05-09"]
-    assert archive.refused_objects("d") == ["d/refused/bars.sample_set.0.0-5.parquet"]
-    assert archive.objects("unknown") == [] and archive.refused_objects("unknown") == []
+    assert archive.rejected_objects("d") == ["d/refused/bars.sample_set.0.0-5.parquet"]
+    assert archive.objects("unknown") == [] and archive.rejected_objects("unknown") == []
 
 
 def test_rows_come_back_as_they_were_with_where_they_stand(archive):

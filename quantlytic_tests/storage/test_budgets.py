@@ -70,33 +70,33 @@ def test_vendors_don_t_use_up_each_other_s_places_and_none_are_needed_without_li
 def test_a_restart_forgets_nothing(place, clock):
     url = place.resources.state_url
     assert BudgetLog(url, clock).reserve("v", MINUTE, 5) == 0
-    BudgetLog(url, clock).close("w", 600, "banned")
+    BudgetLog(url, clock).open_circuit("w", 600, "banned")
     again = BudgetLog(url, clock)
     assert again.reserve("v", MINUTE, 1) > 59
-    assert again.closed("w") == (600, "banned")
+    assert again.circuit("w") == (600, "banned")
 
 
 def test_a_vendor_is_closed_for_the_longest_time_that_was_said(log, clock):
-    log.close("v", 600, "banned")
-    log.close("v", 5, "busy")
-    assert log.closed("v") == (600, "banned")
+    log.open_circuit("v", 600, "banned")
+    log.open_circuit("v", 5, "busy")
+    assert log.circuit("v") == (600, "banned")
     assert log.left("v", MINUTE) == {60: 0}
-    assert log.closed("w") is None
+    assert log.circuit("w") is None
     clock.now += 600
-    assert log.closed("v") is None
-    log.close("v", 5, "busy")
-    assert log.closed("v") == (5, "busy")
+    assert log.circuit("v") is None
+    log.open_circuit("v", 5, "busy")
+    assert log.circuit("v") == (5, "busy")
 
 
 def test_a_clock_that_was_ahead_and_is_set_back_shuts_nobody_out(log, clock):
     clock.now += 86_400 * 365
     assert log.reserve("v", MINUTE, 5) == 0
-    log.close("v", 600, "banned")
+    log.open_circuit("v", 600, "banned")
     clock.now -= 86_400 * 365
-    assert log.closed("v") is None
+    assert log.circuit("v") is None
     assert 0 < log.reserve("v", MINUTE, 1) <= 60.01, "they may have been asked just now"
-    log.close("v", 5, "busy")
-    assert log.closed("v") == (5, "busy")
+    log.open_circuit("v", 5, "busy")
+    assert log.circuit("v") == (5, "busy")
     clock.now += 60.01
     assert log.reserve("v", MINUTE, 5) == 0
 
@@ -108,11 +108,11 @@ def test_clocks_of_two_machines_may_differ_a_little(log, clock):
 
 
 def test_no_vendor_is_closed_for_longer_than_any_bans(log, clock):
-    log.close("v", 1_764_000_000, "a date in seconds")
-    assert log.closed("v") == (3 * 86_400, "a date in seconds")
+    log.open_circuit("v", 1_764_000_000, "a date in seconds")
+    assert log.circuit("v") == (3 * 86_400, "a date in seconds")
     # Nor is it open to a machine whose clock is a little behind.
     clock.now -= 3
-    assert log.closed("v") == (3 * 86_400 + 3, "a date in seconds")
+    assert log.circuit("v") == (3 * 86_400 + 3, "a date in seconds")
 
 
 def test_processes_that_ask_at_once_get_no_more_places_than_there_are(place):

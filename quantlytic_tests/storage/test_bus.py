@@ -74,7 +74,7 @@ class TestEveryBus:
         with pytest.raises(LookupError):
             bus.read(TOPIC, 0, 0, 1)
 
-    def test_a_record_without_its_key_is_refused_with_all_of_its_batch(self, bus):
+    def test_a_record_without_its_key_is_rejected_with_all_of_its_batch(self, bus):
         publish(bus, "a")
         with pytest.raises(ValueError, match="2 values with 1 keys"):
             bus.publish(TOPIC, [b"b", b"c"], ["b"], HEADERS)

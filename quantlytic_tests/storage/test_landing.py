@@ -30,18 +30,18 @@ def places(place):
 
 
 def fill_bus(bus, batches=6):
-    """Bars of three days and two symbols in several batches with broken and refused records between; their number."""
+    """Bars of three days and two symbols in several batches with broken and rejected records between; their number."""
     lander = make_lander(bus, bus)
     for batch in range(batches):
         begin = utc("2025-05-10T20:00").replace(day=10 + batch % 3)
         bars = pl.concat(make_bars(symbol, minutes(begin, 60, every=5)) for symbol in ("A", "B"))
         lander.publish(bars)
         lander.bus.publish(TOPIC, BROKEN[: 1 + batch % 5], ["A"] * (1 + batch % 5), HEADERS)
-    refused = pl.DataFrame(
+    rejected = pl.DataFrame(
         {"symbol": ["A"], "open_time": [None], "reason": ["unreadable_time"], "raw": ["x;y"], "line": [7]},
         schema_overrides={"open_time": ARCHIVE_SCHEMA["open_time"]},
     )
-    lander.publish_refused(refused)
+    lander.publish_rejected(rejected)
     return lander.bus.watermarks(TOPIC)[0][1]
 
 
@@ -56,12 +56,12 @@ def landed_offsets(archive):
     """All offsets that are in some object, each as often as it is there."""
     found = archive.resources.archive
     bars = found.read(found.objects("sample_set"))["bus_offset"].to_list()
-    refused = found.read_refused("sample_set", found.refused_objects("sample_set"))["bus_offset"].to_list()
-    return sorted(bars + refused)
+    rejected = found.read_rejected("sample_set", found.rejected_objects("sample_set"))["bus_offset"].to_list()
+    return sorted(bars + rejected)
 
 
 def summary(landed):
-    return landed.partitions, landed.refused
+    return landed.partitions, landed.rejected
 
 
 def test_every_record_lands_in_exactly_one_object(places):
@@ -69,7 +69,7 @@ def test_every_record_lands_in_exactly_one_object(places):
     landed = land(*places)
     assert landed_offsets(places[1]) == list(range(end))
     assert landed.rows == 720
-    assert landed.refused == end - 720
+    assert landed.rejected == end - 720
     assert sorted(landed.partitions) == ["2025-05-10", "2025-05-11", "2025-05-12", "2025-05-13"]
 
 
@@ -158,7 +158,7 @@ def test_ranges_that_overlap_in_any_way_land_each_record_once(places):
 
 
 @pytest.mark.parametrize("ranges", [{0: (0, 10_000)}, {3: (0, 1)}])
-def test_a_range_that_the_bus_does_not_hold_is_refused_and_blocks_nothing(places, ranges):
+def test_a_range_that_the_bus_does_not_hold_is_rejected_and_blocks_nothing(places, ranges):
     end = fill_bus(places[0])
     lander = make_lander(*places)
     with pytest.raises(LookupError):
@@ -168,29 +168,29 @@ def test_a_range_that_the_bus_does_not_hold_is_refused_and_blocks_nothing(places
     assert landed_offsets(places[1]) == list(range(end))
 
 
-def test_refused_records_are_kept_with_their_reason_and_announced(places):
+def test_rejected_records_are_kept_with_their_reason_and_announced(places):
     fill_bus(places[0])
     lander = make_lander(*places)
     landed = lander.land()
-    refused = lander.archive.read_refused("sample_set", lander.archive.refused_objects("sample_set"))
-    assert len(refused) == landed.refused
-    assert set(refused["dataset"]) == {"sample_set"}
-    assert set(refused["raw"]) >= {"not json", '{"symbol": "A"}', "\\xff\\xfe", "[]", "x;y"}
-    imported = refused.filter(pl.col("raw") == "x;y").row(0, named=True)
+    rejected = lander.archive.read_rejected("sample_set", lander.archive.rejected_objects("sample_set"))
+    assert len(rejected) == landed.rejected
+    assert set(rejected["dataset"]) == {"sample_set"}
+    assert set(rejected["raw"]) >= {"not json", '{"symbol": "A"}', "\\xff\\xfe", "[]", "x;y"}
+    imported = rejected.filter(pl.col("raw") == "x;y").row(0, named=True)
     assert (imported["reason"], imported["line"], imported["symbol"]) == ("unreadable_time", 7, "A")
     (marks,) = lander.bus.watermarks(DEAD_LETTERS).values()
     letters = lander.bus.read(DEAD_LETTERS, 0, *marks)
     told = [json.loads(value) for value in letters.values]
     assert [one["at"] for one in told] == letters.keys
-    assert sorted(one["at"] for one in told) == sorted(f"{TOPIC}:0:{offset}" for offset in refused["bus_offset"])
-    assert sorted(one["reason"] for one in told) == sorted(refused["reason"])
+    assert sorted(one["at"] for one in told) == sorted(f"{TOPIC}:0:{offset}" for offset in rejected["bus_offset"])
+    assert sorted(one["reason"] for one in told) == sorted(rejected["reason"])
 
 
 def test_a_topic_of_nothing_but_broken_records_lands_without_a_bar(places):
     lander = make_lander(*places)
     lander.bus.publish(TOPIC, BROKEN, ["A"] * 5, HEADERS)
     landed = lander.land()
-    assert (landed.partitions, landed.refused) == ({}, 5)
+    assert (landed.partitions, landed.rejected) == ({}, 5)
     assert landed_offsets(places[1]) == list(range(5))
     assert lander.landed_through(TOPIC, 0) == 5
 
@@ -210,7 +210,7 @@ def spoilt_records(encoding: str, draw: random.Random) -> list[bytes]:
     return records
 
 
-def test_each_of_a_thousand_spoilt_records_is_archived_or_refused_with_its_reason(places):
+def test_each_of_a_thousand_spoilt_records_is_archived_or_rejected_with_its_reason(places):
     lander, draw, end = make_lander(*places), random.Random(11), 0
     headers = [
         {"encoding": "avro"}, {"encoding": "json"}, {"encoding": "avro", "version": "2"}, {"encoding": "\ud7ff"},
@@ -220,11 +220,11 @@ def test_each_of_a_thousand_spoilt_records_is_archived_or_refused_with_its_reaso
         end += len(values)
         lander.bus.publish(TOPIC, values, ["A"] * len(values), HEADERS | change)
     landed = lander.land()
-    assert end == landed.rows + landed.refused == 1000
+    assert end == landed.rows + landed.rejected == 1000
     assert landed_offsets(places[1]) == list(range(end))
-    refused = lander.archive.read_refused("sample_set", lander.archive.refused_objects("sample_set"))
-    assert len(refused) == landed.refused > 500
-    assert refused["reason"].null_count() == 0 and refused["reason"].str.len_chars().min() > 0
+    rejected = lander.archive.read_rejected("sample_set", lander.archive.rejected_objects("sample_set"))
+    assert len(rejected) == landed.rejected > 500
+    assert rejected["reason"].null_count() == 0 and rejected["reason"].str.len_chars().min() > 0
 
 
 def test_two_outcomes_add_up(places):
@@ -288,7 +288,7 @@ def test_a_landing_killed_at_random_moments_again_and_again_ends_as_an_undisturb
 
 def test_what_a_killed_landing_announced_is_announced_again_under_the_same_key(places):
     fill_bus(places[0])
-    # The first object of refused records comes after their letters.
+    # The first object of rejected records comes after their letters.
     process = start(land_and_die, *places, 1, True, ".parquet")
     process.join(60)
     bus = places[0].resources.bus
@@ -297,8 +297,8 @@ def test_what_a_killed_landing_announced_is_announced_again_under_the_same_key(p
     land(*places)
     keys = bus.read(DEAD_LETTERS, 0, *bus.watermarks(DEAD_LETTERS)[0]).keys
     assert keys[:told] == keys[told : 2 * told]
-    refused = places[1].resources.archive
-    offsets = refused.read_refused("sample_set", refused.refused_objects("sample_set"))["bus_offset"]
+    rejected = places[1].resources.archive
+    offsets = rejected.read_rejected("sample_set", rejected.rejected_objects("sample_set"))["bus_offset"]
     assert set(keys) == {f"{TOPIC}:0:{offset}" for offset in offsets}
 
 

@@ -8,7 +8,7 @@ from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.performance import (
     benchmark_curve,
     comparison,
-    equity_picture,
+    equity_chart,
     periods_per_year,
     session_returns,
     statistics,
@@ -188,11 +188,11 @@ def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures
     import socket
     import webbrowser
 
-    def refuse(*_, **__):
+    def reject(*_, **__):
         raise AssertionError("no network, no browser")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(webbrowser, "open", refuse)
+    monkeypatch.setattr(socket.socket, "connect", reject)
+    monkeypatch.setattr(webbrowser, "open", reject)
     mine, predictions, bars, sessions = real_case()
     ledger = ledger_in(tmp_path)
     trade(mine, predictions, bars, ledger, sessions)
@@ -213,9 +213,9 @@ def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures
         _, strategy_figure, held_figure = figures.row(by_predicate=pl.col("statistic") == ours)
         shown = shown_in(page, theirs)
         assert shown == pytest.approx([held_figure * scale, strategy_figure * scale], abs=0.006)
-    # Two pictures of different accounts are different pictures.
-    pictures = equity_picture(curve, benchmark, "momentum_1d"), equity_picture(benchmark, curve, "momentum_1d")
-    assert pictures[0].startswith(b"\x89PNG") and pictures[0] != pictures[1]
+    # Two charts of different accounts are different charts.
+    charts = equity_chart(curve, benchmark, "momentum_1d"), equity_chart(benchmark, curve, "momentum_1d")
+    assert charts[0].startswith(b"\x89PNG") and charts[0] != charts[1]
 
 
 def shown_in(page: str, metric: str) -> list[float]:

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_assets.trading.entitlements import DIVIDENDS_SCHEMA, STEPS_SCHEMA, Entitlements
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.performance import benchmark_curve
@@ -23,7 +23,7 @@ def split(symbol: str, day: date, ratio: float) -> pl.DataFrame:
     return pl.DataFrame([(symbol, day, symbol, ratio)], STEPS_SCHEMA, orient="row")
 
 
-def growth(*of_a_split: Any) -> Entitlements:
+def split_factor(*of_a_split: Any) -> Entitlements:
     return Entitlements(split(*of_a_split))
 
 
@@ -33,7 +33,7 @@ def told(*rows: tuple) -> Entitlements:
         [(symbol, day, value) for symbol, day, kind, value in rows if kind == "dividend"],
         DIVIDENDS_SCHEMA, orient="row",
     )  # fmt: skip
-    counts = share_counts(actions(*rows), "daily").rename({"shares": "growth"})
+    counts = split_factors(actions(*rows), "daily").rename({"shares": "split_factor"})
     return Entitlements(counts.select(STEPS_SCHEMA.names()), paid)
 
 
@@ -50,7 +50,7 @@ def test_a_split_makes_nobody_richer_and_sells_nothing(tmp_path, ratio):
     prices = [21.0, 21.0, 21.0 / ratio, 21.0 / ratio, 21.0 / ratio]
     bars = daily([("AAA", day, price, price) for day, price in zip(DAYS, prices, strict=True)])
     # Held from the second session on; the split is on the third.
-    ledger, fills, held, curve = account(tmp_path, bars, [1, 1, 1, 1, 1], growth("AAA", DAYS[2], ratio))
+    ledger, fills, held, curve = account(tmp_path, bars, [1, 1, 1, 1, 1], split_factor("AAA", DAYS[2], ratio))
     assert fills.select("fill_session", "side", "quantity").rows() == [(DAYS[1], "buy", 100.0)]
     assert held["quantity"].to_list() == pytest.approx([100.0, 100 * ratio, 100 * ratio, 100 * ratio])
     assert held["average_price"].to_list() == pytest.approx(prices[1:])
@@ -61,7 +61,7 @@ def test_a_split_makes_nobody_richer_and_sells_nothing(tmp_path, ratio):
 def test_an_order_that_a_split_overtakes_is_filled_in_new_shares(tmp_path):
     prices = [21.0, 3.0, 3.0, 3.0, 3.0]
     bars = daily([("AAA", day, price, price) for day, price in zip(DAYS, prices, strict=True)])
-    ledger, fills, held, curve = account(tmp_path, bars, [1, 1, 0, 0, 0], growth("AAA", DAYS[1], 7.0))
+    ledger, fills, held, curve = account(tmp_path, bars, [1, 1, 0, 0, 0], split_factor("AAA", DAYS[1], 7.0))
     assert ledger.orders(FREE.name).select("side", "quantity").rows() == [("buy", 100.0), ("sell", 700.0)]
     assert fills.select("side", "quantity", "price").rows() == [("buy", 700.0, 3.0), ("sell", 700.0, 3.0)]
     assert held["quantity"].to_list() == [700.0] * 2
@@ -70,7 +70,7 @@ def test_an_order_that_a_split_overtakes_is_filled_in_new_shares(tmp_path):
 
 def test_a_session_without_a_bar_is_worth_the_last_close_in_its_own_shares(tmp_path):
     bars = daily([("AAA", DAYS[0], 21.0, 21.0), ("AAA", DAYS[1], 20.0, 21.0), ("AAA", DAYS[4], 5.0, 5.25)])
-    _, _, held, curve = account(tmp_path, bars, [1, 1, 1], growth("AAA", DAYS[2], 4.0))
+    _, _, held, curve = account(tmp_path, bars, [1, 1, 1], split_factor("AAA", DAYS[2], 4.0))
     assert held.select("quantity", "close").rows() == [(100.0, 21.0), *[(400.0, 5.25)] * 3]
     assert curve["equity"].to_list() == pytest.approx([2100.0] + [2200.0] * 4)
 
@@ -96,7 +96,7 @@ def test_a_dividend_on_the_day_of_a_split_is_paid_on_the_new_shares(tmp_path):
 
 @pytest.mark.parametrize("ratio", [7.0, 0.1, 1.25])
 def test_fills_from_prices_that_had_a_later_split_in_them_are_found_once_it_is_known(tmp_path, ratio):
-    known = growth("AAA", DAYS[3], ratio)
+    known = split_factor("AAA", DAYS[3], ratio)
     traded = [21.0 * ratio, 20.0 * ratio, 21.0 * ratio, 21.0, 21.0]
     mine = strategy(symbols=("AAA",), capital=2_100.0, costs=Costs(1.0, 20.0))
     bars = daily([("AAA", day, price, price) for day, price in zip(DAYS, traded, strict=True)])

@@ -32,7 +32,7 @@ def test_slippage_goes_against_the_order_and_commission_is_on_the_price_paid():
     assert priced["slippage"].to_list() == pytest.approx([2.0, 2.0])
 
 
-def test_a_plan_above_the_capital_is_refused_as_a_whole_and_other_sessions_are_not():
+def test_a_plan_above_the_capital_is_rejected_as_a_whole_and_other_sessions_are_not():
     plan = pl.DataFrame(
         {
             "session": [MONDAY, MONDAY, TUESDAY],
@@ -88,7 +88,7 @@ def test_orders_are_the_difference_between_target_and_holdings():
     ]
 
 
-def test_a_refused_order_is_listed_and_leaves_the_holding_as_it_was():
+def test_a_rejected_order_is_listed_and_leaves_the_holding_as_it_was():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 1, None), (WEDNESDAY, "AAA", 0, 51.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 100.0, "open", None),
@@ -97,7 +97,7 @@ def test_a_refused_order_is_listed_and_leaves_the_holding_as_it_was():
     ]
 
 
-def test_a_sale_without_a_price_is_refused_too():
+def test_a_sale_without_a_price_is_rejected_too():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 0, float("nan")), (WEDNESDAY, "AAA", 0, 51.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements()))[1:] == [
         ("momentum_1d:2015-03-03:AAA", "sell", 100.0, "refused", NO_PRICE),
@@ -105,7 +105,7 @@ def test_a_sale_without_a_price_is_refused_too():
     ]
 
 
-def test_a_unit_too_dear_for_its_share_is_refused_but_a_holding_that_became_too_dear_is_sold():
+def test_a_unit_too_dear_for_its_share_is_rejected_but_a_holding_that_became_too_dear_is_sold():
     rows = [(MONDAY, "AAA", 1, 6000.0), (TUESDAY, "AAA", 1, 5000.0), (WEDNESDAY, "AAA", 1, 5001.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 0.0, "refused", TOO_SMALL),

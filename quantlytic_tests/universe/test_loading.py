@@ -231,7 +231,7 @@ def test_one_wrong_field_of_a_strategy_is_one_line_that_says_what_would_be_right
     assert expected in only_mistake(write(strategies=replaced(field, value, STRATEGY)))
 
 
-def test_features_finer_than_the_bars_are_refused(write):
+def test_features_finer_than_the_bars_are_rejected(write):
     text = replaced("feature_intervals", "[5m, 1h]", DATASET.replace("interval: 1m", "interval: 15m", 1))
     assert "feature_intervals[0]: 5m is finer than the bars (15m)" in only_mistake(write(text))
 
@@ -263,7 +263,7 @@ def test_a_number_that_can_only_mean_itself_is_a_symbol(write):
 
 
 @pytest.mark.parametrize("name", ["Prices", "1m", "prices-1m", "../prices", "préis", "a" * 64])
-def test_a_name_that_can_not_be_an_asset_key_is_refused(write, name):
+def test_a_name_that_can_not_be_an_asset_key_is_rejected(write, name):
     assert "no usable name" in only_mistake(write(DATASET.replace("prices_1m", name)))
 
 
@@ -304,7 +304,7 @@ def test_an_anchor_that_holds_itself_is_a_mistake_and_no_endless_loop(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["strategies: {}\n", "datasets: {}\n", "datasets: 5\n", "datasets:\n"])
-def test_a_universe_without_datasets_is_refused(tmp_path, content):
+def test_a_universe_without_datasets_is_rejected(tmp_path, content):
     path = tmp_path / "universe.yaml"
     path.write_text(content)
     assert only_mistake(path).startswith("datasets: ")

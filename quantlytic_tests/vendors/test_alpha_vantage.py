@@ -137,8 +137,8 @@ def test_a_free_key_reaches_a_hundred_sessions_back(vendor, server):
     reach = sessions("2025-01-02", "2026-11-20")[-100]
     table = session_table("XNYS", reach - timedelta(days=7), reach)
     border, opened = table["close_time"][-2], table["open_time"][-1]
-    assert vendor.refusal(BarRequest("d", "IBM", "1d", "XNYS", border, NOW)) is None
-    older = vendor.refusal(BarRequest("d", "IBM", "1d", "XNYS", border - timedelta(seconds=1), NOW))
+    assert vendor.unsupported(BarRequest("d", "IBM", "1d", "XNYS", border, NOW)) is None
+    older = vendor.unsupported(BarRequest("d", "IBM", "1d", "XNYS", border - timedelta(seconds=1), NOW))
     assert "100 sessions" in older and "QUANTLYTIC_ALPHA_VANTAGE_PREMIUM" in older
     bars = vendor.fetch(BarRequest("d", "IBM", "1d", "XNYS", border, NOW)).bars
     assert len(bars) == 100 and bars["open_time"][0] == opened
@@ -147,16 +147,16 @@ def test_a_free_key_reaches_a_hundred_sessions_back(vendor, server):
 def test_a_longer_range_is_cut_so_that_what_is_in_reach_can_be_had(vendor, server):
     older, younger = vendor.parts(request("2025-06-01"))
     assert older.start == utc("2025-06-01") and older.end == younger.start and younger.end == utc("2026-11-21")
-    assert "free key" in vendor.refusal(older) and vendor.refusal(younger) is None
+    assert "free key" in vendor.unsupported(older) and vendor.unsupported(younger) is None
     assert len(vendor.fetch(younger).bars) == 99
     assert vendor.parts(younger) == [younger] and vendor.parts(older) == [older]
     server.now += timedelta(days=3)
-    assert vendor.parts(younger) == [younger] and vendor.refusal(younger) is None, "also when the next session runs"
+    assert vendor.parts(younger) == [younger] and vendor.unsupported(younger) is None, "also when the next session runs"
 
 
 def test_a_free_key_has_no_intraday_bars_and_is_not_asked_for_them(vendor, server):
     asked = request(interval="5m")
-    assert "daily bars only" in vendor.refusal(asked)
+    assert "daily bars only" in vendor.unsupported(asked)
     with pytest.raises(VendorError, match="daily bars only"):
         vendor.fetch(asked)
     assert server.requests == []
@@ -173,14 +173,14 @@ def test_a_free_key_s_limits_are_the_vendor_s(vendor, server):
 )
 def test_without_a_key_it_is_said_which_variable_to_set(server, key, said):
     vendor = AlphaVantageVendor(server.url, SecretStr(key) if key is not None else None)
-    assert said in vendor.refusal(request())
+    assert said in vendor.unsupported(request())
     with pytest.raises(VendorError, match=said):
         vendor.fetch(request())
     assert server.requests == []
 
 
 def test_markets_without_sessions_are_not_its(vendor):
-    assert "exchanges only" in vendor.refusal(request(calendar="24/7"))
+    assert "exchanges only" in vendor.unsupported(request(calendar="24/7"))
 
 
 # Premium ---------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_markets_without_sessions_are_not_its(vendor):
 
 def test_a_premium_key_has_the_whole_history_in_one_answer(server):
     vendor, asked = premium(server), request("2025-01-01")
-    assert vendor.refusal(asked) is None and vendor.parts(asked) == [asked]
+    assert vendor.unsupported(asked) is None and vendor.parts(asked) == [asked]
     assert len(vendor.fetch(asked).bars) == len(DAILY)
     assert server.requests[0]["outputsize"] == "full"
 
@@ -252,9 +252,9 @@ def test_months_are_asked_for_one_by_one_in_new_york_s_time(server):
 
 def test_hours_that_are_cut_by_the_clock_are_not_asked_for(server):
     vendor = premium(server)
-    assert "15m bars" in vendor.refusal(request("2025-03-03", "2025-03-04", "1h"))
-    assert vendor.refusal(request("2025-03-03", "2025-03-04", "1h", calendar="XLON")) is None
-    assert "since 2000" in vendor.refusal(request("1999-12-01", "1999-12-02", "5m"))
+    assert "15m bars" in vendor.unsupported(request("2025-03-03", "2025-03-04", "1h"))
+    assert vendor.unsupported(request("2025-03-03", "2025-03-04", "1h", calendar="XLON")) is None
+    assert "since 2000" in vendor.unsupported(request("1999-12-01", "1999-12-02", "5m"))
 
 
 def test_hours_of_an_exchange_that_opens_at_one_are_served(server):
@@ -288,7 +288,7 @@ def test_a_used_up_day_closes_it_until_midnight_in_new_york(vendor, server):
     with pytest.raises(VendorError, match="quota is used up") as failed:
         vendor.fetch(request())
     # 17:00 in New York.
-    assert (failed.value.closed, failed.value.retryable, failed.value.retry_after) == (True, False, 7 * 3600)
+    assert (failed.value.opens_circuit, failed.value.retryable, failed.value.retry_after) == (True, False, 7 * 3600)
 
 
 def test_the_day_that_the_clocks_change_is_as_long_as_it_is(vendor, server):
@@ -305,7 +305,7 @@ NOTICES = {
                False, "too fast"),
     "premium": ({"Information": "Thank you! This is a premium endpoint."}, False, None, False, "premium endpoint"),
     "no such symbol": ({"Error Message": "Invalid API call. Please retry"}, False, None, False, "Invalid API call"),
-    "bad key": ({"Error Message": "the parameter apikey is invalid or missing."}, False, 60.0, True, "is refused"),
+    "bad key": ({"Error Message": "the parameter apikey is invalid or missing."}, False, 60.0, True, "is rejected"),
     "nothing": ({}, False, None, False, "has no Time Series (Daily)"),
     "no words": ({"Information": {"a": 1}}, False, None, False, "has no Time Series (Daily)"),
     "a list": ([], False, None, False, "not an object"),
@@ -323,7 +323,7 @@ def test_each_notice_says_what_it_is_and_whether_it_may_pass(vendor, server, cas
     with pytest.raises(VendorError) as failed:
         vendor.fetch(request())
     error = failed.value
-    assert (error.retryable, error.retry_after, error.closed) == (retryable, after, closed)
+    assert (error.retryable, error.retry_after, error.opens_circuit) == (retryable, after, closed)
     assert said in str(error)
 
 
@@ -347,7 +347,7 @@ def test_each_http_error_says_what_it_is_and_whether_it_may_pass(vendor, server,
 
 
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "\x00", "ﬀ", "\ud800", 7, None])
-def test_times_of_an_unknown_zone_are_refused(server, zone):
+def test_times_of_an_unknown_zone_are_rejected(server, zone):
     body = recorded("alpha_vantage_5min_msft.json")
     body["Meta Data"]["6. Time Zone"] = zone
     reply(server, body)
@@ -355,7 +355,7 @@ def test_times_of_an_unknown_zone_are_refused(server, zone):
         premium(server).fetch(request("2019-10-30", "2019-10-31", "5m", symbol="MSFT"))
 
 
-def test_a_time_that_the_clocks_skip_is_refused(server):
+def test_a_time_that_the_clocks_skip_is_rejected(server):
     reply(server, {"Meta Data": {"6. Time Zone": "US/Eastern"}, "Time Series (5min)": {"2025-03-09 02:30:00": {}}})
     with pytest.raises(VendorError, match="does not exist"):
         premium(server).fetch(request("2025-03-07", "2025-03-12", "5m"))

@@ -183,7 +183,7 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, exchange, ca
         vendor.fetch(request())
     assert (failed.value.retryable, failed.value.retry_after) == (retryable, after)
     assert said in str(failed.value)
-    assert failed.value.closed is (case in ("418", "403")), "a ban is no matter of this question alone"
+    assert failed.value.opens_circuit is (case in ("418", "403")), "a ban is no matter of this question alone"
 
 
 def test_nobody_there_may_pass():
@@ -192,7 +192,7 @@ def test_nobody_there_may_pass():
     assert failed.value.retryable
 
 
-def test_more_than_an_answer_holds_is_refused_and_cut_by_the_policy(vendor, exchange):
+def test_more_than_an_answer_holds_is_rejected_and_cut_by_the_policy(vendor, exchange):
     long = request(start=END - timedelta(minutes=2500))
     with pytest.raises(VendorError, match="1000 bars"):
         vendor.fetch(long)

@@ -126,7 +126,7 @@ def test_parts_of_a_part_are_that_part_and_each_is_one_file(vendor, archive):
     assert all(a.end == b.start for a, b in zip(parts, parts[1:], strict=False))
 
 
-def test_more_than_a_month_at_once_is_refused(vendor, archive):
+def test_more_than_a_month_at_once_is_rejected(vendor, archive):
     with pytest.raises(VendorError, match="ask for less"):
         vendor.fetch(request(utc("2025-01-31"), utc("2025-02-02")))
     assert archive.paths == []
@@ -134,8 +134,8 @@ def test_more_than_a_month_at_once_is_refused(vendor, archive):
 
 def test_a_day_that_is_not_over_is_not_asked_for(vendor, archive):
     today = request(utc("2025-03-20"), utc("2025-03-21"))
-    assert "2025-03-21 or later" in vendor.refusal(today)
-    assert vendor.refusal(request(utc("2025-03-19"), utc("2025-03-20"))) is None
+    assert "2025-03-21 or later" in vendor.unsupported(today)
+    assert vendor.unsupported(request(utc("2025-03-19"), utc("2025-03-20"))) is None
     with pytest.raises(VendorError, match="after it"):
         fetch_with_policy(vendor, today)
     assert archive.paths == []
@@ -144,7 +144,7 @@ def test_a_day_that_is_not_over_is_not_asked_for(vendor, archive):
 def test_a_file_that_is_not_there_yet_is_an_error_that_another_vendor_may_answer(vendor):
     with pytest.raises(VendorError, match="BTCUSDT-1m-2025-03-19.zip is not published yet") as failed:
         vendor.fetch(request(utc("2025-03-19"), utc("2025-03-20")))
-    assert not failed.value.retryable and not failed.value.closed
+    assert not failed.value.retryable and not failed.value.opens_circuit
 
 
 @pytest.mark.parametrize(("start", "end"), [("2024-01-09", "2024-01-10"), ("2023-12-01", "2024-01-01")])
@@ -249,7 +249,7 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, archive, cas
 
 
 def test_any_bytes_under_a_right_checksum_are_bars_or_a_vendor_error(vendor, archive):
-    chance, outcomes = random.Random("files"), {"served": 0, "refused": 0}
+    chance, outcomes = random.Random("files"), {"served": 0, "rejected": 0}
     text = "\n".join(archive.lines("BTCUSDT", "1m", DAY.date())[:20])
     for _ in range(1000):
         if chance.random() < 0.5:
@@ -261,7 +261,7 @@ def test_any_bytes_under_a_right_checksum_are_bars_or_a_vendor_error(vendor, arc
             bars = vendor.fetch(request()).bars
         except VendorError as error:
             assert str(error).strip() and "\n" not in str(error)
-            outcomes["refused"] += 1
+            outcomes["rejected"] += 1
         else:
             assert bars.schema == RAW_SCHEMA
             outcomes["served"] += 1

@@ -1,4 +1,4 @@
-"""A thousand spoilt answers: each ends in bars, or in a refusal that says why; none in a crash, none unseen."""
+"""A thousand spoilt answers: each ends in bars, or in an error that says why; none in a crash, none unseen."""
 
 import json
 from collections import Counter
@@ -112,7 +112,7 @@ def test_any_body_is_an_answer_or_a_vendor_error(name, server):
             served = vendor.fetch(case.request)
         except VendorError as error:
             assert str(error).strip() and "\n" not in str(error)
-            outcomes["refused"] += 1
+            outcomes["rejected"] += 1
         except Exception as error:
             raise AssertionError(f"turn {turn}: {server.body!r}") from error
         else:
@@ -120,7 +120,7 @@ def test_any_body_is_an_answer_or_a_vendor_error(name, server):
             inside = (pl.col("open_time") >= case.request.start) & (pl.col("open_time") < case.request.end)
             assert served.bars.filter(~inside).is_empty()
             outcomes["served"] += 1
-    assert min(outcomes["refused"], outcomes["served"]) > BODIES / 20, outcomes
+    assert min(outcomes["rejected"], outcomes["served"]) > BODIES / 20, outcomes
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -151,8 +151,8 @@ def test_what_spoilt_answers_hold_is_clean_quarantined_or_repeated(name, server,
         assert all(error.strip() for error in outcome.errors)
     assert 0 < answered < asked
     raw = archive.read(archive.objects("fuzzed"))
-    refused = archive.read_refused("fuzzed", archive.refused_objects("fuzzed"))
-    assert refused["reason"].null_count() == 0
+    rejected = archive.read_rejected("fuzzed", archive.rejected_objects("fuzzed"))
+    assert rejected["reason"].null_count() == 0
     first, last = raw["open_time"].min().date(), raw["open_time"].max().date()
     table = session_table(dataset.calendar, first - timedelta(days=15), last + timedelta(days=2))
     cleaned = clean(raw, dataset, with_partition(table, dataset))

@@ -97,9 +97,9 @@ def test_a_symbol_has_its_contract_or_none(given):
     assert ibkr_contract(*given) == CONTRACTS[given]
 
 
-def test_a_symbol_without_a_contract_is_refused_before_anybody_is_asked(vendor, server):
+def test_a_symbol_without_a_contract_is_rejected_before_anybody_is_asked(vendor, server):
     for asked in (request(symbol="VOD", calendar="XLON"), request(name="FUT:ES")):
-        assert "names: {ibkr: STK:VOD/GBP@LSE}" in vendor.refusal(asked)
+        assert "names: {ibkr: STK:VOD/GBP@LSE}" in vendor.unsupported(asked)
         with pytest.raises(VendorError, match="universe.yaml"):
             vendor.fetch(asked)
     assert server.connections == 0
@@ -221,11 +221,11 @@ def test_a_range_that_goes_on_is_asked_for_up_to_now(vendor, server):
 
 
 def test_hours_that_are_cut_by_the_clock_are_not_asked_for(vendor):
-    assert "15m bars" in vendor.refusal(request(interval="1h"))
-    assert vendor.refusal(request(interval="1h", calendar="XLON", name="STK:VOD/GBP@LSE")) is None
+    assert "15m bars" in vendor.unsupported(request(interval="1h"))
+    assert vendor.unsupported(request(interval="1h", calendar="XLON", name="STK:VOD/GBP@LSE")) is None
     # Tokyo's afternoon begins at half past twelve.
-    assert "15m bars" in vendor.refusal(request(interval="1h", calendar="XTKS", name="STK:7203/JPY@TSEJ"))
-    assert vendor.refusal(request(interval="1h", calendar="24/7", symbol="BTC-USD")) is None
+    assert "15m bars" in vendor.unsupported(request(interval="1h", calendar="XTKS", name="STK:7203/JPY@TSEJ"))
+    assert vendor.unsupported(request(interval="1h", calendar="24/7", symbol="BTC-USD")) is None
 
 
 def test_limits_are_ib_s_pacing_rules(vendor):
@@ -276,7 +276,7 @@ def test_no_data_is_an_answer_without_bars(vendor, server):
     assert len(server.requests) == 1 and bars.is_empty() and bars.schema == RAW_SCHEMA
 
 
-REFUSALS = {
+REJECTIONS = {
     "pacing": (162, f"{HISTORY}Historical data request pacing violation", True, 15.0, "pacing violation"),
     "permissions": (162, f"{HISTORY}No market data permissions for NYSE STK", False, None, "market data subscription"),
     "cancelled": (162, f"{HISTORY}API historical data query cancelled: 3", True, 15.0, "cancelled"),
@@ -291,13 +291,13 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("case", REJECTIONS)
 def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, server, case):
-    code, text, retryable, after, said = REFUSALS[case]
+    code, text, retryable, after, said = REJECTIONS[case]
     server.faults = [Fault(code, text)]
     with pytest.raises(VendorError) as failed:
         vendor.fetch(request())
-    assert (failed.value.retryable, failed.value.retry_after, failed.value.closed) == (retryable, after, False)
+    assert (failed.value.retryable, failed.value.retry_after, failed.value.opens_circuit) == (retryable, after, False)
     assert said in str(failed.value)
 
 

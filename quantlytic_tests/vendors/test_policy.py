@@ -37,7 +37,7 @@ class Scripted:
     def weight(self, request: BarRequest) -> int:
         return 1
 
-    def refusal(self, request: BarRequest) -> str | None:
+    def unsupported(self, request: BarRequest) -> str | None:
         return None
 
     def fetch(self, request: BarRequest) -> Served:
@@ -175,14 +175,14 @@ def budget(tmp_path, hour) -> BudgetLog:
     return BudgetLog(f"sqlite:///{tmp_path / 'state.sqlite'}", hour)
 
 
-def test_calls_wait_for_a_place_and_are_refused_where_that_takes_too_long(hour, budget):
+def test_calls_wait_for_a_place_and_are_rejected_where_that_takes_too_long(hour, budget):
     vendor = Limited()
     for _ in range(5):
         fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget)
     assert [round(wait) for wait in hour.waits] == [60, 60]
-    with pytest.raises(VendorError, match="rate limit is used up; free again in 58 min") as refused:
+    with pytest.raises(VendorError, match="rate limit is used up; free again in 58 min") as rejected:
         fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget)
-    assert not refused.value.retryable and len(hour.waits) == 2
+    assert not rejected.value.retryable and len(hour.waits) == 2
 
 
 def test_who_is_patient_gets_a_place_however_full_the_hour_is(hour, budget):
@@ -191,7 +191,7 @@ def test_who_is_patient_gets_a_place_however_full_the_hour_is(hour, budget):
         fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget, patience=3700)
     assert 2 * 3600 < sum(hour.waits) < 2 * 3600 + 130
     # What closed says it wants is another matter.
-    budget.close("scripted", 600, "banned")
+    budget.open_circuit("scripted", 600, "banned")
     with pytest.raises(VendorError, match="banned"):
         fetch_with_policy(vendor, REQUEST, sleep=hour.sleep, budget=budget, patience=3700)
 
@@ -214,13 +214,15 @@ def test_a_vendor_s_retry_after_holds_for_everybody(hour, budget):
 
 def test_a_ban_is_not_repeated_and_closes_the_vendor_for_a_while_where_it_doesn_t_say(hour, budget):
     with pytest.raises(VendorError, match="banned"):
-        fetch_with_policy(Limited(VendorError("banned", True, closed=True)), REQUEST, sleep=hour.sleep, budget=budget)
-    assert budget.closed("scripted") == (600, "banned") and hour.waits == []
+        fetch_with_policy(
+            Limited(VendorError("banned", True, opens_circuit=True)), REQUEST, sleep=hour.sleep, budget=budget
+        )
+    assert budget.circuit("scripted") == (600, "banned") and hour.waits == []
 
 
 def test_what_a_vendor_can_t_serve_is_not_asked_for(hour, budget):
     class Young(Limited):
-        def refusal(self, request: BarRequest) -> str | None:
+        def unsupported(self, request: BarRequest) -> str | None:
             return "nothing before 2025"
 
         def parts(self, request: BarRequest) -> list[BarRequest]:

@@ -226,7 +226,7 @@ def test_used_up_credits_of_a_minute_are_back_with_the_next(vendor, server, unde
     server.per_minute, server.under_200 = 0, under_200
     with pytest.raises(VendorError, match="minute's credits are used up") as failed:
         vendor.fetch(request())
-    assert failed.value.retryable and not failed.value.closed
+    assert failed.value.retryable and not failed.value.opens_circuit
     assert failed.value.retry_after == 41 if under_200 else 0 < failed.value.retry_after <= 61
 
 
@@ -235,7 +235,7 @@ def test_used_up_credits_of_a_day_close_it_until_midnight_utc(vendor, server, un
     server.per_day, server.under_200 = 0, under_200
     with pytest.raises(VendorError, match="day's credits are used up") as failed:
         vendor.fetch(request())
-    assert failed.value.closed and not failed.value.retryable
+    assert failed.value.opens_circuit and not failed.value.retryable
     assert failed.value.retry_after == 2 * 3600 - 20 if under_200 else 0 < failed.value.retry_after <= 86_400
 
 
@@ -260,8 +260,8 @@ ERRORS = {
     "429": (Reply(429, "", {"Retry-After": "17"}), True, 17.0, False, "HTTP 429"),
     "unknown symbol": (Reply(200, json.dumps(error(400, "symbol not found: X."))), False, None, False, "not found: X"),
     "plan": (Reply(403, json.dumps(error(403, "available with Pro"))), False, None, False, "available with Pro"),
-    "bad key": (Reply(200, json.dumps(error(401, "wrong"))), False, 60.0, True, "TWELVEDATA_API_KEY is refused"),
-    "bad key by status": (Reply(401, json.dumps(error(401, "wrong"))), False, 60.0, True, "_API_KEY is refused"),
+    "bad key": (Reply(200, json.dumps(error(401, "wrong"))), False, 60.0, True, "TWELVEDATA_API_KEY is rejected"),
+    "bad key by status": (Reply(401, json.dumps(error(401, "wrong"))), False, 60.0, True, "_API_KEY is rejected"),
     "500 under 200": (Reply(200, json.dumps(error(500, "oops"))), True, None, False, "oops"),
     "500": (Reply(500, json.dumps(error(500, "oops"))), True, None, False, "oops"),
     "odd code": (Reply(200, json.dumps({"code": "x", "message": ["y"]})), False, None, False, "answered an error"),
@@ -284,21 +284,21 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, server, case
     server.replies.append(answer)
     with pytest.raises(VendorError) as failed:
         vendor.fetch(request())
-    assert (failed.value.retryable, failed.value.retry_after, failed.value.closed) == (retryable, after, closed)
+    assert (failed.value.retryable, failed.value.retry_after, failed.value.opens_circuit) == (retryable, after, closed)
     assert said in str(failed.value)
 
 
 @pytest.mark.parametrize("key", [None, "", "ключ"])
 def test_without_a_key_it_is_said_which_variable_to_set(server, key):
     vendor = TwelveDataVendor(server.url, SecretStr(key) if key is not None else None)
-    assert "TWELVEDATA_API_KEY" in vendor.refusal(request())
+    assert "TWELVEDATA_API_KEY" in vendor.unsupported(request())
     with pytest.raises(VendorError, match="TWELVEDATA_API_KEY"):
         vendor.fetch(request())
     assert server.requests == []
 
 
 def test_a_wrong_key_is_told(server):
-    with pytest.raises(VendorError, match="TWELVEDATA_API_KEY is refused"):
+    with pytest.raises(VendorError, match="TWELVEDATA_API_KEY is rejected"):
         TwelveDataVendor(server.url, SecretStr("another")).fetch(request())
 
 

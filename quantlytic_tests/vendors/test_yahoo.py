@@ -332,9 +332,9 @@ def test_an_event_that_says_nothing_usable_is_told_with_nulls_for_others_to_refu
 @pytest.mark.parametrize(("interval", "days"), [("1m", 30), ("5m", 60), ("15m", 60), ("1h", 730)])
 def test_bars_older_than_the_look_back_are_not_asked_for(vendor, server, interval, days):
     inside, outside = NOW - timedelta(days=days) + timedelta(minutes=1), NOW - timedelta(days=days, minutes=1)
-    assert vendor.refusal(BarRequest("d", "AAPL", interval, "XNYS", inside, inside + timedelta(days=1))) is None
+    assert vendor.unsupported(BarRequest("d", "AAPL", interval, "XNYS", inside, inside + timedelta(days=1))) is None
     old = BarRequest("d", "AAPL", interval, "XNYS", outside, outside + timedelta(days=1))
-    assert f"of the last {days} days only, from {NOW - timedelta(days=days):%Y-%m-%d} on" in vendor.refusal(old)
+    assert f"of the last {days} days only, from {NOW - timedelta(days=days):%Y-%m-%d} on" in vendor.unsupported(old)
     with pytest.raises(VendorError, match="last .* days only"):
         fetch_with_policy(vendor, old)
     assert server.requests == []
@@ -349,7 +349,7 @@ def test_the_younger_part_of_a_range_is_served(vendor, server, clock, interval, 
     parts = vendor.parts(long)
     assert parts[0].start == long.start and parts[-1].end == long.end
     assert all(a.end == b.start for a, b in zip(parts, parts[1:], strict=False))
-    served = [part for part in parts if vendor.refusal(part) is None]
+    served = [part for part in parts if vendor.unsupported(part) is None]
     assert served and served[0].start - (NOW - timedelta(days=days)) <= timedelta(hours=3)
     clock.now += timedelta(minutes=59)
     assert all(vendor.parts(part) == [part] for part in parts), "also a while later"
@@ -366,7 +366,7 @@ def test_a_week_of_minutes_is_asked_for_at_once_and_any_length_of_days(vendor, s
     with pytest.raises(VendorError, match="Only 8 days worth of 1m"):
         vendor.fetch(month)
     years = request("1990-01-01", "2024-06-01T04:00")
-    assert vendor.parts(years) == [years] and vendor.refusal(years) is None
+    assert vendor.parts(years) == [years] and vendor.unsupported(years) is None
     assert len(vendor.fetch(years).bars) == len(expected_bars("XNYS", "1d", date(2023, 1, 3), date(2024, 5, 31)))
 
 
@@ -421,7 +421,7 @@ def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, server, case
     server.replies.append(reply)
     with pytest.raises(VendorError, match=said) as failed:
         vendor.fetch(MAY)
-    assert (failed.value.retryable, failed.value.retry_after, failed.value.closed) == (retryable, after, closed)
+    assert (failed.value.retryable, failed.value.retry_after, failed.value.opens_circuit) == (retryable, after, closed)
     assert len(server.requests) == 1
 
 
@@ -442,7 +442,7 @@ def test_a_crumb_is_got_where_it_is_wanted_and_kept(vendor, server):
     assert len(vendor.fetch(MAY).bars) == 22 and len(server.questions) == 9
 
 
-def test_threads_that_are_refused_together_get_one_crumb_for_all(vendor, server):
+def test_threads_that_are_rejected_together_get_one_crumb_for_all(vendor, server):
     server.crumb, server.latency = "abc", 0.2
     with ThreadPoolExecutor(4) as askers:
         assert [len(answer.bars) for answer in askers.map(vendor.fetch, [MAY] * 4)] == [22] * 4
@@ -452,11 +452,11 @@ def test_threads_that_are_refused_together_get_one_crumb_for_all(vendor, server)
 
 def test_whom_a_crumb_doesn_t_help_is_left_alone_for_a_while(vendor, server):
     server.crumb = "abc"
-    refused = Reply(401, error("Unauthorized", "Invalid Crumb", "finance"))
-    server.replies += [refused, refused]
+    rejected = Reply(401, error("Unauthorized", "Invalid Crumb", "finance"))
+    server.replies += [rejected, rejected]
     with pytest.raises(VendorError, match="HTTP 401, shut out: Invalid Crumb") as failed:
         vendor.fetch(MAY)
-    assert failed.value.closed
+    assert failed.value.opens_circuit
     server.crumb = "<html>"
     with pytest.raises(VendorError, match="wants a crumb, and gives none: <html>") as failed:
         vendor.fetch(MAY)
@@ -470,7 +470,7 @@ def test_beyond_the_limits_the_server_answers_429_and_the_vendor_is_closed(clock
             vendor.fetch(MAY)
         with pytest.raises(VendorError, match="Too Many Requests") as failed:
             fetch_with_policy(vendor, MAY)
-        assert failed.value.closed and server.refused == 1
+        assert failed.value.opens_circuit and server.rejected == 1
         server.retry_after = 30
         with pytest.raises(VendorError) as failed:
             vendor.fetch(MAY)

@@ -100,7 +100,7 @@ class YahooServer:
         self._running.close()
 
     @property
-    def refused(self) -> int:
+    def rejected(self) -> int:
         """How many questions were beyond the limits."""
         return sum(asked.status == 429 for asked in self.requests)
 

@@ -1,10 +1,10 @@
 {#
   The run's clean bars as they were traded, and when their session opens, pauses, resumes and closes. Nothing outside
   the range. `shares`, how many one share of the company's beginning has become, is quantlytic_assets'
-  market_data/share_counts.py: it never changes with a later split. Prices that a vendor adjusted for splits up to the
+  market_data/actions/split_factors.py: it never changes with a later split. Prices that a vendor adjusted for splits up to the
   day they were fetched are put back into shares of their session; the volume is too.
 #}
-{%- set adjusted = run_has_share_counts() %}
+{%- set adjusted = run_has_split_factors() %}
 with served as (
     select
         symbol, session, open_time, close_time, open, high, low, close, volume, available_at,

@@ -1,6 +1,6 @@
 """From which session on bars have to be made anew when splits or renames become known after they were used.
 
-What each session means is in `share_counts`; flags look a few days around a split, which is in `defects`.
+What each session means is in `split_factors`; flags look a few days around a split, which is in `defects`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame)
     """The first session of `days` whose flags or features are others by the counts `after` than by those `before`.
 
     days: symbol, session, fetched_at, adjustment of bars that there are, in any order; of a day one of each kind is
-    enough. before, after: SHARE_COUNTS_SCHEMA of one dataset. Null where nothing of `days` changes. A split reaches
+    enough. before, after: SPLIT_FACTORS_SCHEMA of one dataset. Null where nothing of `days` changes. A split reaches
     sessions before its ex-date too: the few in whose flags it counts, and all whose prices a vendor had adjusted for it
     before anybody here knew.
     """
@@ -37,8 +37,8 @@ def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame)
 
 def _meaning(days: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
     """listing, shares and factor of each day, as the model `stg_bars` gives them to its bars."""
-    told = counts.select("symbol", "since", "listing", "company", "shares")
-    placed = with_last_step(days, told, "symbol", "session", "since").with_columns(
+    reported = counts.select("symbol", "since", "listing", "company", "shares")
+    placed = with_last_step(days, reported, "symbol", "session", "since").with_columns(
         basis().alias("basis"),
         pl.coalesce("listing", "symbol").alias("listing"),
         pl.coalesce("company", "symbol").alias("instrument"),

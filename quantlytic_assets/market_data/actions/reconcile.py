@@ -1,4 +1,4 @@
-"""Corporate actions: their shape as vendors and files give them, and which of several tellings counts.
+"""Corporate actions: their shape as vendors and files give them, and which of several reports counts.
 
 What they do to prices is in `adjustment`, whose prices they are in `listings`, how a file of them is read in
 `action_files`.
@@ -14,7 +14,7 @@ from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.market_data.bars import ADJUSTMENTS, QUARANTINE_SCHEMA
 
 KINDS = ("split", "dividend", "rename")
-# Who tells what a user's file says: it wins over every vendor.
+# Who reports what a user's file says: it wins over every vendor.
 IMPORT = "import"
 
 # One action of one symbol. `session`: the first one on which it has happened (a split's or dividend's ex-date, the
@@ -36,13 +36,13 @@ ACTIONS_SCHEMA = pl.Schema(
     }
 )
 
-# One action of clean.corporate_actions: as above, but `value` of a dividend is cash as paid whatever it was told as
+# One action of clean.corporate_actions: as above, but `value` of a dividend is cash as paid whatever it was reported as
 # (`adjustment`), and `known_on` has a value.
 CORPORATE_ACTIONS_SCHEMA = pl.Schema(
     {"dataset": pl.String, **ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64}
 )
 
-# Reason → what is wrong with a telling that is not used.
+# Reason → what is wrong with a report that is not used.
 REASONS: dict[str, str] = {
     "no_symbol": "It does not say of which symbol.",
     "no_date": "It does not say from which session on.",
@@ -59,42 +59,42 @@ _KEY = ["symbol", "session", "kind"]
 
 
 @dataclass(frozen=True)
-class Settled:
+class Reconciled:
     """What counts, and what does not: `actions` (CORPORATE_ACTIONS_SCHEMA, one a symbol, session and kind),
 
-    `refused` (QUARANTINE_SCHEMA), and `disputed`, every telling of those actions that were told differently.
+    `rejected` (QUARANTINE_SCHEMA), and `disputed`, every report of those actions that were reported differently.
     """
 
     actions: pl.DataFrame
-    refused: pl.DataFrame
+    rejected: pl.DataFrame
     disputed: pl.DataFrame
 
 
-def settle(told: pl.DataFrame, dataset: str) -> Settled:
-    """Choose among tellings of a dataset's actions.
+def reconcile(reported: pl.DataFrame, dataset: str) -> Reconciled:
+    """Choose among reports of a dataset's actions.
 
-    `told`: ACTIONS_SCHEMA with source_object and source_row, in any order; the result depends on the set alone. An
+    `reported`: ACTIONS_SCHEMA with source_object and source_row, in any order; the result depends on the set alone. An
     import wins over vendors, then the newest `recorded_at`. Split-adjusted dividends are made cash as paid with the
     splits after their session up to the day they were recorded; a split on the dividend's own session is not undone,
     so the cash is that of a share as it stands on the ex-date. Without a `known_on` the public knew on the ex-date,
     or when the action was recorded if that was earlier.
     """
-    judged = told.with_columns(_reason().alias("reason"))
-    good = judged.filter(pl.col("reason").is_null()).drop("reason")
+    checked = reported.with_columns(_reason().alias("reason"))
+    good = checked.filter(pl.col("reason").is_null()).drop("reason")
     splits = _chosen(good.filter(pl.col("kind") == "split"))
     cash = _as_paid(good.filter(pl.col("kind") == "dividend"), splits)
-    told_same_way = pl.concat([good.filter(pl.col("kind") != "dividend"), cash])
+    as_paid = pl.concat([good.filter(pl.col("kind") != "dividend"), cash])
     # A split of 1 changes nothing where it stands; a rename that was none can't stand anywhere.
     taken_back = (pl.col("kind") == "rename") & (pl.col("new_symbol") == "")
     actions = (
-        _chosen(told_same_way)
+        _chosen(as_paid)
         .filter(~taken_back.fill_null(False))
         .with_columns(
             pl.lit(dataset).alias("dataset"),
             pl.coalesce("known_on", pl.min_horizontal("session", pl.col("recorded_at").dt.date())).alias("known_on"),
         )
     )
-    refused = judged.filter(pl.col("reason").is_not_null()).select(
+    rejected = checked.filter(pl.col("reason").is_not_null()).select(
         pl.lit(dataset).alias("dataset"),
         "symbol",
         "session",
@@ -104,10 +104,10 @@ def settle(told: pl.DataFrame, dataset: str) -> Settled:
         "source_object",
         "source_row",
     )
-    return Settled(
+    return Reconciled(
         actions=actions.match_to_schema(CORPORATE_ACTIONS_SCHEMA).sort(*_KEY),
-        refused=refused.match_to_schema(QUARANTINE_SCHEMA).sort("source_object", "source_row"),
-        disputed=_disputed(told_same_way),
+        rejected=rejected.match_to_schema(QUARANTINE_SCHEMA).sort("source_object", "source_row"),
+        disputed=_disputed(as_paid),
     )
 
 
@@ -127,10 +127,10 @@ def _reason() -> pl.Expr:
     return pl.coalesce(pl.when(rule).then(pl.lit(reason)) for reason, rule in rules.items())
 
 
-def _chosen(told: pl.DataFrame) -> pl.DataFrame:
-    """One telling a key: the best one."""
+def _chosen(reported: pl.DataFrame) -> pl.DataFrame:
+    """One report a key: the best one."""
     order = [pl.col("vendor") == IMPORT, "recorded_at", "source_object", "source_row"]
-    return told.sort(order).unique(_KEY, keep="last")
+    return reported.sort(order).unique(_KEY, keep="last")
 
 
 def _as_paid(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
@@ -151,8 +151,8 @@ def _as_paid(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _disputed(told: pl.DataFrame) -> pl.DataFrame:
+def _disputed(reported: pl.DataFrame) -> pl.DataFrame:
     apart = (pl.col("value").max() - pl.col("value").min()) > SAME_VALUE * pl.col("value").max()
     differ = apart.fill_null(False) | (pl.col("new_symbol").n_unique() > 1)
-    keys = told.group_by(_KEY).agg(differ.alias("differ")).filter("differ").select(_KEY)
-    return told.join(keys, on=_KEY, how="semi").sort(*_KEY, "vendor", "recorded_at")
+    keys = reported.group_by(_KEY).agg(differ.alias("differ")).filter("differ").select(_KEY)
+    return reported.join(keys, on=_KEY, how="semi").sort(*_KEY, "vendor", "recorded_at")

@@ -16,7 +16,7 @@ from quantlytic_assets.market_data.actions.listings import BEGINNING, listings, 
 # names the stretch in which the symbol means it: symbol@first session, the symbol alone where it has no beginning. A
 # company is called like its first listing. Symbols without splits and renames have no rows: each is one listing of a
 # company of its own, with one share.
-SHARE_COUNTS_SCHEMA = pl.Schema(
+SPLIT_FACTORS_SCHEMA = pl.Schema(
     {
         "dataset": pl.String,
         "symbol": pl.String,
@@ -28,11 +28,11 @@ SHARE_COUNTS_SCHEMA = pl.Schema(
 )
 
 
-def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
-    """SHARE_COUNTS_SCHEMA of one dataset's actions (CORPORATE_ACTIONS_SCHEMA), by symbol and since."""
+def split_factors(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
+    """SPLIT_FACTORS_SCHEMA of one dataset's actions (CORPORATE_ACTIONS_SCHEMA), by symbol and since."""
     stretches = listings(actions.filter(pl.col("kind") == "rename"))
-    told = actions.filter(pl.col("kind") == "split")
-    unnamed = told.select("symbol").unique().join(stretches, on="symbol", how="anti")
+    reported = actions.filter(pl.col("kind") == "split")
+    unnamed = reported.select("symbol").unique().join(stretches, on="symbol", how="anti")
     whole = unnamed.select("symbol", BEGINNING.alias("since"), pl.col("symbol").alias("instrument"))
     name = (
         pl.when(pl.col("since") == BEGINNING)
@@ -41,7 +41,7 @@ def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
     )
     listed = pl.concat([stretches, whole]).with_columns(name.alias("listing"))
     first = listed.sort("since", "symbol").group_by("instrument").agg(pl.col("listing").first().alias("company"))
-    splits = with_instrument(told, listed)
+    splits = with_instrument(reported, listed)
     steps = split_steps(splits.with_columns(pl.lit(True).alias("known")))
     starts = (
         pl.concat([listed, splits.select("symbol", pl.col("session").alias("since"), "instrument", "listing")])
@@ -50,6 +50,6 @@ def share_counts(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:
     )
     return (
         starts.with_columns(pl.lit(dataset).alias("dataset"), factor_at(starts, steps, "since", "shares"))
-        .select(SHARE_COUNTS_SCHEMA.names())
+        .select(SPLIT_FACTORS_SCHEMA.names())
         .sort("symbol", "since")
     )

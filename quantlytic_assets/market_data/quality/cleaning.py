@@ -1,4 +1,4 @@
-"""Which archived rows become bars: every rule by which a row is placed, refused, preferred to another or flagged.
+"""Which archived rows become bars: every rule by which a row is placed, rejected, preferred to another or flagged.
 
 Pure functions on frames. Where rows come from and go to is decided in `storage`; which sessions there are, in
 `sessions`; what is not there at all, in `coverage`.
@@ -89,15 +89,15 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: p
     `splits`: the known ones (symbol, session, value); None: none.
 
     Each row ends as a bar, in quarantine, or nowhere when it repeats a bar that was archived later value for value.
-    A refused row never supersedes a good one. The quarantine names a row's own `open_time` as archived, also where a
+    A rejected row never supersedes a good one. The quarantine names a row's own `open_time` as archived, also where a
     1d bar was moved to its session's open. Needs about 0.5 KB of memory a row at its peak, the rows included.
 
     Raises `ValueError` when `sessions` lacks the session of a row of the universe.
     """
-    judged = _place(raw.select(SOURCED_SCHEMA.names()), dataset, sessions).with_columns(_reason(dataset))
-    good = judged.filter(pl.col("_reason").is_null()).with_columns(_life()).sort(*_KEY, *_PRECEDENCE)
-    refused = judged.filter(pl.col("_reason").is_not_null())
-    del judged
+    checked = _place(raw.select(SOURCED_SCHEMA.names()), dataset, sessions).with_columns(_reason(dataset))
+    good = checked.filter(pl.col("_reason").is_null()).with_columns(_life()).sort(*_KEY, *_PRECEDENCE)
+    rejected = checked.filter(pl.col("_reason").is_not_null())
+    del checked
     winners, superseded = _resolve(good)
     splits = pl.DataFrame(schema=_NO_SPLITS) if splits is None else splits
     defects = find_defects(winners.rename({"_partition": "partition"}), splits)
@@ -121,7 +121,7 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: p
     tolerance = dataset.compare_with.tolerance_bps if dataset.compare_with else DEFAULT_TOLERANCE_BPS
     timed = [part.with_columns(pl.col("_start").alias("open_time")) for part in (winners, good)]
     differences = between_vendors(*timed, splits, tolerance, dataset.name)
-    return Cleaned(bars, _quarantine([refused, superseded], dataset), _repairs(bars, defects), differences)
+    return Cleaned(bars, _quarantine([rejected, superseded], dataset), _repairs(bars, defects), differences)
 
 
 def _repairs(bars: pl.DataFrame, defects: pl.DataFrame) -> pl.DataFrame:
@@ -285,7 +285,7 @@ def _jumps(winners: pl.DataFrame, dataset: Dataset, splits: pl.DataFrame) -> pl.
 
 
 def _quarantine(parts: list[pl.DataFrame], dataset: Dataset) -> pl.DataFrame:
-    """Refused rows with what the archive holds of them, in the order of the archive."""
+    """Rejected rows with what the archive holds of them, in the order of the archive."""
     rows = pl.concat(part.select(*SOURCED_SCHEMA.names(), "session", "_reason") for part in parts)
     rows = rows.sort("symbol", "open_time", "bus_offset", "source_object", "source_row", "_reason")
     return rows.select(

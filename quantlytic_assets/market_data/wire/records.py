@@ -1,4 +1,4 @@
-"""How a bar travels on the bus: encoding frames to records, decoding records to frames, refusing what is neither.
+"""How a bar travels on the bus: encoding frames to records, decoding records to frames, rejecting what is neither.
 
 What fields a bar has, and which it must have, is said by `avro/bar.avsc`. A value is Avro binary or JSON of that
 schema, times in whole microseconds since 1970 UTC; the headers name schema, version and encoding. Whole batches are
@@ -25,7 +25,8 @@ from quantlytic_assets.market_data.wire.avro_records import record_schema
 # Avro takes two fifths of JSON's bytes and a quarter of the time that JSON takes to decode.
 BAR_HEADERS = {"schema": "bar", "version": "1", "encoding": "avro"}
 JSON_BAR_HEADERS = {"schema": "bar", "version": "1", "encoding": "json"}
-REFUSED_HEADERS = {"schema": "refused_row", "version": "1", "encoding": "json"}
+# The schema's name is what records on the bus carry since the first version; it stays.
+REJECTED_HEADERS = {"schema": "refused_row", "version": "1", "encoding": "json"}
 
 # Schemas known here, each with the encodings of its version 1.
 _ENCODINGS = {"bar": ("avro", "json"), "refused_row": ("json",)}
@@ -38,7 +39,7 @@ _LARGEST = sys.float_info.max
 # Far outside of these a number is not a time in microseconds but one in another unit.
 _EARLIEST_US, _LATEST_US = -2_208_988_800_000_000, 4_102_444_800_000_000
 
-REFUSED_SCHEMA = pl.Schema(
+REJECTED_SCHEMA = pl.Schema(
     {
         "symbol": pl.String,
         "open_time": TIME,
@@ -52,10 +53,10 @@ REFUSED_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class Decoded:
-    """Records made into rows: `bars` (raw schema + bus_offset) and `refused` (REFUSED_SCHEMA), none in both."""
+    """Records made into rows: `bars` (raw schema + bus_offset) and `rejected` (REJECTED_SCHEMA), none in both."""
 
     bars: pl.DataFrame
-    refused: pl.DataFrame
+    rejected: pl.DataFrame
 
 
 def encode_bars(bars: pl.DataFrame, encoding: Literal["avro", "json"] = "avro") -> list[bytes]:
@@ -73,9 +74,9 @@ def encode_bars(bars: pl.DataFrame, encoding: Literal["avro", "json"] = "avro") 
     return _lines(finite.with_columns(pl.selectors.datetime().dt.timestamp("us")))
 
 
-def encode_refused(refused: pl.DataFrame) -> list[bytes]:
-    """One JSON value a row that a file import refused: symbol, open_time (may be null), reason, raw, line."""
-    wire = refused.select("symbol", pl.col("open_time").dt.timestamp("us"), "reason", "raw", "line")
+def encode_rejected(rejected: pl.DataFrame) -> list[bytes]:
+    """One JSON value a row that a file import rejected: symbol, open_time (may be null), reason, raw, line."""
+    wire = rejected.select("symbol", pl.col("open_time").dt.timestamp("us"), "reason", "raw", "line")
     return _lines(wire)
 
 
@@ -86,13 +87,13 @@ def _lines(frame: pl.DataFrame) -> list[bytes]:
 
 
 def decode(offsets: Sequence[int], headers: Sequence[str], values: Sequence[bytes | None]) -> Decoded:
-    """Rows of a stretch of records. Nothing raises: a record that is no bar ends in `refused` with its reason.
+    """Rows of a stretch of records. Nothing raises: a record that is no bar ends in `rejected` with its reason.
 
     Reasons: `malformed` (not in its encoding, missing or mistyped fields), `unknown_version`, `unfinished` (fetched
     before its close), and those that a file import gave.
     """
     bars: list[pl.DataFrame] = [pl.DataFrame(schema={**RAW_SCHEMA, "bus_offset": pl.Int64})]
-    refused: list[pl.DataFrame] = [pl.DataFrame(schema=REFUSED_SCHEMA)]
+    rejected: list[pl.DataFrame] = [pl.DataFrame(schema=REJECTED_SCHEMA)]
     if None in values:
         values = [b"" if value is None else value for value in values]
     for header, part_offsets, part_values in _by_header(offsets, headers, values):
@@ -100,12 +101,12 @@ def decode(offsets: Sequence[int], headers: Sequence[str], values: Sequence[byte
         if schema == "bar":
             good, bad = _decode_bars(part_offsets, part_values, encoding)
             bars.append(good)
-            refused.append(bad)
+            rejected.append(bad)
         elif schema == "refused_row":
-            refused.append(_decode_refused(part_offsets, part_values))
+            rejected.append(_decode_rejected(part_offsets, part_values))
         else:
-            refused.append(_refuse(part_offsets, part_values, schema))
-    return Decoded(bars=_in_order(bars), refused=_in_order(refused))
+            rejected.append(_reject(part_offsets, part_values, schema))
+    return Decoded(bars=_in_order(bars), rejected=_in_order(rejected))
 
 
 def _by_header(
@@ -142,7 +143,7 @@ def _kind(header: str) -> tuple[str, str]:
     return schema, encoding
 
 
-def _refuse(offsets: Sequence[int], values: Sequence[bytes], reason: str | list[str]) -> pl.DataFrame:
+def _reject(offsets: Sequence[int], values: Sequence[bytes], reason: str | list[str]) -> pl.DataFrame:
     reasons = [reason] * len(offsets) if isinstance(reason, str) else reason
     return pl.DataFrame(
         {
@@ -176,7 +177,7 @@ def _decode_bars(offsets: Sequence[int], values: Sequence[bytes], encoding: str)
         reasons |= zip(places, found.to_series(), strict=True)
         bars = bars.filter(~faulty)
     at = sorted(reasons)
-    return bars, _refuse([offsets[i] for i in at], [values[i] for i in at], [reasons[i] for i in at])
+    return bars, _reject([offsets[i] for i in at], [values[i] for i in at], [reasons[i] for i in at])
 
 
 def _parse_json(values: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, str]]:
@@ -311,23 +312,23 @@ def _faults() -> list[tuple[pl.Expr, str]]:
     return checks
 
 
-def _decode_refused(offsets: list[int], values: list[bytes]) -> pl.DataFrame:
+def _decode_rejected(offsets: list[int], values: list[bytes]) -> pl.DataFrame:
     rows, malformed = [], []
     for offset, value in zip(offsets, values, strict=True):
-        row = _refused_row(value)
+        row = _rejected_row(value)
         if row is None:
             malformed.append((offset, value))
         else:
             rows.append({**row, "bus_offset": offset})
-    frame = pl.DataFrame(rows, schema={**REFUSED_SCHEMA, "open_time": pl.Int64}).with_columns(
+    frame = pl.DataFrame(rows, schema={**REJECTED_SCHEMA, "open_time": pl.Int64}).with_columns(
         pl.col("open_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     )
-    wrong = _refuse([at for at, _ in malformed], [value for _, value in malformed], "malformed: not a refused row")
+    wrong = _reject([at for at, _ in malformed], [value for _, value in malformed], "malformed: not a rejected row")
     return pl.concat([frame, wrong])
 
 
-def _refused_row(value: bytes) -> dict[str, object] | None:
-    """The fields of a refused row, or None when it is none."""
+def _rejected_row(value: bytes) -> dict[str, object] | None:
+    """The fields of a rejected row, or None when it is none."""
     try:
         fields = json.loads(value)
     except (ValueError, RecursionError):
@@ -340,7 +341,7 @@ def _refused_row(value: bytes) -> dict[str, object] | None:
         return None
     if not all(number is None or type(number) is int for number in numbers.values()):
         return None
-    # A time too far off to be one may be the very reason why the row was refused.
+    # A time too far off to be one may be the very reason why the row was rejected.
     for name, (least, most) in {"open_time": (_EARLIEST_US, _LATEST_US), "line": (0, (1 << 63) - 1)}.items():
         if numbers[name] is not None and not least <= numbers[name] <= most:
             numbers[name] = None

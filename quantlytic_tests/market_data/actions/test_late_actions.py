@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.actions.late_actions import first_changed
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_tests.market_data.recorded_prices import actions, lean_actions
 
 EX_DATE = date(2014, 6, 9)
@@ -26,7 +26,7 @@ def days(symbol: str = "AAPL", adjustment: str = "none", fetched: date = date(20
 
 
 def changed(bars: pl.DataFrame, before: list[tuple], after: list[tuple]) -> date | None:
-    return first_changed(bars, share_counts(actions(*before), "d"), share_counts(actions(*after), "d"))
+    return first_changed(bars, split_factors(actions(*before), "d"), split_factors(actions(*after), "d"))
 
 
 @pytest.mark.parametrize(
@@ -72,5 +72,5 @@ def test_of_bars_fetched_at_different_times_those_count_that_change():
 
 def test_nothing_that_is_there_changes_nothing():
     assert changed(days().clear(), [], [SPLIT]) is None
-    counts = share_counts(lean_actions("AAPL"), "d")
+    counts = split_factors(lean_actions("AAPL"), "d")
     assert first_changed(days(), counts, counts) is None

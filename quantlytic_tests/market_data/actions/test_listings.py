@@ -9,7 +9,7 @@ import pytest
 
 from quantlytic_assets.market_data.actions.adjustment import adjusted_bars
 from quantlytic_assets.market_data.actions.listings import listings, with_instrument
-from quantlytic_assets.market_data.actions.split_factors import share_counts
+from quantlytic_assets.market_data.actions.split_factors import split_factors
 from quantlytic_tests.market_data.recorded_prices import actions, lean_bars, lean_renames
 
 
@@ -85,7 +85,7 @@ def test_two_companies_that_become_one_on_the_same_day_are_not_made_one_before_i
     found = with_instrument(days, listings(told.filter(kind="rename").select("symbol", "session", "new_symbol")))
     assert found["instrument"].to_list() == ["DD@2017-09-01", "DOW@2017-09-01", "DWDP"]
     # A split of one is none of the other's.
-    shares = share_counts(told, "d").filter(since=date(1, 1, 1)).select("symbol", "company", "shares").rows()
+    shares = split_factors(told, "d").filter(since=date(1, 1, 1)).select("symbol", "company", "shares").rows()
     assert shares == [("DD", "DD", 1.0), ("DOW", "DOW", 1.0), ("DWDP", "DWDP", 1.0)]
 
 

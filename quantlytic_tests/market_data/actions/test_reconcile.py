@@ -1,4 +1,4 @@
-"""Which of several tellings of an action counts, and that none is lost silently."""
+"""Which of several reports of an action counts, and that none is lost silently."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
-from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, CORPORATE_ACTIONS_SCHEMA, REASONS, settle
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, CORPORATE_ACTIONS_SCHEMA, REASONS, reconcile
 
 DAY = date(2014, 6, 9)
 
@@ -35,20 +35,20 @@ def at(year: int) -> datetime:
     return datetime(year, 1, 2, tzinfo=UTC)
 
 
-def test_the_newest_telling_counts_and_an_import_before_all():
+def test_the_newest_report_counts_and_an_import_before_all():
     rows = ({"value": 6.0, "recorded_at": at(2016)}, {"value": 7.0, "recorded_at": at(2018)}, {"recorded_at": at(2015)})
-    assert settle(told(*rows[:2]), "d").actions["value"].to_list() == [7.0]
-    settled = settle(told(*rows, {"value": 7.5, "vendor": "import", "recorded_at": at(2014)}), "d")
-    assert settled.actions.select("value", "vendor").rows() == [(7.5, "import")]
-    assert settled.actions.schema == CORPORATE_ACTIONS_SCHEMA
-    assert settled.disputed["value"].sort().to_list() == [6.0, 7.0, 7.0, 7.5]
+    assert reconcile(told(*rows[:2]), "d").actions["value"].to_list() == [7.0]
+    reconciled = reconcile(told(*rows, {"value": 7.5, "vendor": "import", "recorded_at": at(2014)}), "d")
+    assert reconciled.actions.select("value", "vendor").rows() == [(7.5, "import")]
+    assert reconciled.actions.schema == CORPORATE_ACTIONS_SCHEMA
+    assert reconciled.disputed["value"].sort().to_list() == [6.0, 7.0, 7.0, 7.5]
     shuffled = told(*rows, {"value": 7.5, "vendor": "import", "recorded_at": at(2014)}).reverse()
-    assert settle(shuffled, "d").actions.equals(settled.actions)
+    assert reconcile(shuffled, "d").actions.equals(reconciled.actions)
 
 
-def test_split_adjusted_dividends_become_cash_as_paid_and_then_agree_with_older_tellings():
+def test_split_adjusted_dividends_become_cash_as_paid_and_then_agree_with_older_reports():
     dividend = {"kind": "dividend", "adjustment": "split", "session": date(2012, 8, 9)}
-    settled = settle(
+    reconciled = reconcile(
         told(
             {},
             {"session": date(2020, 8, 31), "value": 4.0},
@@ -59,21 +59,21 @@ def test_split_adjusted_dividends_become_cash_as_paid_and_then_agree_with_older_
         ),
         "d",
     )
-    assert settled.actions.filter(kind="dividend")["value"].item() == pytest.approx(2.65, rel=1e-5)
-    assert settled.disputed.is_empty()
+    assert reconciled.actions.filter(kind="dividend")["value"].item() == pytest.approx(2.65, rel=1e-5)
+    assert reconciled.disputed.is_empty()
 
 
 def test_a_dividend_on_its_split_s_own_day_is_left_as_told():
-    settled = settle(told({}, {"kind": "dividend", "value": 0.47, "adjustment": "split"}), "d")
-    assert settled.actions.filter(kind="dividend")["value"].item() == 0.47
+    reconciled = reconcile(told({}, {"kind": "dividend", "value": 0.47, "adjustment": "split"}), "d")
+    assert reconciled.actions.filter(kind="dividend")["value"].item() == 0.47
 
 
 def test_the_public_knew_on_the_day_or_when_it_was_told_before_that():
     ahead = datetime(2014, 4, 24, tzinfo=UTC)
-    settled = settle(
+    reconciled = reconcile(
         told({}, {"symbol": "B", "recorded_at": ahead}, {"symbol": "C", "known_on": date(2014, 4, 23)}), "d"
     )
-    assert settled.actions["known_on"].to_list() == [DAY, ahead.date(), date(2014, 4, 23)]
+    assert reconciled.actions["known_on"].to_list() == [DAY, ahead.date(), date(2014, 4, 23)]
 
 
 @pytest.mark.parametrize(
@@ -92,34 +92,34 @@ def test_the_public_knew_on_the_day_or_when_it_was_told_before_that():
         ({"adjustment": "total"}, "unknown_adjustment"),
     ],
 )
-def test_a_telling_that_can_t_be_used_is_refused_with_its_reason_and_where_it_stands(row: dict, reason: str):
-    settled = settle(told({"symbol": "GOOD"}, row), "d")
-    assert settled.actions["symbol"].to_list() == ["GOOD"]
-    (refused,) = settled.refused.to_dicts()
-    assert (refused["reason"], refused["source_object"], refused["source_row"]) == (reason, "d/actions/a.parquet", 1)
-    assert reason in REASONS and refused["raw"].startswith("{")
+def test_a_report_that_can_t_be_used_is_rejected_with_its_reason_and_where_it_stands(row: dict, reason: str):
+    reconciled = reconcile(told({"symbol": "GOOD"}, row), "d")
+    assert reconciled.actions["symbol"].to_list() == ["GOOD"]
+    (rejected,) = reconciled.rejected.to_dicts()
+    assert (rejected["reason"], rejected["source_object"], rejected["source_row"]) == (reason, "d/actions/a.parquet", 1)
+    assert reason in REASONS and rejected["raw"].startswith("{")
 
 
 def test_renames_keep_their_new_symbol_and_contradict_each_other_by_it():
     rename = {"kind": "rename", "value": None, "symbol": "FB"}
     other = {"new_symbol": "MVRS", "recorded_at": at(2019)}
-    settled = settle(told(rename | {"new_symbol": "META"}, rename | other), "d")
-    assert settled.actions.select("new_symbol", "value").rows() == [("META", None)]
-    assert len(settled.disputed) == 2
+    reconciled = reconcile(told(rename | {"new_symbol": "META"}, rename | other), "d")
+    assert reconciled.actions.select("new_symbol", "value").rows() == [("META", None)]
+    assert len(reconciled.disputed) == 2
 
 
 def test_only_a_user_takes_a_rename_back_and_can_tell_it_again():
     rename = {"kind": "rename", "value": None, "symbol": "FB", "new_symbol": "META", "vendor": "import"}
     back = rename | {"new_symbol": "", "recorded_at": at(2021)}
-    settled = settle(told(rename, back), "d")
-    assert settled.actions.is_empty() and settled.refused.is_empty() and len(settled.disputed) == 2
-    settled = settle(told(rename, back, rename | {"recorded_at": at(2022)}), "d")
-    assert settled.actions["new_symbol"].to_list() == ["META"]
-    settled = settle(told(rename, back | {"vendor": "yahoo"}), "d")
-    assert settled.actions["new_symbol"].to_list() == ["META"]
-    assert settled.refused["reason"].to_list() == ["no_new_symbol"]
+    reconciled = reconcile(told(rename, back), "d")
+    assert reconciled.actions.is_empty() and reconciled.rejected.is_empty() and len(reconciled.disputed) == 2
+    reconciled = reconcile(told(rename, back, rename | {"recorded_at": at(2022)}), "d")
+    assert reconciled.actions["new_symbol"].to_list() == ["META"]
+    reconciled = reconcile(told(rename, back | {"vendor": "yahoo"}), "d")
+    assert reconciled.actions["new_symbol"].to_list() == ["META"]
+    assert reconciled.rejected["reason"].to_list() == ["no_new_symbol"]
 
 
 def test_nothing_told_is_nothing():
-    settled = settle(told(), "d")
-    assert settled.actions.is_empty() and settled.refused.is_empty() and settled.disputed.is_empty()
+    reconciled = reconcile(told(), "d")
+    assert reconciled.actions.is_empty() and reconciled.rejected.is_empty() and reconciled.disputed.is_empty()

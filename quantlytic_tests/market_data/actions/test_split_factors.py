@@ -6,15 +6,15 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.market_data.actions.adjustment import adjusted_bars
-from quantlytic_assets.market_data.actions.split_factors import SHARE_COUNTS_SCHEMA, share_counts
+from quantlytic_assets.market_data.actions.split_factors import SPLIT_FACTORS_SCHEMA, split_factors
 from quantlytic_tests.market_data.recorded_prices import actions, lean_actions, lean_bars, lean_renames
 
 BEGINNING = date(1, 1, 1)
 
 
 def test_apple_s_splits_are_steps_of_its_share_count():
-    counts = share_counts(lean_actions("AAPL"), "daily")
-    assert counts.schema == SHARE_COUNTS_SCHEMA
+    counts = split_factors(lean_actions("AAPL"), "daily")
+    assert counts.schema == SPLIT_FACTORS_SCHEMA
     assert counts.drop("dataset", "listing").rows() == [
         ("AAPL", BEGINNING, "AAPL", 1.0),
         ("AAPL", date(2005, 2, 28), "AAPL", pytest.approx(2, rel=1e-5)),
@@ -27,7 +27,7 @@ def test_price_times_shares_has_the_returns_of_split_adjusted_prices():
     told = lean_actions("AAPL")
     bars = lean_bars("AAPL")
     wanted = adjusted_bars(bars, told, date(2026, 1, 1))["split_close"].pct_change()
-    steps = share_counts(told, "daily").select("since", "shares").sort("since")
+    steps = split_factors(told, "daily").select("since", "shares").sort("since")
     shares = bars.sort("session").join_asof(steps, left_on="session", right_on="since")["shares"]
     found = (bars.sort("session")["close"] * shares).pct_change()
     assert len(found) > 3000 and (found - wanted).abs().max() < 1e-12
@@ -39,7 +39,7 @@ def test_a_ticker_s_companies_keep_their_names_whatever_comes_later():
         ("X", date(2015, 1, 5), "split", 2),
         ("FB", date(2022, 6, 9), "rename", "META"),
     )
-    counts = share_counts(told, "daily").select("symbol", "since", "listing", "company").rows()
+    counts = split_factors(told, "daily").select("symbol", "since", "listing", "company").rows()
     assert counts == [
         ("FB", BEGINNING, "FB", "FB"),
         ("FB", date(2012, 5, 18), "FB@2012-05-18", "FB@2012-05-18"),
@@ -54,9 +54,9 @@ def test_a_ticker_s_companies_keep_their_names_whatever_comes_later():
 def test_steps_before_an_action_are_the_same_without_it():
     told = pl.concat([lean_renames(), lean_actions("AAPL"), lean_actions("IBM")])
     last = told["session"].max()
-    whole = share_counts(told, "daily")
+    whole = split_factors(told, "daily")
     for day in (date(2005, 3, 1), date(2009, 8, 6), date(2014, 6, 10), last):
-        earlier = share_counts(told.filter(pl.col("session") < day), "daily")
+        earlier = split_factors(told.filter(pl.col("session") < day), "daily")
         symbols = whole.select("symbol").unique()
         grid = symbols.join(pl.DataFrame({"day": [day - timedelta(days=n) for n in range(1, 3000, 61)]}), how="cross")
 
@@ -76,5 +76,5 @@ def test_steps_before_an_action_are_the_same_without_it():
 
 
 def test_without_splits_and_renames_there_are_no_steps():
-    none = share_counts(actions(("KO", date(2010, 3, 11), "dividend", 0.44)), "daily")
-    assert none.is_empty() and none.schema == SHARE_COUNTS_SCHEMA
+    none = split_factors(actions(("KO", date(2010, 3, 11), "dividend", 0.44)), "daily")
+    assert none.is_empty() and none.schema == SPLIT_FACTORS_SCHEMA

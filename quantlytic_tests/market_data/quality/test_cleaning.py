@@ -285,7 +285,7 @@ def test_a_loser_is_quarantined_only_where_its_values_differ(field):
     assert differing.quarantine["reason"].to_list() == ["superseded"]
 
 
-def test_a_refused_row_never_supersedes_a_good_one():
+def test_a_rejected_row_never_supersedes_a_good_one():
     found = cleaned(rows(AT | {"close": 100.1}, AT | {"close": -1.0, "fetched_at": FETCHED + timedelta(9)}))
     assert found.bars["close"].to_list() == [100.1]
     assert found.quarantine["reason"].to_list() == ["non_positive_price"]
@@ -373,7 +373,7 @@ def test_a_bar_without_volume_is_kept_and_flagged():
     assert found.bars["flags"].to_list() == [["zero_volume"], []]
 
 
-def test_a_session_table_that_ends_before_the_data_is_refused():
+def test_a_session_table_that_ends_before_the_data_is_rejected():
     sessions = session_table("XNYS", date(2025, 6, 1), date(2025, 6, 30)).with_columns(partition=pl.lit("p"))
     with pytest.raises(ValueError, match="lacks 2025-07-02"):
         clean(rows({}), dataset(), sessions)
@@ -431,7 +431,7 @@ def test_every_row_is_a_bar_or_in_quarantine_or_repeats_a_bar_value_for_value(se
 
     others = raw.join(found.quarantine, on=place, how="anti")
     values = ["symbol", "open_time", "open", "high", "low", "close", "volume", "vwap", "trade_count", "adjustment"]
-    # Neither refused nor superseded: each of them says what the bar in its place says, and no bar is made of air.
+    # Neither rejected nor superseded: each of them says what the bar in its place says, and no bar is made of air.
     assert others.join(found.bars, on=values, how="anti", nulls_equal=True).is_empty()
     assert found.bars.join(others, on=[*values, "fetched_at"], how="anti", nulls_equal=True).is_empty()
     repeats = len(others) - len(found.bars)

@@ -1,4 +1,4 @@
-"""Trades as rows and records: what goes onto the bus comes back, and anything else is refused."""
+"""Trades as rows and records: what goes onto the bus comes back, and anything else is rejected."""
 
 import io
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ def test_a_record_is_avro_of_the_schema_that_the_headers_name():
 
 
 @pytest.mark.parametrize("value", [b"", b"no avro", b'{"symbol": "A"}'])
-def test_what_is_no_trade_is_refused(value):
+def test_what_is_no_trade_is_rejected(value):
     good = encode_ticks(tick_frame(TRADES, "binance"))
     with pytest.raises(ValueError, match="1 of 3 records are no market tick; number 2"):
         decode_ticks([*good, value])

@@ -164,7 +164,7 @@ def by_fastavro(value):
 def test_what_becomes_of_a_record_does_not_depend_on_those_beside_it(capfd):
     draw = random.Random(20250510)
     schema, good = RecordSchema("bar"), one_by_one(odd_bars())
-    refused = 0
+    rejected = 0
     for _ in range(60):
         share = draw.choice([0, 0.05, 0.3, 1])
         values = [spoilt(draw.choice(good), draw) if draw.random() < share else draw.choice(good) for _ in range(40)]
@@ -176,7 +176,7 @@ def test_what_becomes_of_a_record_does_not_depend_on_those_beside_it(capfd):
         read = {at: by_fastavro(value) for at, value in enumerate(values)}
         assert [at for at, row in read.items() if row is None] == sorted(faults)
         assert one_by_one(rows) == [value_of(row) for row in read.values() if row is not None]
-        refused += len(faults)
-    assert refused > 300
+        rejected += len(faults)
+    assert rejected > 300
     # The fast reader panics, and says so, where it is given what is no record.
     assert "panicked" not in capfd.readouterr().err

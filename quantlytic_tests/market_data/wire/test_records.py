@@ -16,17 +16,17 @@ from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire.records import (
     BAR_HEADERS,
     JSON_BAR_HEADERS,
-    REFUSED_HEADERS,
-    REFUSED_SCHEMA,
+    REJECTED_HEADERS,
+    REJECTED_SCHEMA,
     decode,
     encode_bars,
-    encode_refused,
+    encode_rejected,
 )
 from quantlytic_tests.frames import make_bars, minutes, utc
 
 AVRO = json.dumps(BAR_HEADERS, sort_keys=True)
 BAR = json.dumps(JSON_BAR_HEADERS, sort_keys=True)
-REFUSED = json.dumps(REFUSED_HEADERS, sort_keys=True)
+REJECTED = json.dumps(REJECTED_HEADERS, sort_keys=True)
 FIELDS = json.loads(encode_bars(make_bars("BTC-USD", [utc("2025-05-10T00:00")]), "json")[0])
 GOOD = json.dumps(FIELDS).encode()
 SCHEMA = files("quantlytic_assets.market_data.wire") / "schemas" / "bar.avsc"
@@ -64,7 +64,7 @@ def test_bars_come_back_exactly(encoding, header):
         pl.Series("close", numbers), pl.Series("vwap", numbers[::-1])
     )
     back = decode_all(encode_bars(bars, encoding), header)
-    assert back.refused.is_empty()
+    assert back.rejected.is_empty()
     assert back.bars.drop("bus_offset").equals(bars)
     bits = pl.col(pl.Float64).reinterpret(dtype=pl.UInt64)
     assert back.bars.select(bits).equals(bars.select(bits))
@@ -87,7 +87,7 @@ def test_numbers_that_json_lacks_travel_as_null(encoding, header):
         pl.Series("open", [math.nan, math.inf, -math.inf])
     )
     back = decode_all(encode_bars(bars, encoding), header)
-    assert back.refused.is_empty()
+    assert back.rejected.is_empty()
     assert back.bars["open"].to_list() == [None] * 3
 
 
@@ -96,8 +96,8 @@ def test_nothing_encodes_to_nothing(encoding, header):
     assert encode_bars(make_bars("A", []), encoding) == []
     nothing = decode_all([], header)
     assert nothing.bars.schema == {**RAW_SCHEMA, "bus_offset": pl.Int64}
-    assert nothing.refused.schema == REFUSED_SCHEMA
-    assert nothing.bars.is_empty() and nothing.refused.is_empty()
+    assert nothing.rejected.schema == REJECTED_SCHEMA
+    assert nothing.bars.is_empty() and nothing.rejected.is_empty()
 
 
 MALFORMED = {
@@ -153,23 +153,23 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_bad_record_is_refused_with_its_reason_and_the_good_ones_beside_it_land(kind):
+def test_a_bad_record_is_rejected_with_its_reason_and_the_good_ones_beside_it_land(kind):
     value, reason = MALFORMED[kind]
     # An empty record beside one that holds two would make their number come out right.
     back = decode([70, 71, 72, 75], [BAR] * 4, [GOOD, value, b"", GOOD])
     assert back.bars["bus_offset"].to_list() == [70, 75]
-    assert back.refused["bus_offset"].to_list() == [71, 72]
-    assert back.refused["reason"][0].startswith(reason)
-    assert back.refused["raw"][0] == (value or b"").decode("utf-8", "backslashreplace")
+    assert back.rejected["bus_offset"].to_list() == [71, 72]
+    assert back.rejected["reason"][0].startswith(reason)
+    assert back.rejected["raw"][0] == (value or b"").decode("utf-8", "backslashreplace")
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_bad_record_alone_is_refused_for_the_same_reason(kind):
+def test_a_bad_record_alone_is_rejected_for_the_same_reason(kind):
     value, reason = MALFORMED[kind]
     back = decode([5], [BAR], [value])
     assert back.bars.is_empty()
-    assert back.refused["bus_offset"].to_list() == [5]
-    assert back.refused["reason"][0].startswith(reason)
+    assert back.rejected["bus_offset"].to_list() == [5]
+    assert back.rejected["reason"][0].startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_the_last_of_a_field_given_twice_counts_whatever_is_beside_it():
         ('{"schema": "bar", "version": "\\ud800"}', "unknown_version: bar version \\ud800"),
     ],
 )
-def test_a_record_whose_headers_cannot_be_read_is_refused(header, reason):
+def test_a_record_whose_headers_cannot_be_read_is_rejected(header, reason):
     back = decode([1, 2, 3], [BAR, header, BAR], [GOOD, GOOD, GOOD])
     assert back.bars["bus_offset"].to_list() == [1, 3]
-    assert back.refused.select("bus_offset", "raw").row(0) == (2, GOOD.decode())
-    assert back.refused["reason"][0].startswith(reason)
+    assert back.rejected.select("bus_offset", "raw").row(0) == (2, GOOD.decode())
+    assert back.rejected["reason"][0].startswith(reason)
 
 
 def avro_with(**fields):
@@ -259,12 +259,12 @@ BAD_AVRO = {
 
 @pytest.mark.parametrize("kind", BAD_AVRO)
 @pytest.mark.parametrize("beside", [[], [GOOD_AVRO], [GOOD_AVRO, b""]])
-def test_a_bad_avro_record_is_refused_with_its_reason_and_the_good_ones_beside_it_land(kind, beside):
+def test_a_bad_avro_record_is_rejected_with_its_reason_and_the_good_ones_beside_it_land(kind, beside):
     value, reason = BAD_AVRO[kind]
     back = decode_all([*beside, value, *beside], AVRO)
     at = len(beside)
-    assert (back.refused["bus_offset"] == at).any()
-    told = back.refused.filter(pl.col("bus_offset") == at).row(0, named=True)
+    assert (back.rejected["bus_offset"] == at).any()
+    told = back.rejected.filter(pl.col("bus_offset") == at).row(0, named=True)
     assert told["reason"].startswith(reason)
     assert told["raw"] == (value or b"").decode("utf-8", "backslashreplace")
     assert len(back.bars) == 2 * beside.count(GOOD_AVRO)
@@ -279,7 +279,7 @@ def test_avro_by_another_producer_s_hand_is_the_same_bar():
 def test_both_encodings_may_stand_side_by_side():
     back = decode([5, 6, 7, 8], [BAR, AVRO, BAR, AVRO], [GOOD, GOOD_AVRO, GOOD_AVRO, GOOD])
     assert back.bars["bus_offset"].to_list() == [5, 6]
-    assert back.refused["bus_offset"].to_list() == [7, 8]
+    assert back.rejected["bus_offset"].to_list() == [7, 8]
 
 
 def test_what_is_published_is_avro_and_its_headers_say_so():
@@ -298,13 +298,13 @@ def test_a_bad_record_among_very_many_costs_only_itself(encoding):
         values[at] = value
     back = decode_all(values, header)
     good = [at for at in range(20_000) if at not in wrong]
-    assert back.refused["bus_offset"].to_list() == list(wrong)
+    assert back.rejected["bus_offset"].to_list() == list(wrong)
     assert back.bars["bus_offset"].to_list() == good
     assert back.bars.drop("bus_offset").equals(bars[good])
 
 
-def test_rows_that_a_file_import_refused_keep_its_reason_text_and_line():
-    refused = pl.DataFrame(
+def test_rows_that_a_file_import_rejected_keep_its_reason_text_and_line():
+    rejected = pl.DataFrame(
         {
             "symbol": ["A", "A", "A"],
             "open_time": [utc("2025-05-10T00:00"), None, None],
@@ -312,11 +312,11 @@ def test_rows_that_a_file_import_refused_keep_its_reason_text_and_line():
             "raw": ["1;2;3", 'ab"c\n', "[{[{" * 1_000],
             "line": [2, 30, None],
         },
-        schema={name: kind for name, kind in REFUSED_SCHEMA.items() if name != "bus_offset"},
+        schema={name: kind for name, kind in REJECTED_SCHEMA.items() if name != "bus_offset"},
     )
-    back = decode_all(encode_refused(refused), REFUSED)
+    back = decode_all(encode_rejected(rejected), REJECTED)
     assert back.bars.is_empty()
-    assert back.refused.drop("bus_offset").equals(refused.select(REFUSED_SCHEMA.names()[:-1]))
+    assert back.rejected.drop("bus_offset").equals(rejected.select(REJECTED_SCHEMA.names()[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -336,16 +336,16 @@ def test_rows_that_a_file_import_refused_keep_its_reason_text_and_line():
         b'{"symbol": "A", "open_time": 1, "reason": "r", "raw": "x", "line": true}',
     ],
 )
-def test_a_refused_row_that_is_none_is_kept_as_malformed(value):
+def test_a_rejected_row_that_is_none_is_kept_as_malformed(value):
     good = b'{"symbol": "A", "open_time": null, "reason": "r", "raw": "x", "line": 1}'
-    back = decode_all([good, value, good], REFUSED)
-    assert back.refused["reason"].to_list() == ["r", "malformed: not a refused row", "r"]
-    assert back.refused["raw"][1] == (value or b"").decode("utf-8", "backslashreplace")
+    back = decode_all([good, value, good], REJECTED)
+    assert back.rejected["reason"].to_list() == ["r", "malformed: not a rejected row", "r"]
+    assert back.rejected["raw"][1] == (value or b"").decode("utf-8", "backslashreplace")
 
 
-def test_a_refused_row_keeps_its_reason_although_its_time_or_text_cannot_be_kept():
+def test_a_rejected_row_keeps_its_reason_although_its_time_or_text_cannot_be_kept():
     value = b'{"symbol": "\\ud800", "open_time": 99999999999999999999, "reason": "time", "raw": "x", "line": 9}'
-    row = decode_all([value], REFUSED).refused.row(0, named=True)
+    row = decode_all([value], REJECTED).rejected.row(0, named=True)
     assert (row["symbol"], row["open_time"], row["reason"], row["line"]) == ("\\ud800", None, "time", 9)
 
 
@@ -387,19 +387,19 @@ def fuzzed(draw):
     return before + draw.choice([GOOD, GOOD + GOOD, b"", GOOD + b"\n" + GOOD, GOOD + b"\x00"])
 
 
-def test_a_thousand_spoilt_records_crash_nothing_and_each_is_a_bar_or_refused():
+def test_a_thousand_spoilt_records_crash_nothing_and_each_is_a_bar_or_rejected():
     draw = random.Random(20250510)
     values = [GOOD if draw.random() < 0.2 else fuzzed(draw) for _ in range(1_000)]
-    headers = [draw.choice([BAR] * 8 + [REFUSED, "{", "{}"]) for _ in values]
+    headers = [draw.choice([BAR] * 8 + [REJECTED, "{", "{}"]) for _ in values]
     together = decode(list(range(1_000)), headers, values)
-    offsets = together.bars["bus_offset"].to_list() + together.refused["bus_offset"].to_list()
+    offsets = together.bars["bus_offset"].to_list() + together.rejected["bus_offset"].to_list()
     assert sorted(offsets) == list(range(1_000))
-    assert together.refused["reason"].null_count() == 0
+    assert together.rejected["reason"].null_count() == 0
     good = [i for i, value in enumerate(values) if value == GOOD and headers[i] == BAR]
     assert len(good) > 100 and set(good) <= set(together.bars["bus_offset"].to_list())
     # Frames that hold broken text would only fail where they are written.
-    assert together.bars.write_ndjson() and together.refused.write_ndjson()
+    assert together.bars.write_ndjson() and together.rejected.write_ndjson()
     # What becomes of a record does not depend on the records beside it.
     alone = [decode([i], [headers[i]], [values[i]]) for i in range(1_000)]
     assert pl.concat([one.bars for one in alone]).equals(together.bars)
-    assert pl.concat([one.refused for one in alone]).equals(together.refused)
+    assert pl.concat([one.rejected for one in alone]).equals(together.rejected)
