@@ -22,7 +22,9 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 if TYPE_CHECKING:
     # What an automation condition is given; public methods return these, the classes themselves are not exported.
-    from dagster._core.launcher.base import CheckRunHealthResult
+    from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView as AssetGraphView
+    from dagster._core.asset_graph_view.entity_subset import EntitySubset as EntitySubset
+    from dagster._core.launcher.base import CheckRunHealthResult as CheckRunHealthResult
 
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
