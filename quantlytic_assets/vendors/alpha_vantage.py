@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from quantlytic_assets.calendars.daily_bars import with_session_times
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, calendar_timezone, session_table
-from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.api_key import ApiKey
+from quantlytic_assets.vendors.finished import check_interval, finished_bars
 from quantlytic_assets.vendors.http import Answer, ask, numbers, open_session, start_of
 from quantlytic_assets.vendors.parts import cut
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
@@ -148,24 +148,7 @@ class AlphaVantageVendor:
         first, last = (edge.replace(tzinfo=None) for edge in (request.start - around, request.end + around))
         frame = frame.filter(pl.col("label").is_between(first, last))
         timed = _daily(frame, request) if request.interval == "1d" else _intraday(frame, request, zone)
-        return (
-            timed.with_columns(
-                pl.lit(request.symbol).alias("symbol"),
-                pl.lit(None, pl.Float64).alias("vwap"),
-                pl.lit(None, pl.Int64).alias("trade_count"),
-                pl.lit(self.name).alias("vendor"),
-                pl.lit(datetime.now(UTC)).cast(RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-                pl.lit("none").alias("adjustment"),
-            )
-            .filter(
-                pl.col("open_time") >= request.start,
-                pl.col("open_time") < request.end,
-                pl.col("close_time") <= answer.at,
-            )
-            # Newest first in the answer.
-            .sort("open_time", maintain_order=True)
-            .select(RAW_SCHEMA.names())
-        )
+        return finished_bars(timed, request, self.name, "none", answer.at)
 
 
 def _months(request: BarRequest) -> list[datetime]:
@@ -189,7 +172,11 @@ def _series(answer: Answer, interval: str) -> tuple[dict[str, dict], str]:
     rows, about = body[series], body.get("Meta Data")
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
         raise VendorError(f"{series} does not hold bars by their time", retryable=False)
-    zones = [value for name, value in about.items() if name.endswith("Time Zone")] if isinstance(about, dict) else []
+    about = about if isinstance(about, dict) else {}
+    if interval != "1d":
+        said = [value for name, value in about.items() if name.endswith("Interval")]
+        check_interval(said[0] if said else None, _INTERVALS[interval], interval)
+    zones = [value for name, value in about.items() if name.endswith("Time Zone")]
     return rows, zones[0] if zones and isinstance(zones[0], str) else ""
 
 

@@ -120,7 +120,7 @@ def _bars(answer: Answer, request: BarRequest) -> pl.DataFrame:
         return pl.DataFrame(schema=RAW_SCHEMA)
     columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=False))
     opened = whole_numbers("open_time", columns["open_time"])
-    klines = pl.DataFrame([opened, *(numbers(name, columns[name]) for name in (*COLUMNS[1:6], *COLUMNS[7:]))])
+    klines = pl.DataFrame([opened, *(numbers(name, columns[name]) for name in COLUMNS[1:])])
     return kline_bars(klines, request, answer.at, BinanceVendor.name)
 
 

@@ -181,4 +181,4 @@ def _klines(text: bytes, file: str) -> pl.DataFrame:
     opened = rows["open_time"].cast(pl.Int64, strict=False)
     if opened.null_count() or not opened.is_between(-_FURTHEST, _FURTHEST).all():
         raise VendorError(f"open_time is not always a whole number in {file}", retryable=False)
-    return rows.select(opened, pl.col(COLUMNS[1:6] + COLUMNS[7:]).cast(pl.Float64, strict=False))
+    return rows.select(opened, pl.col(COLUMNS[1:]).cast(pl.Float64, strict=False))

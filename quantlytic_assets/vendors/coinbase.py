@@ -12,7 +12,7 @@ from urllib.parse import quote
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import INTERVALS
-from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.vendors.finished import finished_bars
 from quantlytic_assets.vendors.http import ask, numbers, open_session, whole_numbers
 from quantlytic_assets.vendors.parts import by_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
@@ -71,27 +71,8 @@ class CoinbaseVendor:
                 "end": _iso(request.end - step),
             },
         )
-        bars = (
-            _frame(answer.body)
-            .with_columns(
-                pl.lit(request.symbol).alias("symbol"),
-                (pl.col("open_time") + step).alias("close_time"),
-                pl.lit(None, pl.Float64).alias("vwap"),
-                pl.lit(None, pl.Int64).alias("trade_count"),
-                pl.lit(self.name).alias("vendor"),
-                pl.lit(datetime.now(UTC)).cast(RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-                pl.lit("none").alias("adjustment"),
-            )
-            .filter(
-                pl.col("open_time") >= request.start,
-                pl.col("open_time") < request.end,
-                pl.col("close_time") <= answer.at,
-            )
-            # Newest first in the answer.
-            .sort("open_time", maintain_order=True)
-            .select(RAW_SCHEMA.names())
-        )
-        return Served(bars)
+        rows = _frame(answer.body).with_columns((pl.col("open_time") + step).alias("close_time"))
+        return Served(finished_bars(rows, request, self.name, "none", answer.at))
 
 
 def _iso(time: datetime) -> str:

@@ -27,6 +27,7 @@ from quantlytic_assets.calendars.daily_bars import with_session_times
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, calendar_timezone
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.vendors.finished import finished_bars
 from quantlytic_assets.vendors.http import numbers, start_of
 from quantlytic_assets.vendors.parts import by_length
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
@@ -351,16 +352,7 @@ def _bars(rows: list[Any], request: BarRequest, contract: IbkrContract, at: date
     else:
         frame = frame.with_columns((pl.col("open_time") + INTERVALS[request.interval]).alias("close_time"))
     volume = pl.when(pl.col("volume") >= 0).then("volume")
-    return (
-        frame.with_columns(
-            pl.lit(request.symbol).alias("symbol"),
-            volume.alias("volume"),
-            pl.when(volume > 0, pl.col("vwap") > 0).then("vwap").alias("vwap"),
-            pl.lit(IbkrVendor.name).alias("vendor"),
-            pl.lit(datetime.now(UTC)).cast(RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-            pl.lit("split" if contract.kind == "STK" else "none").alias("adjustment"),
-        )
-        .filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end, pl.col("close_time") <= at)
-        .sort("open_time", maintain_order=True)
-        .select(RAW_SCHEMA.names())
+    rows = frame.with_columns(
+        volume.alias("volume"), pl.when(volume > 0, pl.col("vwap") > 0).then("vwap").alias("vwap")
     )
+    return finished_bars(rows, request, IbkrVendor.name, "split" if contract.kind == "STK" else "none", at)

@@ -16,7 +16,7 @@ import polars as pl
 
 from quantlytic_assets.calendars.daily_bars import with_session_times
 from quantlytic_assets.calendars.intervals import INTERVALS
-from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.vendors.finished import finished_bars
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
 SAMPLE_DATA = Path(__file__).parent / "sample_data"
@@ -89,19 +89,7 @@ class SampleVendor:
         else:
             bars = scan.filter(pl.col("open_time") >= request.start, pl.col("open_time") < request.end).collect()
             bars = bars.with_columns((pl.col("open_time") + INTERVALS[series.interval]).alias("close_time"))
-        served = (
-            bars.with_columns(
-                pl.lit(None, pl.Float64).alias("vwap"),
-                pl.lit(None, pl.Int64).alias("trade_count"),
-                pl.lit(self.name).alias("vendor"),
-                pl.lit(datetime.now(UTC), RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-                pl.lit(series.adjustment).alias("adjustment"),
-            )
-            .select(RAW_SCHEMA.names())
-            .cast(RAW_SCHEMA)
-            .sort("open_time", maintain_order=True)
-        )
-        return Served(served)
+        return Served(finished_bars(bars, request, self.name, series.adjustment, datetime.now(UTC)))
 
     def _series(self, request: BarRequest) -> _Series:
         at_interval = [series for series in self._index if series.interval == request.interval]

@@ -17,6 +17,7 @@ from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.vendors.api_key import ApiKey
+from quantlytic_assets.vendors.finished import check_interval, finished_bars
 from quantlytic_assets.vendors.http import Answer, ask, numbers, open_session, start_of
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 from quantlytic_assets.vendors.session_parts import parts_of_sessions
@@ -74,7 +75,7 @@ class TwelveDataVendor:
             raise VendorError(f"Twelve Data gives {_MOST_ROWS} bars an answer, ask for less at once", retryable=False)
         try:
             answer = ask(self._session, self._url, _params(request))
-            return Served(_bars(_values(answer.body, answer.at), answer, request))
+            return Served(_bars(_values(answer.body, answer.at, request.interval), answer, request))
         except VendorError as error:
             if _NO_DATA in str(error).lower():
                 return Served(pl.DataFrame(schema=RAW_SCHEMA))
@@ -108,8 +109,8 @@ def _understood(error: VendorError, at: datetime) -> VendorError:
     return error
 
 
-def _values(body: Any, at: datetime) -> list[dict]:
-    """The bars of an answer. Errors come under status 200 too."""
+def _values(body: Any, at: datetime, interval: str) -> list[dict]:
+    """The bars of an answer. Errors come under status 200 too, and so might bars of another interval."""
     if not isinstance(body, dict):
         raise VendorError("the answer is not an object", retryable=False)
     if "code" in body or body.get("status") == "error":
@@ -121,6 +122,8 @@ def _values(body: Any, at: datetime) -> list[dict]:
         raise VendorError(f"answered an error: {said}", retryable=type(code) is int and code >= 500)
     if "values" not in body:
         raise VendorError("the answer has no values", retryable=False)
+    meta = body.get("meta")
+    check_interval(meta.get("interval") if isinstance(meta, dict) else None, _INTERVALS[interval], interval)
     values = body["values"] if body["values"] is not None else []
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise VendorError("the values are not a list of bars", retryable=False)
@@ -162,21 +165,7 @@ def _bars(values: list[dict], answer: Answer, request: BarRequest) -> pl.DataFra
         frame = with_session_times(frame.filter(near), request.calendar)
     else:
         frame = frame.with_columns((pl.col("open_time") + INTERVALS[request.interval]).alias("close_time"))
-    return (
-        frame.with_columns(
-            pl.lit(request.symbol).alias("symbol"),
-            pl.lit(None, pl.Float64).alias("vwap"),
-            pl.lit(None, pl.Int64).alias("trade_count"),
-            pl.lit(TwelveDataVendor.name).alias("vendor"),
-            pl.lit(datetime.now(UTC)).cast(RAW_SCHEMA["fetched_at"]).alias("fetched_at"),
-            pl.lit("none").alias("adjustment"),
-        )
-        .filter(
-            pl.col("open_time") >= request.start, pl.col("open_time") < request.end, pl.col("close_time") <= answer.at
-        )
-        .sort("open_time", maintain_order=True)
-        .select(RAW_SCHEMA.names())
-    )
+    return finished_bars(frame, request, TwelveDataVendor.name, "none", answer.at)
 
 
 def _times(given: list[object], interval: str) -> pl.Series:

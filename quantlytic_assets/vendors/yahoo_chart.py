@@ -15,7 +15,7 @@ from quantlytic_assets.calendars.daily_bars import with_session_times
 from quantlytic_assets.calendars.intervals import INTERVALS, TIME
 from quantlytic_assets.calendars.sessions import calendar_timezone, expected_bars
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
-from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.vendors.finished import check_interval, finished_bars
 from quantlytic_assets.vendors.http import numbers, whole_numbers
 from quantlytic_assets.vendors.protocol import BarRequest, VendorError
 
@@ -25,7 +25,7 @@ _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC).timestamp(), datetime(2100
 
 
 class Chart:
-    """The one result in the body of an answer to a request. Raises `VendorError` where it has another shape."""
+    """The one result in the body of an answer to a request. Raises `VendorError` for another shape or interval."""
 
     def __init__(self, body: Any, request: BarRequest):
         result = _member(_member(body, "chart", dict), "result", list)
@@ -35,6 +35,9 @@ class Chart:
         self._result = result[0]
         meta = self._result.get("meta")
         self._meta = meta if isinstance(meta, dict) else {}
+        granularity = self._meta.get("dataGranularity")
+        # Yahoo has two words for an hour.
+        check_interval("1h" if granularity == "60m" else granularity, request.interval, request.interval)
         self._quoted = _whole(self._meta.get("regularMarketTime"))
 
     def daily_bars(self, at: datetime) -> pl.DataFrame:
@@ -58,7 +61,7 @@ class Chart:
         if bars.is_empty() and len(placed):
             day = placed["session"].max()
             raise VendorError(f"the bar of {day} is not final yet, ask again in some hours", retryable=False)
-        return self._finished(bars)
+        return finished_bars(bars, request, VENDOR, "split", at)
 
     def intraday_bars(self, at: datetime) -> pl.DataFrame:
         """RAW_SCHEMA rows that are over. The last bar of a session ends with it, in New York an hour of half."""
@@ -76,7 +79,7 @@ class Chart:
         )
         ends = pl.coalesce("close_time", pl.col("open_time") + INTERVALS[request.interval])
         bars = placed.filter(~live).with_columns(ends.alias("close_time"))
-        return self._finished(bars.filter(pl.col("close_time") <= at))
+        return finished_bars(bars, request, VENDOR, "split", at)
 
     def actions(self, at: datetime) -> pl.DataFrame:
         """ACTIONS_SCHEMA rows of the chart's events. What is no number or date in them is null, for others to judge."""
@@ -159,20 +162,6 @@ class Chart:
         zone = self._meta.get("exchangeTimezoneName")
         known = isinstance(zone, str) and _is_zone(zone)
         return zone if known else calendar_timezone(self._request.calendar)
-
-    def _finished(self, bars: pl.DataFrame) -> pl.DataFrame:
-        return (
-            bars.with_columns(
-                pl.lit(self._request.symbol).alias("symbol"),
-                pl.lit(None, pl.Float64).alias("vwap"),
-                pl.lit(None, pl.Int64).alias("trade_count"),
-                pl.lit(VENDOR).alias("vendor"),
-                pl.lit(datetime.now(UTC)).cast(TIME).alias("fetched_at"),
-                pl.lit("split").alias("adjustment"),
-            )
-            .select(RAW_SCHEMA.names())
-            .cast(dict(RAW_SCHEMA))
-        )
 
 
 def _member(body: Any, name: str, kind: type) -> Any:

@@ -346,6 +346,15 @@ def test_each_http_error_says_what_it_is_and_whether_it_may_pass(vendor, server,
     assert (failed.value.retryable, failed.value.retry_after) == (retryable, after) and said in str(failed.value)
 
 
+def test_bars_of_another_interval_are_rejected_whole(server):
+    row = {"1. open": "1", "2. high": "1", "3. low": "1", "4. close": "1", "5. volume": "1"}
+    about = {"4. Interval": "60min", "6. Time Zone": "US/Eastern"}
+    reply(server, {"Meta Data": about, "Time Series (5min)": {"2025-03-03 10:00:00": row}})
+    with pytest.raises(VendorError, match="answered with 60min bars where 5m ones were asked for") as failed:
+        premium(server).fetch(request("2025-03-03", "2025-03-04", "5m"))
+    assert not failed.value.retryable
+
+
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "\x00", "ﬀ", "\ud800", 7, None])
 def test_times_of_an_unknown_zone_are_rejected(server, zone):
     body = recorded("alpha_vantage_5min_msft.json")

@@ -97,7 +97,8 @@ def test_the_question_has_both_ends_and_the_vendor_s_name(vendor, exchange):
 
 
 def test_every_documented_field_has_its_place(vendor, exchange):
-    reply(exchange, DOCUMENTED)
+    # The documentation's kline is one of a week.
+    reply(exchange, [*DOCUMENTED[:6], DOCUMENTED[0] + 86_400_000 - 1, *DOCUMENTED[7:]])
     bars = vendor.fetch(request(start=utc("2017-07-03"), end=utc("2017-07-04"), interval="1d")).bars
     assert exchange.requests[0]["interval"] == "1d"
     one = bars.drop("fetched_at", "vwap").row(0)
@@ -125,8 +126,16 @@ def test_a_bar_that_is_not_over_by_binance_s_clock_is_left_out(vendor, exchange)
 def test_nor_is_one_that_is_not_over_by_ours(vendor, exchange):
     exchange.now = lambda: int(utc("2099-01-01").timestamp() * 1000)
     soon = utc("2098-01-01")
-    reply(exchange, [int(soon.timestamp() * 1000), *DOCUMENTED[1:]])
+    opened = int(soon.timestamp() * 1000)
+    reply(exchange, [opened, *DOCUMENTED[1:6], opened + 59_999, *DOCUMENTED[7:]])
     assert vendor.fetch(request(start=soon, end=soon + timedelta(hours=1))).bars.is_empty()
+
+
+def test_klines_of_another_interval_are_rejected_whole(vendor, exchange):
+    reply(exchange, *[row(minute, p6=row(minute)[0] + 5 * 60_000 - 1) for minute in (0, 5, 10)])
+    with pytest.raises(VendorError, match="answered with bars of 0:05:00 where 1m ones were asked for") as failed:
+        vendor.fetch(request())
+    assert not failed.value.retryable
 
 
 def test_what_was_not_asked_for_is_left_out(vendor, exchange):

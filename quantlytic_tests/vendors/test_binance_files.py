@@ -180,8 +180,8 @@ def test_a_file_published_again_is_the_newer_word(vendor, archive):
 
 
 def test_numbers_that_are_none_become_nulls_for_cleaning_to_judge(vendor, archive):
-    good = kline("BTCUSDT", "1m", int(DAY.timestamp()), micro=True).split(",")
-    bad = ["1735776060000000", "", "x", *good[3:8], "1.5", *good[9:]]
+    good, bad = (kline("BTCUSDT", "1m", int(DAY.timestamp()) + at, micro=True).split(",") for at in (0, 60))
+    bad = [bad[0], "", "x", *bad[3:8], "1.5", *bad[9:]]
     serve(archive, zipped(("a.csv", "\n".join(map(",".join, (good, bad))))))
     assert vendor.fetch(request()).bars.select(pl.col("open", "high", "low").is_null()).row(1) == (True, True, False)
 

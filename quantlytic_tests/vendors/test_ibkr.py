@@ -155,6 +155,13 @@ def test_daily_bars_are_sessions(vendor, server):
     assert utc("2024-11-29T18:00") in bars["close_time"].to_list(), "a half day"
 
 
+def test_bars_of_another_interval_are_rejected_whole(vendor, server):
+    server.bars["AAPL", "1 day"] = grid("1d", "2019-01-02", "2025-03-31")[::5]
+    with pytest.raises(VendorError, match="days or more apart where 1d ones were asked for") as failed:
+        vendor.fetch(request("2024-01-02", "2025-01-01", "1d"))
+    assert not failed.value.retryable
+
+
 def test_years_are_asked_for_in_years(vendor, server):
     bars = vendor.fetch(request("2019-01-01", "2025-03-31", "1d")).bars
     truth = session_table("XNYS", date(2019, 1, 2), date(2025, 3, 28))

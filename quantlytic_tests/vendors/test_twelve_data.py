@@ -249,6 +249,14 @@ def test_no_data_for_the_dates_is_an_answer_without_bars(vendor, server, under_2
     assert len(server.requests) == 1 and bars.is_empty() and bars.schema == RAW_SCHEMA
 
 
+def test_bars_of_another_interval_are_rejected_whole(vendor, server):
+    values = [{"datetime": "2025-03-06 14:30:00", "open": "1", "high": "1", "low": "1", "close": "1", "volume": "1"}]
+    reply(server, {"meta": {"interval": "5min"}, "values": values, "status": "ok"})
+    with pytest.raises(VendorError, match="answered with 5min bars where 1m ones were asked for") as failed:
+        vendor.fetch(request())
+    assert not failed.value.retryable
+
+
 @pytest.mark.parametrize("body", [{"values": [], "status": "ok"}, {"values": None, "status": "ok"}])
 def test_an_empty_answer_says_that_there_are_none(vendor, server, body):
     reply(server, body)

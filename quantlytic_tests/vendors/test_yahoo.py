@@ -415,6 +415,16 @@ ERRORS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("granularity", ["3mo", "1mo", "1wk", "1h"])
+def test_bars_of_another_granularity_are_rejected_whole(vendor, server, granularity):
+    times = [int(datetime(2020, month, 1, 14, 30, tzinfo=UTC).timestamp()) for month in (5, 6)]
+    served = body(timestamp=times, meta={"dataGranularity": granularity}, indicators={"quote": [quote(2)]})
+    server.replies.append(Reply(200, served))
+    with pytest.raises(VendorError, match=f"answered with {granularity} bars where 1d ones were asked for") as failed:
+        vendor.fetch(MAY)
+    assert not failed.value.retryable
+
+
 @pytest.mark.parametrize("case", ERRORS)
 def test_each_error_says_what_it_is_and_whether_it_may_pass(vendor, server, case):
     reply, retryable, after, closed, said = ERRORS[case]
