@@ -16,6 +16,7 @@ from rich.console import Console
 
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.settings import SettingsError
+from quantlytic_assets.storage.migrations.layout import LayoutError
 from quantlytic_assets.universe.models import UniverseError
 
 app = typer.Typer(
@@ -216,6 +217,16 @@ def sql(
 
 
 @app.command()
+def migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed, and change nothing.")] = False,
+) -> None:
+    """Bring the tables of an installation that an older version made up to date."""
+    from quantlytic_assets.commands.migrating import run_migrate
+
+    run_migrate(_installation, out, dry_run)
+
+
+@app.command()
 def docs(serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve them after building.")] = True) -> None:
     """Build the dbt docs and serve them on 127.0.0.1."""
     from quantlytic_assets.commands.docs import run_docs
@@ -241,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(given, standalone_mode=True)
     except (SettingsError, UniverseError, UsageError) as error:
         _end(error, 2, debug)
-    except CommandError as error:
+    except (CommandError, LayoutError) as error:
         _end(error, 1, debug)
     except KeyboardInterrupt:
         sys.exit(130)

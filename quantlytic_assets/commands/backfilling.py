@@ -11,6 +11,7 @@ import polars as pl
 
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.market_data.quality.fetch_plan import PLAN_SCHEMA
 from quantlytic_assets.market_data.quality.retention import first_kept
 
@@ -87,6 +88,7 @@ def run_backfill(
     if only_plan:
         _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols, force), len(keys))
         return
+    bring_up_to_date(installation, out)
     # The asset graph, and dbt with it, takes seconds to import.
     from quantlytic_assets.commands.backfill import Backfill
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.inspection import show_status
 from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.definitions import strategy_keys
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def run_demo(installation: Installation, out: Console) -> None:
     """Build what is pending, print datasets and strategies; raises `CommandError` when a run failed."""
     started = time.monotonic()
+    bring_up_to_date(installation, out)
     backfill = Backfill(installation, out)
     for dataset in installation.universe.datasets.values():
         backfill.dataset(dataset, only_pending=True)

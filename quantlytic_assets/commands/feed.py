@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.installation import UsageError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.feeds.feed import Feed, members
 from quantlytic_assets.feeds.venue import make_venue
 from quantlytic_assets.vendors.registry import make_vendor
@@ -41,6 +42,7 @@ def run_feed(installation: Installation, out: Console, name: str) -> None:
     try:
         venue = make_venue(dataset.feed, instruments, settings)
         vendor = make_vendor(venue.name, settings)
+        bring_up_to_date(installation, out)
         resources = installation.resources
         feed = Feed(dataset, instruments, venue, vendor, resources.bus, write, budget=resources.budgets)
     except ValueError as error:

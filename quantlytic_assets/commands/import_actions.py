@@ -11,6 +11,7 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.calendars.partitions import deciding_key, known_keys, partition_key
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.imports.action_files import ImportedActions, read_actions
 from quantlytic_assets.imports.times import StructuralFault
 
@@ -45,6 +46,7 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     except StructuralFault as error:
         raise CommandError(f"{path} was rejected: {error}") from error
     dataset = installation.dataset(dataset_name) if dataset_name else _meant(installation, imported)
+    bring_up_to_date(installation, out)
     resources = installation.resources
     new = resources.actions.record(dataset.name, imported.actions)
     if len(imported.rejected):

@@ -10,6 +10,7 @@ import polars as pl
 
 from quantlytic_assets.calendars.partitions import deciding_key, known_keys
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.imports.tables import OptionError, StructuralFault, parse_columns, read_bars
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_import(
         raise UsageError(str(error)) from error
     except StructuralFault as error:
         raise CommandError(f"{path} was rejected: {error}") from error
+    bring_up_to_date(installation, out)
     lander = installation.resources.lander(dataset)
     if len(imported.bars):
         lander.publish(imported.bars)

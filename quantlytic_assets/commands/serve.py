@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.settings import CHECKOUT
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def run_servers(installation: Installation, out: Console) -> None:
             raise CommandError(f"port {port} on 127.0.0.1 is taken; set QUANTLYTIC_PORT to another one")
     # A wrong universe is reported here, not as a code location that does not load.
     _ = installation.universe
+    bring_up_to_date(installation, out)
     # Opened here first: the two servers would make Dagster's databases at the same time, and one of them would fail.
     installation.instance.dispose()
     programs = Path(sys.executable).parent

@@ -11,21 +11,8 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quantlytic_assets.storage.state import create_tables, state_engine
-
-_metadata = sa.MetaData()
-
-_attempts = sa.Table(
-    "vendor_attempts",
-    _metadata,
-    sa.Column("dataset", sa.String, primary_key=True),
-    sa.Column("symbol", sa.String, primary_key=True),
-    sa.Column("session", sa.Date, primary_key=True),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("answered", sa.Integer, nullable=False),
-    sa.Column("last_error", sa.String),
-    sa.Column("last_asked_at", sa.DateTime(timezone=True), nullable=False),
-)
+from quantlytic_assets.storage.state import VENDOR_ATTEMPTS as _attempts
+from quantlytic_assets.storage.state import open_state
 
 ATTEMPTS_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "attempts": pl.Int64, "answered": pl.Int64})
 
@@ -34,8 +21,7 @@ class AttemptLog:
     """Sessions of symbols that a vendor was asked for and that still have holes: how often, and how often answered."""
 
     def __init__(self, url: str):
-        self.engine = state_engine(url)
-        create_tables(self.engine, _attempts)
+        self.engine = open_state(url)
 
     def record(self, dataset: str, holes: pl.DataFrame) -> None:
         """Count one more attempt for each row of holes: symbol, session, error (null where the vendor answered)."""

@@ -13,33 +13,14 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quantlytic_assets.storage.state import create_tables, state_engine
+from quantlytic_assets.storage.state import VENDOR_CALLS as _calls
+from quantlytic_assets.storage.state import VENDOR_CIRCUITS as _circuits
+from quantlytic_assets.storage.state import open_state
 
 # The clocks of two machines differ by less; a call further ahead was counted by a clock that was set back since.
 _CLOCKS_APART = 60.0
 # The longest ban that any vendor announces is Binance's: three days.
 _LONGEST_OPEN = 3 * 86_400.0
-
-_metadata = sa.MetaData()
-
-# One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window go with the next call.
-_calls = sa.Table(
-    "vendor_calls",
-    _metadata,
-    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
-    sa.Column("vendor", sa.String, nullable=False),
-    sa.Column("at", sa.Double, nullable=False),
-    sa.Column("weight", sa.Integer, nullable=False),
-    sa.Index("vendor_calls_by_time", "vendor", "at"),
-)
-
-_circuits = sa.Table(
-    "vendor_closed",
-    _metadata,
-    sa.Column("vendor", sa.String, primary_key=True),
-    sa.Column("until", sa.Double, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-)
 
 
 class Window(Protocol):
@@ -53,9 +34,8 @@ class BudgetLog:
     """See `vendors.policy.Budget`. `clock` gives seconds since 1970 and is there for tests."""
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time):
-        self._engine = state_engine(url)
+        self._engine = open_state(url)
         self._clock = clock
-        create_tables(self._engine, _calls, _circuits)
 
     @contextmanager
     def _turn(self, vendor: str) -> Iterator[sa.Connection]:

@@ -20,6 +20,16 @@ from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from quantlytic_assets.storage.extensions import extension_directory
+from quantlytic_assets.storage.migrations.lake import (
+    LAKE_STEPS,
+    Step,
+    apply_step,
+    check_lake,
+    lake_tables,
+    pending_steps,
+    record_steps,
+)
+from quantlytic_assets.storage.migrations.lake_steps import relative_data_path
 from quantlytic_assets.storage.object_store import S3Place, create_secret
 from quantlytic_assets.storage.postgres import advisory_lock, ensure_database
 
@@ -57,8 +67,6 @@ TABLES: dict[str, str] = {
     "trading.equity": "strategy VARCHAR, session DATE, equity DOUBLE, cash DOUBLE, gross_exposure DOUBLE, "
     "costs_to_date DOUBLE",
 }
-# Columns that tables of older lakes do not have.
-ADDED_COLUMNS: dict[str, dict[str, str]] = {"clean.repairs": {"uses_later_bars": "BOOLEAN"}}
 PARTITIONED = ("clean.bars", "clean.quarantine", "clean.coverage")
 SCHEMAS = ("clean", "features", "ml", "trading")
 
@@ -68,6 +76,10 @@ _CONFLICTS = ("database is locked", "conflict")
 _LOST = ("server closed the connection", "connection refused", "terminating connection", "no connection to the server",
          "the database system is", "could not connect", "connection already closed", "unable to connect",
          "connection to server", "could not establish connection")  # fmt: skip
+
+
+# What Postgres' and SQLite's catalogs say where there is none yet and a reader may not make it.
+_NO_LAKE = ("creating a new DuckLake is explicitly disabled", "unable to open database file")
 
 
 def _is_conflict(error: BaseException) -> bool:
@@ -95,6 +107,10 @@ class LakePlace(Protocol):
     @property
     def data_path(self) -> str:
         """Where the tables' Parquet files are."""
+
+    @property
+    def stored_data_path(self) -> str:
+        """What the catalog says of it to clients that are not told, beside the catalog where it can be."""
 
     @property
     def options(self) -> str:
@@ -126,6 +142,11 @@ class EmbeddedPlace:
     def data_path(self) -> str:
         """See `LakePlace.data_path`."""
         return f"{self.root / 'data'}/"
+
+    @property
+    def stored_data_path(self) -> str:
+        """See `LakePlace.stored_data_path`: a lake that is moved or copied must not name its old place."""
+        return "data/"
 
     @property
     def options(self) -> str:
@@ -165,6 +186,11 @@ class ServicesPlace:
     def data_path(self) -> str:
         """See `LakePlace.data_path`."""
         return self.bucket.url(self.part) + "/"
+
+    @property
+    def stored_data_path(self) -> str:
+        """See `LakePlace.stored_data_path`: a bucket's address is the same from everywhere."""
+        return self.data_path
 
     @property
     def options(self) -> str:
@@ -244,6 +270,20 @@ class Lake:
         reraise=True,
     )
     def _attach(self, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+        if read_only:
+            connection = self._open("READ_ONLY")
+            check_lake(connection, lake_tables(connection))
+            return connection
+        with self.write_lock:
+            connection = self._open()
+            tables = lake_tables(connection)
+            if tables:
+                check_lake(connection, tables)
+            self._declare(connection, tables)
+        return connection
+
+    def _open(self, *options: str) -> duckdb.DuckDBPyConnection:
+        """A new connection with the lake attached and in use, whatever its layout is."""
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self.extension_directory()),
@@ -255,45 +295,60 @@ class Lake:
             connection.execute(f"LOAD {name}")
         connection.execute("SET TimeZone = 'UTC'")
         self.place.prepare(connection)
-        options = f"DATA_PATH '{self.data_path}', {self.place.options}"
-        if read_only:
-            connection.execute(f"ATTACH '{self.catalog}' AS lake ({options}, READ_ONLY)")
-            connection.execute("USE lake")
-            return connection
-        with self.write_lock:
-            connection.execute(f"ATTACH '{self.catalog}' AS lake ({options})")
-            connection.execute("USE lake")
-            self._declare(connection)
+        # The catalog's own word for where the data is, is for others.
+        given = ", ".join((f"DATA_PATH '{self.data_path}', OVERRIDE_DATA_PATH", self.place.options, *options))
+        connection.execute(f"ATTACH '{self.catalog}' AS lake ({given})")
+        connection.execute("USE lake")
         return connection
 
-    def _undeclared(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
-        """The statements that make what the lake does not have yet: tables of TABLES, columns of ADDED_COLUMNS."""
-        known: dict[str, set[str]] = {}
-        for schema, table, column in connection.execute(
-            "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
-        ).fetchall():
-            known.setdefault(f"{schema}.{table}", set()).add(column)
-        statements = []
-        for name in TABLES.keys() - known.keys():
-            statements.append(f"CREATE TABLE {name} ({TABLES[name]})")
-            if name in PARTITIONED:
-                statements.append(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
-        for name in ADDED_COLUMNS.keys() & known.keys():
-            for column, kind in ADDED_COLUMNS[name].items():
-                if column not in known[name]:
-                    statements.append(f"ALTER TABLE {name} ADD COLUMN {column} {kind}")
-        return statements
-
-    def _declare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        missing = self._undeclared(connection)
+    def _declare(self, connection: duckdb.DuckDBPyConnection, known: set[str]) -> None:
+        """Make the declared tables that the lake does not have yet. A lake without any has this code's layout then."""
+        missing = [name for name in TABLES if name not in known]
         if not missing:
             return
+        if not known:
+            relative_data_path.apply(connection, self.place)
         connection.execute("BEGIN")
         for schema in SCHEMAS:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        for statement in missing:
-            connection.execute(statement)
+        for name in missing:
+            connection.execute(f"CREATE TABLE {name} ({TABLES[name]})")
+            if name in PARTITIONED:
+                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
+        if not known:
+            record_steps(connection, LAKE_STEPS)
         connection.execute("COMMIT")
+
+    def pending_migrations(self) -> list[Step]:
+        """Steps that the lake's layout lacks, oldest first; none where there is no lake yet.
+
+        Raises `NewLayout` where the lake is of a newer version.
+        """
+        try:
+            connection = self._open("READ_ONLY")
+        except duckdb.Error as error:
+            if any(words in str(error) for words in _NO_LAKE):
+                return []
+            raise
+        try:
+            return pending_steps(connection) if lake_tables(connection) else []
+        finally:
+            connection.close()
+
+    def migrate(self) -> list[Step]:
+        """Apply the steps that the lake's layout lacks, each with what records it, and return them.
+
+        Writers wait; a second migration waits and finds nothing to do. Raises `NewLayout` as `pending_migrations` does.
+        """
+        with self.write_lock:
+            connection = self._open()
+            try:
+                pending = pending_steps(connection) if lake_tables(connection) else []
+                for step in pending:
+                    apply_step(connection, self.place, step)
+            finally:
+                connection.close()
+        return pending
 
     def reader(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own that can change nothing, for other people's SQL; the caller closes it.
@@ -305,7 +360,7 @@ class Lake:
         except duckdb.Error:
             self.connect()
             return self._attach(read_only=True)
-        if self._undeclared(connection):
+        if not lake_tables(connection).issuperset(TABLES):
             connection.close()
             self.connect()
             connection = self._attach(read_only=True)

@@ -1,36 +1,141 @@
-"""The state database: what can't be recomputed from the archive, in SQLite or Postgres; only the URL differs."""
+"""The state database: what can't be recomputed from the archive, in SQLite or Postgres; only the URL differs.
+
+Its tables are declared here, once. They change by a revision in `migrations/state_versions/versions` and no other way.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 
+from quantlytic_assets.storage.migrations.state import check_state
 from quantlytic_assets.storage.sqlite import use_write_ahead_log
 
-# Postgres knows advisory locks by number; this one is held while tables are made.
-_MAKING_TABLES = 0x51544C43
+
+class UtcTime(sa.types.TypeDecorator):
+    """An aware UTC time; SQLite, which knows no zones, keeps it naive."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """An aware time as the database keeps it."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """What the database kept, as an aware time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+METADATA = sa.MetaData()
+
+# Sessions of symbols that a vendor was asked for and that still have holes.
+VENDOR_ATTEMPTS = sa.Table(
+    "vendor_attempts",
+    METADATA,
+    sa.Column("dataset", sa.String, primary_key=True),
+    sa.Column("symbol", sa.String, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("answered", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.String),
+    sa.Column("last_asked_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+# One row a call; `at` in seconds since 1970. Rows older than the vendor's longest window go with the next call.
+VENDOR_CALLS = sa.Table(
+    "vendor_calls",
+    METADATA,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("vendor", sa.String, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Index("vendor_calls_by_time", "vendor", "at"),
+)
+
+# Vendors with an open circuit: no calls until a time, in seconds since 1970.
+VENDOR_CIRCUITS = sa.Table(
+    "vendor_closed",
+    METADATA,
+    sa.Column("vendor", sa.String, primary_key=True),
+    sa.Column("until", sa.Double, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+)
+
+# The order ledger. status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell.
+ORDERS = sa.Table(
+    "orders",
+    METADATA,
+    sa.Column("order_ref", sa.String, primary_key=True),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("side", sa.String, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("decision_time", UtcTime, nullable=False),
+    sa.Column("reference_price", sa.Float),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("reason", sa.String),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("model_version", sa.String),
+    sa.UniqueConstraint("strategy", "session", "symbol"),
+)
+
+FILLS = sa.Table(
+    "fills",
+    METADATA,
+    sa.Column("order_ref", sa.String, sa.ForeignKey("orders.order_ref"), primary_key=True),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("side", sa.String, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("fill_time", UtcTime, nullable=False),
+    sa.Column("fill_session", sa.Date, nullable=False),
+    sa.Column("price", sa.Float, nullable=False),
+    sa.Column("commission", sa.Float, nullable=False),
+    sa.Column("slippage", sa.Float, nullable=False),
+    sa.UniqueConstraint("strategy", "session", "symbol"),
+)
+
+DECIDED_SESSIONS = sa.Table(
+    "decided_sessions",
+    METADATA,
+    sa.Column("strategy", sa.String, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("decided_at", UtcTime, nullable=False),
+)
 
 
 def state_engine(url: str) -> sa.Engine:
-    """An engine for the state database; on SQLite with a write-ahead log, so that processes don't block each other."""
+    """An engine for the state database, whatever its layout is.
+
+    SQLite gets a write-ahead log, so that processes don't block each other, and writes to disk before it returns: an
+    order must be there before it is sent, a power cut included.
+    """
     engine = sa.create_engine(url)
     if engine.dialect.name == "sqlite":
 
         @sa.event.listens_for(engine, "connect")
         def _prepare(connection, _record):
             use_write_ahead_log(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
 
     return engine
 
 
-def create_tables(engine: sa.Engine, *tables: sa.Table) -> None:
-    """Make the tables that are not there yet, whoever else does so at the same moment.
+def open_state(url: str) -> sa.Engine:
+    """An engine for the state database with all tables of this code's layout; a new database gets them.
 
-    On Postgres `IF NOT EXISTS` alone is no help: two that look at once both go on to make the table, and one fails.
+    Raises `LayoutError` where the database has another layout.
     """
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
-        for table in tables:
-            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+    engine = state_engine(url)
+    check_state(engine)
+    return engine

@@ -11,77 +11,12 @@ from datetime import UTC, date, datetime
 import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateTable
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from quantlytic_assets.calendars.intervals import TIME
-
-# How long a writer waits for another one, in milliseconds.
-_BUSY_TIMEOUT = 60_000
-
-
-class _UtcTime(sa.types.TypeDecorator):
-    """An aware UTC time; SQLite, which knows no zones, keeps it naive."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-_metadata = sa.MetaData()
-
-_orders = sa.Table(
-    "orders",
-    _metadata,
-    sa.Column("order_ref", sa.String, primary_key=True),
-    sa.Column("strategy", sa.String, nullable=False),
-    sa.Column("session", sa.Date, nullable=False),
-    sa.Column("symbol", sa.String, nullable=False),
-    sa.Column("side", sa.String, nullable=False),
-    sa.Column("quantity", sa.Float, nullable=False),
-    sa.Column("decision_time", _UtcTime, nullable=False),
-    sa.Column("reference_price", sa.Float),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("reason", sa.String),
-    sa.Column("created_at", _UtcTime, nullable=False),
-    sa.Column("model_version", sa.String),
-    sa.UniqueConstraint("strategy", "session", "symbol"),
-)
-
-_fills = sa.Table(
-    "fills",
-    _metadata,
-    sa.Column("order_ref", sa.String, sa.ForeignKey("orders.order_ref"), primary_key=True),
-    sa.Column("strategy", sa.String, nullable=False),
-    sa.Column("session", sa.Date, nullable=False),
-    sa.Column("symbol", sa.String, nullable=False),
-    sa.Column("side", sa.String, nullable=False),
-    sa.Column("quantity", sa.Float, nullable=False),
-    sa.Column("fill_time", _UtcTime, nullable=False),
-    sa.Column("fill_session", sa.Date, nullable=False),
-    sa.Column("price", sa.Float, nullable=False),
-    sa.Column("commission", sa.Float, nullable=False),
-    sa.Column("slippage", sa.Float, nullable=False),
-    sa.UniqueConstraint("strategy", "session", "symbol"),
-)
-
-_decided = sa.Table(
-    "decided_sessions",
-    _metadata,
-    sa.Column("strategy", sa.String, primary_key=True),
-    sa.Column("session", sa.Date, primary_key=True),
-    sa.Column("decided_at", _UtcTime, nullable=False),
-)
+from quantlytic_assets.storage.state import DECIDED_SESSIONS as _decided
+from quantlytic_assets.storage.state import FILLS as _fills
+from quantlytic_assets.storage.state import ORDERS as _orders
+from quantlytic_assets.storage.state import open_state
 
 # status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell. Times are UTC.
 ORDERS_SCHEMA = pl.Schema(
@@ -140,22 +75,7 @@ class Ledger:
 
     def __init__(self, url: str, clock: Callable[[], datetime] = _now) -> None:
         self._clock = clock
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        self._create_tables()
-
-    # Two processes may open a new database together: the slower one then finds the tables on its second try.
-    @retry(
-        retry=retry_if_exception_type((sa.exc.OperationalError, sa.exc.IntegrityError, sa.exc.ProgrammingError)),
-        wait=wait_random_exponential(multiplier=0.05, max=1),
-        stop=stop_after_delay(30),
-        reraise=True,
-    )
-    def _create_tables(self) -> None:
-        with self._engine.begin() as connection:
-            for table in _metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
+        self._engine = open_state(url)
 
     def close(self) -> None:
         """Closes the database connections."""
@@ -266,13 +186,3 @@ class Ledger:
     def _insert_or_ignore(self, table: sa.Table):
         dialects = {"sqlite": sqlite, "postgresql": postgresql}
         return dialects[self._engine.dialect.name].insert(table).on_conflict_do_nothing()
-
-
-def _prepare_sqlite(connection, _record) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # An order must be on disk before it is sent, a power cut included.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()

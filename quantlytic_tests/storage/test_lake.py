@@ -10,7 +10,6 @@ import pytest
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.storage.lake import ADDED_COLUMNS
 from quantlytic_tests.frames import utc
 from quantlytic_tests.storage.processes import (
     lake_rows,
@@ -48,19 +47,6 @@ def versions(lake):
 @pytest.mark.parametrize("table", TABLES)
 def test_a_public_table_has_exactly_its_columns(lake, table):
     assert lake.query(f"SELECT * FROM {table}").columns == TABLES[table].split()
-
-
-def test_a_lake_of_before_a_column_was_added_gets_it_and_keeps_its_rows(lake, place):
-    connection = lake.connect()
-    for table, columns in ADDED_COLUMNS.items():
-        connection.execute(f"INSERT INTO {table} (dataset) VALUES ('old')")
-        for column in columns:
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-    later = make_resources(place.settings).lake
-    for table, columns in ADDED_COLUMNS.items():
-        assert later.query(f"SELECT dataset, {', '.join(columns)} FROM {table}").rows() == [
-            ("old", *[None] * len(columns))
-        ]
 
 
 @pytest.mark.parametrize("table", ["trading.orders", "trading.fills", "trading.positions"])

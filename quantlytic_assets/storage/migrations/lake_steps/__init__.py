@@ -1,0 +1,1 @@
+"""The steps of the lake's layout, a module each; their order is `LAKE_STEPS` in `migrations/lake.py`."""

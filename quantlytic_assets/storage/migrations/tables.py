@@ -1,0 +1,57 @@
+"""What steps of the lake need again and again. Each function may be called twice: the second call does nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def rename_table(connection: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
+    """Rename a table, both names as `schema.table` of one schema, and say its new name in the views that read it."""
+    schema, before = old.split(".")
+    _, after = new.split(".")
+    if _exists(connection, schema, before):
+        connection.execute(f'ALTER TABLE lake."{schema}"."{before}" RENAME TO "{after}"')
+    for view_schema, view, text in connection.execute(
+        "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE database_name = 'lake' AND NOT internal"
+    ).fetchall():
+        changed = re.sub(rf'(\b|"){schema}("?)\.("?){before}\b("?)', rf"\g<1>{schema}\2.\g<3>{after}\4", text)
+        if changed != text:
+            body = re.sub(r"^\s*CREATE\s+(OR\s+REPLACE\s+)?VIEW\s+.*?\s+AS\s+", "", changed, flags=re.I | re.S)
+            connection.execute(f'CREATE OR REPLACE VIEW lake."{view_schema}"."{view}" AS {body}')
+
+
+def rename_column(connection: duckdb.DuckDBPyConnection, table: str, old: str, new: str) -> None:
+    """Rename a column of `schema.table`. Views that read it are dbt's: they are made anew by the next run."""
+    names = _columns(connection, table)
+    if old in names and new not in names:
+        connection.execute(f'ALTER TABLE lake.{table} RENAME COLUMN "{old}" TO "{new}"')
+
+
+def add_column(connection: duckdb.DuckDBPyConnection, table: str, name: str, kind: str) -> None:
+    """Add a column of SQL type `kind` to `schema.table`; rows that are there have null in it."""
+    if name not in _columns(connection, table):
+        connection.execute(f'ALTER TABLE lake.{table} ADD COLUMN "{name}" {kind}')
+
+
+def _exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+            [schema, table],
+        ).fetchall()
+    )
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    return {
+        name
+        for (name,) in connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? "
+            "AND table_name = ?",
+            table.split("."),
+        ).fetchall()
+    }
