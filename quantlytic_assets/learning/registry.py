@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from quantlytic_assets.learning.moved_models import follow
 from quantlytic_assets.learning.training import TrainedModel
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class ModelStore:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
             if database.exists():
+                follow(database, self.artifact_root)
                 return
             for left in database.parent.glob(f"{database.name}.new-*"):
                 left.unlink()
