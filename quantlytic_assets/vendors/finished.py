@@ -69,7 +69,9 @@ def _other_spacing(times: pl.Series, interval: str) -> str | None:
     for name, longer in reversed(INTERVALS.items()):
         # Daily bars are an hour less or more apart where clocks change.
         slack = timedelta(hours=1) if name == "1d" else timedelta(0)
+        if longer <= step or gaps.min() < longer - slack:
+            continue
         off = (gaps + slack).dt.total_microseconds() % (longer // timedelta(microseconds=1))
-        if longer > step and (off <= 2 * slack // timedelta(microseconds=1)).all():
+        if (off <= 2 * slack // timedelta(microseconds=1)).all():
             return f"at least {name} apart"
     return None

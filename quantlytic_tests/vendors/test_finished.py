@@ -62,10 +62,10 @@ def test_a_symbol_that_is_seldom_traded_is_not_taken_for_another_interval(interv
 
 
 def test_candles_of_five_minutes_are_no_minutes():
-    opened = int(datetime(2025, 3, 3, tzinfo=UTC).timestamp())
+    start = datetime(2017, 3, 3, tzinfo=UTC)
+    opened = int(start.timestamp())
     with Exchange({"BTC-USD": trades()}, 1, coinbase=True).serving() as exchange:
         exchange.replies.append(Reply(200, json.dumps([[opened + 300 * n, 1, 2, 1, 2, 3] for n in range(20)])))
-        start = datetime(2025, 3, 3, tzinfo=UTC)
         asked = BarRequest("d", "BTC-USD", "1m", "24/7", start, start + timedelta(hours=2))
         with pytest.raises(VendorError, match="at least 5m apart where 1m ones were asked for"):
             CoinbaseVendor(exchange.rest).fetch(asked)
