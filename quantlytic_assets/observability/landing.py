@@ -107,10 +107,10 @@ class LandedTally:
                 since = known["through"].get(place, 0)
                 for claim in self.archive.claims(dataset, life, partition, since):
                     # Claims are done in no certain order; those after an open one are counted once it is done.
-                    if claim.landed is None:
+                    if not claim.done:
                         break
                     if claim.first >= since:
-                        _add(known, claim)
+                        _add(known, self.archive.with_landed(dataset, claim))
                         known["through"][place] = claim.last
 
 

@@ -2,17 +2,20 @@
 
 Paths are `<dataset>/partition=YYYY-MM-DD/<topic>.<partition>.<first>-<last>.parquet` for bars,
 `<dataset>/refused/…` for records that are no bar, `<dataset>/claims/<topic>.<partition>/<first>.json` for claims and
-`….done.json` for what a claim's landing wrote. Offsets are half-open. A topic that was deleted and made anew counts its
-offsets from 0 again, so each such life of a topic has a name of its own: the topic's for the first one, `<topic>@<n>`
-for the n-th after it, remembered in `<dataset>/topics/<topic>/<n>.json`. What rows mean is not known here.
+`…/<first>-<last>.done.json` for what a claim's landing wrote: one listing tells which claims are done and where they
+end. Archives from before that have `…/<first>.done.json`, which is read as well. Offsets are half-open. A topic that
+was deleted and made anew counts its offsets from 0 again, so each such life of a topic has a name of its own: the
+topic's for the first one, `<topic>@<n>` for the n-th after it, remembered in `<dataset>/topics/<topic>/<n>.json`. What
+rows mean is not known here.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -28,19 +31,25 @@ from quantlytic_assets.market_data.wire.records import REJECTED_SCHEMA
 from quantlytic_assets.storage.manifests import contents, is_compacted, list_stored
 from quantlytic_assets.storage.object_store import S3Place
 
+# A claim's own object, and how the name of what its landing wrote ends.
+_CLAIM = re.compile(r"[0-9]{20}\.json")
+_DONE = ".done.json"
+
 
 @dataclass(frozen=True)
 class Claim:
-    """The offsets [first, last) of one topic partition, landed as one unit, and what landing it wrote (if done).
+    """The offsets [first, last) of one topic partition, landed as one unit, and whether that is done.
 
-    `topic` is the name of the topic's life. What was written is counted by partition key, with `refused` for records
-    that are no bar (rejected) and `lost` for those that were gone from the bus before they could be landed.
+    `topic` is the name of the topic's life. `landed` is None until `Archive.with_landed` has read it: what landing
+    wrote, counted by partition key, with `refused` for records that are no bar (rejected) and `lost` for those that
+    were gone from the bus before they could be landed.
     """
 
     topic: str
     partition: int
     first: int
     last: int
+    done: bool = field(default=False, compare=False)
     landed: dict[str, dict] | None = field(default=None, compare=False)
 
 
@@ -70,6 +79,7 @@ class Archive:
         self.root = root.rstrip("/")
         self.prepare = prepare
         self.ordered = ordered
+        self._last_done: dict[tuple[str, str, int], Claim] = {}
 
     # Lives of topics -------------------------------------------------------------------------------------------
 
@@ -100,16 +110,55 @@ class Archive:
         prefix = self._claims_path(dataset, topic, partition)
         # A listing after this name begins with the claim at `since` itself.
         offset = f"{prefix}/{since - 1:020d}.~" if since else None
-        paths = {
-            item["path"] for batch in obstore.list(self.store, prefix=prefix + "/", offset=offset) for item in batch
-        }
-        found = []
-        for path in sorted(path for path in paths if not path.endswith((".done.json", "/landed.json"))):
-            content = self._read_json(path)
-            done = path.removesuffix(".json") + ".done.json"
-            landed = self._read_json(done)["landed"] if done in paths else None
-            found.append(Claim(topic, partition, content["first"], content["last"], landed))
-        return found
+        names = [
+            item["path"].rpartition("/")[2]
+            for batch in obstore.list(self.store, prefix=prefix + "/", offset=offset)
+            for item in batch
+        ]
+        done = [name.removesuffix(_DONE).split("-") for name in names if name.endswith(_DONE)]
+        # Of a claim that is not done, or was done before names said so, only its own object says where it ends.
+        ends = {int(first): int(last[0]) if last else None for first, *last in done}
+        firsts = {int(name.removesuffix(".json")) for name in names if _CLAIM.fullmatch(name)}
+        return [
+            Claim(topic, partition, first, ends.get(first) or self._claimed_end(prefix, first), done=first in ends)
+            for first in sorted(firsts)
+        ]
+
+    def _claimed_end(self, prefix: str, first: int) -> int:
+        return self._read_json(f"{prefix}/{first:020d}.json")["last"]
+
+    def with_landed(self, dataset: str, claim: Claim) -> Claim:
+        """A done claim with what its landing wrote. Raises `FileNotFoundError` where the claim is not done."""
+        path = self._claims_path(dataset, claim.topic, claim.partition)
+        try:
+            content = self._read_json(f"{path}/{claim.first:020d}-{claim.last:020d}{_DONE}")
+        except FileNotFoundError:
+            content = self._read_json(f"{path}/{claim.first:020d}{_DONE}")
+        return replace(claim, done=True, landed=content["landed"])
+
+    def landed_through(self, dataset: str, topic: str, partition: int) -> int:
+        """The offset up to which every claim is done, without a break.
+
+        This process remembers the last done claim it has seen and lists from there on: one request, however many
+        claims there are.
+        """
+        place = (dataset, topic, partition)
+        known = self._last_done.get(place)
+        claims = self.claims(dataset, topic, partition, known.first) if known else []
+        if known and (claims[:1] != [known] or not claims[0].done):
+            # Somebody has replaced the whole archive meanwhile.
+            known = None
+        if known is None:
+            through = self.checkpoint(dataset, topic, partition)
+            claims = self.claims(dataset, topic, partition, through)
+        else:
+            through = known.first
+        for claim in claims:
+            if claim.first > through or not claim.done:
+                break
+            through = max(through, claim.last)
+            self._last_done[place] = claim
+        return through
 
     def claimed_partitions(self, dataset: str, topic: str) -> list[int]:
         """The bus partitions of a topic's life that have claims."""
@@ -139,10 +188,11 @@ class Archive:
             return Claim(topic, partition, content["first"], content["last"])
         return Claim(topic, partition, first, last)
 
-    def mark_done(self, dataset: str, claim: Claim, landed: dict[str, dict]) -> None:
+    def mark_done(self, dataset: str, claim: Claim, landed: dict[str, dict]) -> Claim:
         """Record that all objects of a claim are written, and per partition what they hold."""
-        path = f"{self._claims_path(dataset, claim.topic, claim.partition)}/{claim.first:020d}.done.json"
+        path = f"{self._claims_path(dataset, claim.topic, claim.partition)}/{claim.first:020d}-{claim.last:020d}{_DONE}"
         obstore.put(self.store, path, json.dumps({"landed": landed}, sort_keys=True).encode())
+        return replace(claim, done=True, landed=landed)
 
     def _create_json(self, path: str, content: dict) -> None:
         """Write an object that must not be there yet. Raises `AlreadyExistsError` where it is."""

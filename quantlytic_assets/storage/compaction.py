@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from obstore.exceptions import AlreadyExistsError
 
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
-from quantlytic_assets.storage.archive import Archive, StoredObject
+from quantlytic_assets.storage.archive import Archive, Claim, StoredObject
 from quantlytic_assets.storage.manifests import (
     ArchiveDamaged,
     Contents,
@@ -191,13 +190,13 @@ class Compactor:
     def _landed(self, segment: Stored) -> int | None:
         """How many rows a segment's landing says it wrote; None when that landing is not done."""
         source, _, offsets = segment.name.removesuffix(".parquet").rpartition(".")
-        first = offsets.partition("-")[0]
-        path = f"{self.dataset}/claims/{source}/{first:0>20}.done.json"
+        topic, _, partition = source.rpartition(".")
+        first, _, last = offsets.partition("-")
         try:
-            done = json.loads(bytes(obstore.get(self.store, path).bytes()))
+            done = self.archive.with_landed(self.dataset, Claim(topic, int(partition), int(first), int(last)))
         except FileNotFoundError:
             return None
-        return done["landed"].get(segment.folder.rpartition("=")[2], {}).get("rows")
+        return done.landed.get(segment.folder.rpartition("=")[2], {}).get("rows")
 
     def _frame(self, path: str) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(obstore.get(self.store, path).bytes()))

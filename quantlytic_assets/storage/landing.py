@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -116,12 +116,7 @@ class Lander:
 
     def landed_through(self, life: str, partition: int) -> int:
         """The offset up to which everything is landed, or known to be lost, without a break."""
-        through = self.archive.checkpoint(self.dataset, life, partition)
-        for claim in self.archive.claims(self.dataset, life, partition, through):
-            if claim.first > through or claim.landed is None:
-                break
-            through = max(through, claim.last)
-        return through
+        return self.archive.landed_through(self.dataset, life, partition)
 
     def land(self, ranges: dict[int, tuple[int, int]] | None = None, life: str | None = None) -> Landed:
         """Land everything up to the end of the topic, or just what `ranges` ({partition: [first, last)}) needs.
@@ -164,8 +159,8 @@ class Lander:
             writing: Future[Claim] | None = None
             for partition, (first, last) in sorted(ranges.items()):
                 for claim in self._claims_over(source, partition, first, last):
-                    if claim.landed is not None:
-                        yield claim
+                    if claim.done:
+                        yield self.archive.with_landed(self.dataset, claim)
                         continue
                     records, lost = self._read(source, claim)
                     if writing is not None:
@@ -181,7 +176,7 @@ class Lander:
         standing = self.archive.claims(self.dataset, source.life, partition, checkpoint if first >= checkpoint else 0)
         for claim in standing:
             # Claims from before that somebody left half done are finished too: nobody else may come back for them.
-            left_behind = claim.landed is None and claim.last <= first
+            left_behind = not claim.done and claim.last <= first
             if left_behind or (claim.last > first and claim.first < last):
                 yield claim
         begin = max([claim.last for claim in standing], default=checkpoint)
@@ -224,8 +219,7 @@ class Lander:
             for (key,), rows in filed.partition_by("partition", as_dict=True, maintain_order=True).items():
                 size = self.archive.write(self.dataset, f"partition={key}", claim, rows.drop("partition"))
                 landed[key] = {"rows": len(rows), "bytes": size}
-        self.archive.mark_done(self.dataset, claim, landed)
-        return replace(claim, landed=landed)
+        return self.archive.mark_done(self.dataset, claim, landed)
 
     def _give_up(self, life: str, ranges: dict[int, tuple[int, int]]) -> Iterator[Claim]:
         """Record as lost what nobody can land any more: of a life that is over, half-done claims and these ranges."""
@@ -237,10 +231,8 @@ class Lander:
             if through < wanted:
                 claims.append(self.archive.claim(self.dataset, life, partition, through, wanted))
             for claim in claims:
-                if claim.landed is None:
-                    landed = {LOST: {"rows": claim.last - claim.first}}
-                    self.archive.mark_done(self.dataset, claim, landed)
-                    yield replace(claim, landed=landed)
+                if not claim.done:
+                    yield self.archive.mark_done(self.dataset, claim, {LOST: {"rows": claim.last - claim.first}})
             if claims and claims[-1].last > since:
                 self.archive.set_checkpoint(self.dataset, life, partition, claims[-1].last)
 
@@ -249,7 +241,7 @@ class Lander:
         claims = self.archive.claims(self.dataset, life, partition, since)
         done = 0
         for claim in claims:
-            if claim.landed is None:
+            if not claim.done:
                 break
             done += 1
         if done >= _CHECKPOINT_EVERY:

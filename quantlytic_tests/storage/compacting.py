@@ -43,8 +43,9 @@ def land_segment(
     size = archive.write(DATASET, f"partition={day}", claim, rows)
     if done:
         # One landing may write to several days.
-        (landed,) = [one.landed for one in archive.claims(DATASET, topic, partition) if one.first == claim.first]
-        archive.mark_done(DATASET, claim, (landed or {}) | {day: {"rows": len(rows), "bytes": size}})
+        (standing,) = [one for one in archive.claims(DATASET, topic, partition) if one.first == claim.first]
+        landed = archive.with_landed(DATASET, standing).landed if standing.done else {}
+        archive.mark_done(DATASET, claim, landed | {day: {"rows": len(rows), "bytes": size}})
     return path_of(claim, day)
 
 

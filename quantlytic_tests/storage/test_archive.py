@@ -41,11 +41,14 @@ def test_claims_come_in_offset_order_and_know_what_landed(archive):
     archive.mark_done("d", Claim(TOPIC, 0, 5, 10), {"2025-05-10": {"rows": 5, "bytes": 9}})
     claims = archive.claims("d", TOPIC, 0)
     assert [claim.first for claim in claims] == [0, 5, 100, 2_000, 10_000]
-    assert [claim.landed for claim in claims[:2]] == [None, {"2025-05-10": {"rows": 5, "bytes": 9}}]
+    assert [claim.done for claim in claims] == [False, True, False, False, False]
+    assert archive.with_landed("d", claims[1]).landed == {"2025-05-10": {"rows": 5, "bytes": 9}}
+    with pytest.raises(FileNotFoundError):
+        archive.with_landed("d", claims[0])
     for since in (0, 1, 5, 6, 100, 9_999, 10_000, 10_001):
         assert archive.claims("d", TOPIC, 0, since) == [claim for claim in claims if claim.first >= since]
-        assert [one.landed for one in archive.claims("d", TOPIC, 0, since)] == [
-            claim.landed for claim in claims if claim.first >= since
+        assert [one.done for one in archive.claims("d", TOPIC, 0, since)] == [
+            claim.done for claim in claims if claim.first >= since
         ]
 
 

@@ -354,7 +354,7 @@ def test_compactions_killed_at_random_moments_lose_nothing(place):
         process.join()
         claims = archive.claims(DATASET, TOPIC, 7)
         known = len(claims)
-        done = {path_of(claim, DAY) for claim in claims if claim.landed is not None}
+        done = {path_of(claim, DAY) for claim in claims if claim.done}
         rows = all_rows(archive)
         assert rows.select("source_object", "source_row").is_unique().all()
         found = dict(rows.group_by("source_object").len().iter_rows())
