@@ -12,6 +12,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.automation.coverage_memory import CoverageMemory, coverage_rows
 from quantlytic_assets.automation.gap_plan import Asked, decisions, next_request, wanted_pairs, with_not_served
 from quantlytic_assets.calendars.partitions import known_keys, with_partition
 from quantlytic_assets.dagster_internals import UnresolvedAssetJobDefinition, range_tags
@@ -38,6 +39,7 @@ def gap_sensor(
 
     `most_partitions` bounds one run.
     """
+    memory = CoverageMemory(dataset.name)
 
     @dg.sensor(
         name=f"{dataset.name}_gap_sensor",
@@ -58,7 +60,7 @@ def gap_sensor(
         usable, allowance = room(resources, vendors)
         if not usable:
             return dg.SkipReason(f"no vendor may be asked now: {_why_not(resources, vendors)}")
-        decided = with_partition(decide(resources, dataset, now), dataset)
+        decided = with_partition(decide(resources, dataset, now, memory.read(resources.lake, now)), dataset)
         request, asked = next_request(
             Asked.from_json(context.cursor),
             decided,
@@ -92,15 +94,18 @@ def gap_sensor(
     return sense
 
 
-def decide(resources: Resources, dataset: Dataset, now: datetime) -> pl.DataFrame:
-    """`gap_plan.decisions` on what the lake, the log of attempts and the vendors' reach say at this moment."""
+def decide(resources: Resources, dataset: Dataset, now: datetime, covered: pl.DataFrame | None = None) -> pl.DataFrame:
+    """`gap_plan.decisions` on what the lake, the log of attempts and the vendors' reach say at this moment.
+
+    covered: `coverage_rows` of the dataset, where the caller has them already.
+    """
     wanted = wanted_pairs(dataset, now)
-    covered = resources.lake.query(
-        "SELECT symbol, session, expected_bars, missing_bars, missing_ranges, checked_at FROM clean.coverage "
-        "WHERE dataset = ?",
-        [dataset.name],
-    )
-    attempts = resources.attempts.read(dataset.name, dataset.first_session, date.max)
+    if covered is None:
+        covered = coverage_rows(resources.lake, dataset.name)
+    # Attempts are looked up where bars are missing only.
+    holes = covered.filter(pl.col("missing_bars") > 0)["session"]
+    span = (holes.min(), holes.max()) if len(holes) else (date.max, date.min)
+    attempts = resources.attempts.read(dataset.name, *span)
     traits = resources.traits(dataset)
     decided = decisions(dataset, wanted, covered, attempts, traits, now)
     vendors = [resources.vendor(name) for name in dataset.vendors]

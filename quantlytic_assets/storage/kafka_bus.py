@@ -16,6 +16,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
 )
@@ -25,6 +26,8 @@ from quantlytic_assets.storage.bus import BusUnavailable, Records
 _HOUR_MS = 3_600_000
 # How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
 _PATIENCE_SECONDS = 30
+# How long records may be under way before it is asked whether their topic is still there.
+_DELIVERY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class KafkaBus:
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
         # kafka-python's producer bears several threads, its consumer and admin client don't.
         self._turn = threading.RLock()
+        # Topics that were there when this process last looked: a look is a request, and feeds publish all the time.
+        self._seen: set[str] = set()
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -135,7 +140,9 @@ class KafkaBus:
 
     def _description(self, topic: str) -> dict[str, Any] | None:
         described = self._admin.describe_topics([self.place.name(topic)])
-        return next((one for one in described if not one["error_code"]), None)
+        found = next((one for one in described if not one["error_code"]), None)
+        (self._seen.discard if found is None else self._seen.add)(topic)
+        return found
 
     def create(self, topic: str) -> None:
         """See `Bus.create`."""
@@ -148,6 +155,7 @@ class KafkaBus:
                 )
             except TopicAlreadyExistsError:
                 self._admin.wait_for_topics([self.place.name(topic)])
+            self._seen.add(topic)
 
     def identity(self, topic: str) -> str | None:
         """See `Bus.identity`: Kafka's own topic id."""
@@ -163,14 +171,20 @@ class KafkaBus:
             raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
             return
-        self.create(topic)
+        if topic not in self._seen:
+            self.create(topic)
         name, head = self.place.name(topic), [(key, text.encode()) for key, text in sorted(headers.items())]
         with self._asking():
             pending = [
                 self._producer.send(name, value=value, key=None if key is None else key.encode(), headers=head)
                 for value, key in zip(values, keys, strict=True)
             ]
-            self._producer.flush(2 * _PATIENCE_SECONDS)
+            try:
+                self._producer.flush(_DELIVERY_SECONDS)
+            except KafkaTimeoutError:
+                # Where somebody has deleted the topic since this process last looked, the producer waits for a new one.
+                self.create(topic)
+                self._producer.flush(2 * _PATIENCE_SECONDS)
             for sent in pending:
                 sent.get(_PATIENCE_SECONDS)
 

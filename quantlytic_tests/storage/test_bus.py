@@ -230,3 +230,23 @@ class TestKafka:
         for call in (lambda: bus.watermarks(TOPIC), lambda: publish(bus, "a"), lambda: bus.identity(TOPIC)):
             with pytest.raises(BusUnavailable, match="127.0.0.1:9"):
                 call()
+
+    def test_a_topic_is_described_once_however_often_it_is_published_to(self, place, monkeypatch):
+        bus, described = place.resources.bus, []
+        publish(bus, "a")
+        asked = bus._admin.describe_topics
+        monkeypatch.setattr(bus._admin, "describe_topics", lambda topics: described.append(topics) or asked(topics))
+        for value in "bcdefghij":
+            publish(bus, value)
+        assert described == []
+        assert sum(end for _, end in bus.watermarks(TOPIC).values()) == 10
+
+    def test_a_topic_deleted_by_somebody_else_is_made_anew_by_the_next_record_and_has_nothing_twice(self, place):
+        bus, other = place.resources.bus, KafkaBus(place.resources.bus.place)
+        publish(bus, "a", "b")
+        before = bus.identity(TOPIC)
+        other._admin.delete_topics([other.place.name(TOPIC)])
+        publish(bus, "c", "d", "e")
+        assert bus.identity(TOPIC) != before
+        assert sum(end for _, end in bus.watermarks(TOPIC).values()) == 3
+        other.close()
