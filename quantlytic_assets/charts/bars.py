@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from quantlytic_assets.market_data.quality.coverage import CAUSES
+from quantlytic_assets.schemas.vocabulary import CAUSES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,7 @@
-"""The asset checks on what cleaning and coverage wrote: the rows that stand in the lake, against pandera schemas.
+"""The asset checks on what cleaning and coverage wrote: the rows that stand in the lake, against their declarations.
 
-The schemas are in `schemas`. Each partition gets an evaluation of its own, which a run over a range would not give.
+How a declaration is checked is in `schemas`. Each partition gets an evaluation of its own, which a run over a range
+would not give.
 """
 
 from collections.abc import Mapping
@@ -11,22 +12,26 @@ import polars as pl
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.assets.coverage import coverage_key
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
-from quantlytic_assets.checks.schemas import CLEAN_BARS, COVERAGE, QUARANTINE, TableSchema, failures
+from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.dagster_internals import check_evaluation
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas import clean
+from quantlytic_assets.schemas.table import Table
 from quantlytic_assets.universe.models import Dataset
 
 
 def schema_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
     """The checks of a dataset, one an asset: `clean_bars_schema` (kept and quarantined rows) and `coverage_schema`."""
     return [
-        _schema_check(dataset, partitions_def, clean_bars_key(dataset), "clean_bars_schema", [CLEAN_BARS, QUARANTINE]),
-        _schema_check(dataset, partitions_def, coverage_key(dataset), "coverage_schema", [COVERAGE]),
+        _schema_check(
+            dataset, partitions_def, clean_bars_key(dataset), "clean_bars_schema", [clean.BARS, clean.QUARANTINE]
+        ),
+        _schema_check(dataset, partitions_def, coverage_key(dataset), "coverage_schema", [clean.COVERAGE]),
     ]
 
 
 def _schema_check(
-    dataset: Dataset, partitions_def: dg.PartitionsDefinition, key: dg.AssetKey, name: str, tables: list[TableSchema]
+    dataset: Dataset, partitions_def: dg.PartitionsDefinition, key: dg.AssetKey, name: str, tables: list[Table]
 ) -> dg.AssetChecksDefinition:
     """Severity is an error, for the asset promises that no such row gets into its table."""
 
@@ -59,7 +64,7 @@ def _schema_check(
     return check
 
 
-def _failures(resources: Resources, dataset: Dataset, window: Window, table: TableSchema) -> pl.DataFrame:
+def _failures(resources: Resources, dataset: Dataset, window: Window, table: Table) -> pl.DataFrame:
     condition, parameters = window.condition()
     rows = resources.lake.query(
         f"SELECT * FROM {table.name} WHERE dataset = ? AND {condition}", [dataset.name, *parameters]

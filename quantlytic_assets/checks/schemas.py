@@ -1,22 +1,19 @@
-"""What the clean tables promise of every row, as pandera schemas, and how breaches are told per partition.
+"""What tables promise of every row, as pandera schemas, and how breaches are told per partition.
 
-The rules by which cleaning keeps its promises are in `market_data.cleaning`; here stands what must hold afterwards,
-whoever wrote the rows. Which asset check runs a schema is decided in the check modules. pandera takes seconds to
-import, so a schema is built when it is first used.
+The promises are the declarations in `quantlytic_assets.schemas`; here stands how they are checked, whoever wrote the
+rows. Which asset check looks at which table is decided in the check modules. pandera takes seconds to import, so a
+schema is built when it is first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from quantlytic_assets.market_data.bars import ADJUSTMENTS, CLEAN_SCHEMA, COVERAGE_SCHEMA, QUARANTINE_SCHEMA
-from quantlytic_assets.market_data.quality.cleaning import FLAGS, OHLC_TOLERANCE
-from quantlytic_assets.market_data.quality.coverage import CAUSES
+from quantlytic_assets.schemas.table import Column, Table
 
 if TYPE_CHECKING:
     import pandera.polars as pa
@@ -26,70 +23,47 @@ FAILURES_SCHEMA = pl.Schema({"partition": pl.String, "check": pl.String, "failur
 _EXAMPLE_FIELDS = ("symbol", "session", "open_time")
 
 
-@dataclass(frozen=True)
-class TableSchema:
-    """A table's columns, the ones that may be null, and the rules every row satisfies (name → true where it does).
-
-    `pandera` is the same as a `pandera.polars.DataFrameSchema`.
-    """
-
-    name: str
-    columns: pl.Schema
-    nullable: frozenset[str]
-    rules: Callable[[], dict[str, pl.Expr]]
-
-    @cached_property
-    def pandera(self) -> pa.DataFrameSchema:
-        """The schema as pandera has it; other columns beside are allowed."""
-        return _build(self)
+def conditions(table: Table) -> dict[str, pl.Expr]:
+    """The rules of a table by what they say (name → true where a row satisfies it): columns' limits, key, rules."""
+    rules: dict[str, pl.Expr] = {}
+    for column in table.columns:
+        rules |= _of_column(column)
+    rules |= {rule.statement: pl.sql_expr(rule.condition) for rule in table.rules}
+    if table.key:
+        rules[f"one row per {', '.join(table.key)}"] = ~pl.struct(table.key).is_duplicated()
+    return rules
 
 
-def _bar_rules() -> dict[str, pl.Expr]:
-    top, bottom = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
-    prices = {
-        f"{name} is positive and finite": pl.col(name).is_finite() & (pl.col(name) > 0)
-        for name in ("open", "high", "low", "close")
-    }
-    return prices | {
-        "volume is finite and not negative": pl.col("volume").is_finite() & (pl.col("volume") >= 0),
-        "high is not below open or close": pl.col("high") >= top * (1 - OHLC_TOLERANCE),
-        "low is not above open or close": pl.col("low") <= bottom * (1 + OHLC_TOLERANCE),
-        "open_time is before close_time": pl.col("open_time") < pl.col("close_time"),
-        "available_at is not before close_time": pl.col("available_at") >= pl.col("close_time"),
-        "adjustment is none or split": pl.col("adjustment").is_in(ADJUSTMENTS),
-        "flags are known ones": pl.col("flags").list.set_difference(list(FLAGS)).list.len() == 0,
-        "one bar a symbol and open_time": ~pl.struct("dataset", "symbol", "open_time").is_duplicated(),
-    }
+def _of_column(column: Column) -> dict[str, pl.Expr]:
+    value = pl.col(column.name)
+    limited = " and ".join(part for part in ("finite", column.limits) if part)
+    rules: dict[str, pl.Expr] = {}
+    if column.dtype == pl.Float64:
+        rules[f"{column.name} is {limited}"] = value.is_finite() & _within(column)
+    elif column.limits:
+        rules[f"{column.name} is {column.limits}"] = _within(column)
+    if column.allowed:
+        if column.dtype == pl.String:
+            rules[f"{column.name} is a known one"] = value.is_in(column.allowed)
+        else:
+            rules[f"{column.name} are known ones"] = value.list.set_difference(list(column.allowed)).list.len() == 0
+    return rules
 
 
-def _coverage_rules() -> dict[str, pl.Expr]:
-    ranges = pl.col("missing_ranges")
-    return {
-        "no count is negative": pl.min_horizontal("expected_bars", "present_bars", "missing_bars", "attempts") >= 0,
-        "expected is present and missing": pl.col("expected_bars") == pl.col("present_bars") + pl.col("missing_bars"),
-        "cause is a known one": pl.col("cause").is_null() | pl.col("cause").is_in(list(CAUSES)),
-        "a cause where bars are missing only": pl.col("cause").is_null() == (pl.col("missing_bars") == 0),
-        "ranges where bars are missing only": (ranges.list.len() == 0) == (pl.col("missing_bars") == 0),
-        "one row a symbol and session": ~pl.struct("dataset", "symbol", "session").is_duplicated(),
-    }
+def _within(column: Column) -> pl.Expr:
+    value, within = pl.col(column.name), pl.lit(True)
+    if column.above is not None:
+        within &= value > column.above
+    if column.at_least is not None:
+        within &= value >= column.at_least
+    if column.at_most is not None:
+        within &= value <= column.at_most
+    return within
 
 
-def _quarantine_rules() -> dict[str, pl.Expr]:
-    return {"reason is not empty": pl.col("reason").str.len_chars() > 0}
-
-
-CLEAN_BARS = TableSchema("clean.bars", CLEAN_SCHEMA, frozenset({"vwap", "trade_count"}), _bar_rules)
-COVERAGE = TableSchema("clean.coverage", COVERAGE_SCHEMA, frozenset({"cause"}), _coverage_rules)
-# Of a record that could not be read not even the symbol is known.
-QUARANTINE = TableSchema(
-    "clean.quarantine",
-    QUARANTINE_SCHEMA,
-    frozenset({"symbol", "session", "open_time", "source_row"}),
-    _quarantine_rules,
-)
-
-
-def _build(table: TableSchema) -> pa.DataFrameSchema:
+@lru_cache
+def pandera_schema(table: Table) -> pa.DataFrameSchema:
+    """A table's declaration as pandera has it; other columns beside are allowed."""
     import pandera.polars as pa
 
     def holds(rule: pl.Expr) -> Callable[[Any], pl.LazyFrame]:
@@ -97,30 +71,30 @@ def _build(table: TableSchema) -> pa.DataFrameSchema:
 
     # A null is the column's own failure, so the rules take it as satisfied.
     return pa.DataFrameSchema(
-        {name: pa.Column(kind, nullable=name in table.nullable) for name, kind in table.columns.items()},
-        checks=[pa.Check(holds(rule.fill_null(True)), name=name) for name, rule in table.rules().items()],
+        {column.name: pa.Column(column.dtype, nullable=column.nullable) for column in table.columns},
+        checks=[pa.Check(holds(rule.fill_null(True)), name=name) for name, rule in conditions(table).items()],
         name=table.name,
     )
 
 
-def failures(frame: pl.DataFrame, table: TableSchema) -> pl.DataFrame:
-    """Breaches of a schema, counted per partition and check (FAILURES_SCHEMA), with one example each.
+def failures(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Breaches of a declaration, counted per partition and check (FAILURES_SCHEMA), with one example each.
 
     `frame` is the table's rows with the key of each one's `partition` beside. A missing or mistyped column is a
-    breach of every partition of the frame, and the only one told. Empty when the schema holds.
+    breach of every partition of the frame, and the only one told. Empty when all holds.
     """
     import pandera.polars as pa
 
     try:
-        table.pandera.validate(frame, lazy=True)
+        pandera_schema(table).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
         return _by_partition(frame, table, error)
     return pl.DataFrame(schema=FAILURES_SCHEMA)
 
 
-def _by_partition(frame: pl.DataFrame, table: TableSchema, error: pa.errors.SchemaErrors) -> pl.DataFrame:
+def _by_partition(frame: pl.DataFrame, table: Table, error: pa.errors.SchemaErrors) -> pl.DataFrame:
     """Pandera names rows by number for some checks only, so which rows a failed check is about is asked again here."""
-    rules = table.rules()
+    rules = conditions(table)
     broken: dict[str, pl.Expr] = {}
     structural: list[str] = []
     for fault in error.schema_errors:

@@ -10,13 +10,14 @@ from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_on
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schema_checks import report_each
 from quantlytic_assets.market_data.actions.reconcile import reconcile
-from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, FIELDS, as_traded, differences
+from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, as_traded, differences
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.vocabulary import COMPARED_FIELDS
 from quantlytic_assets.universe.models import Dataset
 
 NAME = "vendors_agree"
 _SHOWN = 50
-_COLUMNS = ", ".join(["symbol", "session", "open_time", "vendor", "fetched_at", "adjustment", *FIELDS])
+_COLUMNS = ", ".join(["symbol", "session", "open_time", "vendor", "fetched_at", "adjustment", *COMPARED_FIELDS])
 
 
 def vendor_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:

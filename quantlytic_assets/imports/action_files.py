@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from quantlytic_assets.imports.times import StructuralFault
-from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPORT, KINDS
+from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPORT
+from quantlytic_assets.schemas.vocabulary import ACTION_KINDS
 
 COLUMNS = ("symbol", "date", "kind", "value")
 OPTIONAL = ("known",)
@@ -127,7 +128,7 @@ def _reason(columns: int) -> pl.Expr:
         f"wrong_field_count: {columns} are wanted": pl.col("cells").list.len() != columns,
         "bad_symbol: give letters, digits and ^.=/:+-&$#@!~*": ~pl.col("symbol").str.contains(_SYMBOL),
         "bad_date: write it as YYYY-MM-DD": ~pl.col("session").dt.year().is_between(1900, 2200).fill_null(False),
-        f"bad_kind: take one of {', '.join(KINDS)}": ~kind.is_in(KINDS),
+        f"bad_kind: take one of {', '.join(ACTION_KINDS)}": ~kind.is_in(ACTION_KINDS),
         "bad_value: a split's is new shares for one old, such as 4 for 4:1 or 0.1 for 1:10": (kind == "split")
         & ~above_zero,
         "bad_value: a dividend's is cash a share, 0 for none": (kind == "dividend") & ~cash,

@@ -30,7 +30,8 @@ from quantlytic_assets.imports.times import (
     in_words,
     read_times,
 )
-from quantlytic_assets.market_data.bars import ADJUSTMENTS, RAW_SCHEMA
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset

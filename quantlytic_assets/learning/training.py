@@ -12,27 +12,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.learning.evaluation import Metrics, evaluate, evaluate_baselines
 from quantlytic_assets.learning.features import resolve_features
 from quantlytic_assets.learning.models import build_model, with_prediction
 from quantlytic_assets.learning.splits import holdout, training_rows
+from quantlytic_assets.schemas.ml import PREDICTIONS
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from quantlytic_assets.universe.models import Strategy
-
-PREDICTION_COLUMNS: tuple[str, ...] = (
-    "strategy",
-    "symbol",
-    "session",
-    "open_time",
-    "available_at",
-    "score",
-    "prediction",
-    "model_version",
-    "trained_through",
-)
 
 
 class SingleClass(ValueError):
@@ -120,7 +110,7 @@ def predictions_table(
     model_version: str,
     trained_through: datetime,
 ) -> pl.DataFrame:
-    """Rows of ml.predictions (`PREDICTION_COLUMNS`) for a design matrix, sorted by open_time and symbol.
+    """Rows of ml.predictions (`schemas.ml`) for a design matrix, sorted by open_time and symbol.
 
     Raises `SeenInTraining` if a row was available no later than the outcomes the model learned from: such a prediction
     would be no prediction.
@@ -136,8 +126,8 @@ def predictions_table(
         .with_columns(
             pl.lit(strategy.name).alias("strategy"),
             pl.lit(str(model_version)).alias("model_version"),
-            pl.lit(trained_through, pl.Datetime("us", "UTC")).alias("trained_through"),
+            pl.lit(trained_through, TIME).alias("trained_through"),
         )
-        .select(PREDICTION_COLUMNS)
+        .match_to_schema(PREDICTIONS.polars, extra_columns="ignore", integer_cast="upcast")
         .sort("open_time", "symbol")
     )

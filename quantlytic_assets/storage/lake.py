@@ -1,6 +1,7 @@
 """The lake: DuckLake tables (ACID, snapshots, time travel) that any number of processes read and write.
 
-Everything here can be rebuilt from the archive. Tables that dbt makes are dbt's business; the others are declared here.
+Everything here can be rebuilt from the archive. Its tables are declared in `schemas`; those of dbt are made by its
+first run, the others here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from filelock import FileLock
 from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
 from quantlytic_assets.storage.extensions import extension_directory
 from quantlytic_assets.storage.migrations.lake import (
     LAKE_STEPS,
@@ -32,44 +34,6 @@ from quantlytic_assets.storage.migrations.lake import (
 from quantlytic_assets.storage.migrations.lake_steps import relative_data_path
 from quantlytic_assets.storage.object_store import S3Place, create_secret
 from quantlytic_assets.storage.postgres import advisory_lock, ensure_database
-
-# Tables written by assets; `partitioned` ones are split by dataset and year of session.
-TABLES: dict[str, str] = {
-    "clean.bars": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, close_time TIMESTAMPTZ, "
-    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE, vwap DOUBLE, trade_count BIGINT, "
-    "vendor VARCHAR, fetched_at TIMESTAMPTZ, adjustment VARCHAR, available_at TIMESTAMPTZ, flags VARCHAR[]",
-    "clean.quarantine": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, reason VARCHAR, "
-    "raw VARCHAR, source_object VARCHAR, source_row BIGINT",
-    "clean.coverage": "dataset VARCHAR, symbol VARCHAR, session DATE, expected_bars BIGINT, present_bars BIGINT, "
-    "missing_bars BIGINT, cause VARCHAR, "
-    'missing_ranges STRUCT("start" TIMESTAMPTZ, "end" TIMESTAMPTZ, cause VARCHAR)[], '
-    "attempts BIGINT, checked_at TIMESTAMPTZ",
-    "clean.sessions": "dataset VARCHAR, session DATE, open_time TIMESTAMPTZ, close_time TIMESTAMPTZ, "
-    "break_start TIMESTAMPTZ, break_end TIMESTAMPTZ",
-    "clean.corporate_actions": "dataset VARCHAR, symbol VARCHAR, session DATE, kind VARCHAR, value DOUBLE, "
-    "new_symbol VARCHAR, known_on DATE, adjustment VARCHAR, vendor VARCHAR, recorded_at TIMESTAMPTZ, "
-    "source_object VARCHAR, source_row BIGINT",
-    "clean.share_counts": "dataset VARCHAR, symbol VARCHAR, since DATE, listing VARCHAR, company VARCHAR, "
-    "shares DOUBLE",
-    "clean.repairs": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, defect VARCHAR, "
-    "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE, uses_later_bars BOOLEAN",
-    "clean.vendor_differences": "dataset VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, field VARCHAR, "
-    "vendor VARCHAR, value DOUBLE, other_vendor VARCHAR, other_value DOUBLE, difference_bps DOUBLE",
-    "ml.predictions": "strategy VARCHAR, symbol VARCHAR, session DATE, open_time TIMESTAMPTZ, "
-    "available_at TIMESTAMPTZ, score DOUBLE, prediction BIGINT, model_version VARCHAR, trained_through TIMESTAMPTZ",
-    "trading.orders": "strategy VARCHAR, session DATE, symbol VARCHAR, order_ref VARCHAR, side VARCHAR, "
-    "quantity DOUBLE, decision_time TIMESTAMPTZ, reference_price DOUBLE, status VARCHAR, reason VARCHAR, "
-    "model_version VARCHAR, created_at TIMESTAMPTZ",
-    "trading.fills": "strategy VARCHAR, session DATE, symbol VARCHAR, order_ref VARCHAR, side VARCHAR, "
-    "fill_session DATE, fill_time TIMESTAMPTZ, price DOUBLE, quantity DOUBLE, commission DOUBLE, slippage DOUBLE",
-    "trading.positions": "strategy VARCHAR, session DATE, symbol VARCHAR, quantity DOUBLE, average_price DOUBLE, "
-    "close DOUBLE, market_value DOUBLE",
-    "trading.equity": "strategy VARCHAR, session DATE, equity DOUBLE, cash DOUBLE, gross_exposure DOUBLE, "
-    "costs_to_date DOUBLE",
-}
-PARTITIONED = ("clean.bars", "clean.quarantine", "clean.coverage")
-SCHEMAS = ("clean", "features", "ml", "trading")
-
 
 # What DuckDB says of another process's commit, and of a catalog or store that has gone away under a connection.
 _CONFLICTS = ("database is locked", "conflict")
@@ -303,7 +267,7 @@ class Lake:
 
     def _declare(self, connection: duckdb.DuckDBPyConnection, known: set[str]) -> None:
         """Make the declared tables that the lake does not have yet. A lake without any has this code's layout then."""
-        missing = [name for name in TABLES if name not in known]
+        missing = [name for name in WRITTEN_BY_ASSETS if name not in known]
         if not missing:
             return
         if not known:
@@ -312,9 +276,10 @@ class Lake:
         for schema in SCHEMAS:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         for name in missing:
-            connection.execute(f"CREATE TABLE {name} ({TABLES[name]})")
-            if name in PARTITIONED:
-                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY (dataset, year(session))")
+            table = WRITTEN_BY_ASSETS[name]
+            connection.execute(f"CREATE TABLE {name} ({table.ddl})")
+            if table.partitioned_by:
+                connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY ({', '.join(table.partitioned_by)})")
         if not known:
             record_steps(connection, LAKE_STEPS)
         connection.execute("COMMIT")
@@ -360,7 +325,7 @@ class Lake:
         except duckdb.Error:
             self.connect()
             return self._attach(read_only=True)
-        if not lake_tables(connection).issuperset(TABLES):
+        if not lake_tables(connection).issuperset(WRITTEN_BY_ASSETS):
             connection.close()
             self.connect()
             connection = self._attach(read_only=True)

@@ -12,46 +12,17 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.schemas.trading import FILLS, ORDERS
 from quantlytic_assets.storage.state import DECIDED_SESSIONS as _decided
 from quantlytic_assets.storage.state import FILLS as _fills
 from quantlytic_assets.storage.state import ORDERS as _orders
 from quantlytic_assets.storage.state import open_state
 
 # status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell. Times are UTC.
-ORDERS_SCHEMA = pl.Schema(
-    {
-        "order_ref": pl.String,
-        "strategy": pl.String,
-        "session": pl.Date,
-        "symbol": pl.String,
-        "side": pl.String,
-        "quantity": pl.Float64,
-        "decision_time": TIME,
-        "reference_price": pl.Float64,
-        "status": pl.String,
-        "reason": pl.String,
-        "created_at": TIME,
-        "model_version": pl.String,
-    }
-)
+ORDERS_SCHEMA = ORDERS.polars
 
 # session is the one the order was decided in, fill_session the one it was filled in. commission and slippage are money.
-FILLS_SCHEMA = pl.Schema(
-    {
-        "order_ref": pl.String,
-        "strategy": pl.String,
-        "session": pl.Date,
-        "symbol": pl.String,
-        "side": pl.String,
-        "quantity": pl.Float64,
-        "fill_time": TIME,
-        "fill_session": pl.Date,
-        "price": pl.Float64,
-        "commission": pl.Float64,
-        "slippage": pl.Float64,
-    }
-)
+FILLS_SCHEMA = FILLS.polars
 
 # What a session added to a symbol, in shares as they were then: negative where it sold.
 CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})

@@ -13,29 +13,12 @@ from datetime import date
 import numpy as np
 import polars as pl
 
+from quantlytic_assets.schemas.trading import EQUITY, POSITIONS
 from quantlytic_assets.trading.entitlements import Entitlements, shares
 
-POSITIONS_SCHEMA = pl.Schema(
-    {
-        "strategy": pl.String,
-        "session": pl.Date,
-        "symbol": pl.String,
-        "quantity": pl.Float64,
-        "average_price": pl.Float64,
-        "close": pl.Float64,
-        "market_value": pl.Float64,
-    }
-)
+POSITIONS_SCHEMA = POSITIONS.polars
 
-EQUITY_SCHEMA = pl.Schema(
-    {
-        "session": pl.Date,
-        "equity": pl.Float64,
-        "cash": pl.Float64,
-        "gross_exposure": pl.Float64,
-        "costs_to_date": pl.Float64,
-    }
-)
+EQUITY_SCHEMA = EQUITY.without("strategy")
 
 
 def session_closes(bars: pl.DataFrame) -> pl.DataFrame:

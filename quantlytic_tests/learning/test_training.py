@@ -10,13 +10,13 @@ from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.models import MODEL_NAMES
 from quantlytic_assets.learning.splits import NotEnoughHistory
 from quantlytic_assets.learning.training import (
-    PREDICTION_COLUMNS,
     SeenInTraining,
     SingleClass,
     predict,
     predictions_table,
     train,
 )
+from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_tests.learning.frames import indicators, labels, strategy, weekdays
 
 CUT = datetime(2015, 1, 1, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_predictions_are_probabilities_of_up_in_the_contract_columns():
     trained = train(strategy(), frame, CUT, weekdays(400))
     ahead = design.frame.filter(pl.col("available_at") > CUT)
     table = predictions_table(strategy(), trained.pipeline, trained.feature_names, ahead, "7", trained.trained_through)
-    assert tuple(table.columns) == PREDICTION_COLUMNS
+    assert table.schema == PREDICTIONS.polars
     assert len(table) == len(ahead)
     assert table["score"].is_between(0, 1).all()
     assert ((table["score"] > 0.5) == (table["prediction"] == 1)).all()
@@ -90,7 +90,7 @@ def test_predictions_are_probabilities_of_up_in_the_contract_columns():
     assert rising > 0.5
     through = trained.trained_through
     empty = predictions_table(strategy(), trained.pipeline, trained.feature_names, ahead.clear(), "7", through)
-    assert empty.is_empty() and tuple(empty.columns) == PREDICTION_COLUMNS
+    assert empty.is_empty() and empty.schema == PREDICTIONS.polars
 
 
 def test_a_model_refuses_rows_it_may_have_learned_from():

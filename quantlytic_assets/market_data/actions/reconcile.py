@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.market_data.bars import ADJUSTMENTS, QUARANTINE_SCHEMA
+from quantlytic_assets.market_data.bars import QUARANTINE_SCHEMA
+from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
+from quantlytic_assets.schemas.vocabulary import ACTION_KINDS, ADJUSTMENTS
 
-KINDS = ("split", "dividend", "rename")
 # Who reports what a user's file says: it wins over every vendor.
 IMPORT = "import"
 
@@ -22,25 +23,11 @@ IMPORT = "import"
 # of 1 and a dividend of 0 say that there was none. `new_symbol`: of a rename, "" in an import where there was none.
 # `known_on`: the day from which the public knew of it. `adjustment`: `none` for a dividend as it was paid, `split` for
 # one already divided by the splits between its day and `recorded_at`.
-ACTIONS_SCHEMA = pl.Schema(
-    {
-        "symbol": pl.String,
-        "session": pl.Date,
-        "kind": pl.String,
-        "value": pl.Float64,
-        "new_symbol": pl.String,
-        "known_on": pl.Date,
-        "adjustment": pl.String,
-        "vendor": pl.String,
-        "recorded_at": TIME,
-    }
-)
+ACTIONS_SCHEMA = CORPORATE_ACTIONS.without("dataset", "source_object", "source_row")
 
 # One action of clean.corporate_actions: as above, but `value` of a dividend is cash as paid whatever it was reported as
 # (`adjustment`), and `known_on` has a value.
-CORPORATE_ACTIONS_SCHEMA = pl.Schema(
-    {"dataset": pl.String, **ACTIONS_SCHEMA, "source_object": pl.String, "source_row": pl.Int64}
-)
+CORPORATE_ACTIONS_SCHEMA = CORPORATE_ACTIONS.polars
 
 # Reason → what is wrong with a report that is not used.
 REASONS: dict[str, str] = {
@@ -119,7 +106,7 @@ def _reason() -> pl.Expr:
     rules = {
         "no_symbol": pl.col("symbol").is_null() | (pl.col("symbol").str.strip_chars() == ""),
         "no_date": pl.col("session").is_null(),
-        "unknown_kind": ~pl.col("kind").is_in(KINDS).fill_null(False),
+        "unknown_kind": ~pl.col("kind").is_in(ACTION_KINDS).fill_null(False),
         "bad_value": ~renamed & ~(value.is_finite() & possible).fill_null(False),
         "no_new_symbol": renamed & (new_symbol.fill_null(" ").str.strip_chars() == "") & ~taken_back,
         "unknown_adjustment": ~pl.col("adjustment").is_in(ADJUSTMENTS).fill_null(False),

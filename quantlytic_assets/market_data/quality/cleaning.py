@@ -13,9 +13,11 @@ import polars as pl
 
 from quantlytic_assets.calendars.intervals import INTERVALS, TIME
 from quantlytic_assets.calendars.sessions import assign_sessions, calendar_timezone
-from quantlytic_assets.market_data.bars import ADJUSTMENTS, CLEAN_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA, SOURCED_SCHEMA
-from quantlytic_assets.market_data.quality.defects import DEFECTS, REPAIRS_SCHEMA, find_defects, steady_close
+from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA, SOURCED_SCHEMA
+from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA, find_defects, steady_close
 from quantlytic_assets.market_data.quality.vendor_comparison import DEFAULT_TOLERANCE_BPS, between_vendors
+from quantlytic_assets.schemas.clean import OHLC_TOLERANCE
+from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS, DEFECTS, FLAGS
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
@@ -36,17 +38,6 @@ REASONS: dict[str, str] = {
     "negative_volume": "The volume is negative.",
     "superseded": "Another row for the same symbol and open time was fetched, or archived, later with other values.",
 }
-
-# Flag → what a user should know about a bar that is kept.
-FLAGS: dict[str, str] = {
-    "zero_volume": "Nothing was traded in the bar.",
-    "jump": "The open or the close is implausibly far from the close before it, known splits taken out.",
-    "out_of_session": "The bar opens when the exchange is closed; the dataset keeps such bars.",
-    **DEFECTS,
-}
-
-# Rounding in a vendor's own arithmetic can put a high a hair below the close.
-OHLC_TOLERANCE = 1e-9
 
 # A jump is a log return beyond the floor and beyond so many times the symbol's usual one in the partition, where
 # there are enough returns for a usual one: the median of two would be half a jump itself.

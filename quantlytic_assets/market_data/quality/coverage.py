@@ -16,19 +16,10 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import INTERVALS, TIME
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
+from quantlytic_assets.schemas.vocabulary import CAUSES
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
-
-# Cause → what it says, in the order in which they are considered (and named first where two miss as many bars).
-CAUSES: dict[str, str] = {
-    "outage": "A known outage of the venue, or at least three quarters of its symbols, two or more, miss the same "
-    "minutes.",
-    "no_trade": "The vendor serves no bar for a minute without a trade, and there are bars before and after it.",
-    "vendor_hole": "The vendor was asked the configured number of times and answered without the bar.",
-    "not_fetched": "Nobody asked, or asked and failed.",
-    "unknown": "The data were imported and the dataset has no vendor to ask.",
-}
 
 OUTAGE_SHARE = 0.75
 OUTAGE_SYMBOLS = 2

@@ -12,26 +12,10 @@ from datetime import timedelta
 import polars as pl
 
 from quantlytic_assets.market_data.actions.adjustment import basis, factor_at, split_steps
-from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
+from quantlytic_assets.schemas.clean import REPAIRS
+from quantlytic_assets.schemas.vocabulary import DEFECTS
 
-# Flag → what a user should know about the bar.
-DEFECTS: dict[str, str] = {
-    "times_100": "Prices are a hundred times too large or too small beside their neighbours, as where pence are taken "
-    "for pounds. Of two levels that one is right at which most bars were traded.",
-    "missing_split": "A split of these days is not in the bar's prices although it should be, or is in raw prices of "
-    "before it. The partition's newest prices are right.",
-    "doubled_split": "A split of these days is twice in the bar's prices. The partition's newest prices are right.",
-    "pre_split_print": "A bar of a split's first session has a price from before the split beside ones from after it.",
-}
-
-REPAIRS_SCHEMA = pl.Schema(
-    {
-        **{name: CLEAN_SCHEMA[name] for name in ("dataset", "symbol", "session", "open_time")},
-        "defect": pl.String,
-        **{name: CLEAN_SCHEMA[name] for name in ("open", "high", "low", "close", "volume")},
-        "uses_later_bars": pl.Boolean,
-    }
-)
+REPAIRS_SCHEMA = REPAIRS.polars
 
 # How far a move may be from the factor it is taken for, in logs: that much of the market's own may be in it.
 HUNDRED_TOLERANCE = 0.4

@@ -9,30 +9,20 @@ import polars as pl
 
 from quantlytic_assets.market_data.actions.adjustment import basis, factor_at, split_steps
 from quantlytic_assets.market_data.actions.reconcile import IMPORT
-from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
+from quantlytic_assets.schemas.clean import VENDOR_DIFFERENCES
+from quantlytic_assets.schemas.vocabulary import COMPARED_FIELDS
 
-FIELDS = ("close", "high", "low")
 DEFAULT_TOLERANCE_BPS = 10.0
 
-DIFFERENCES_SCHEMA = pl.Schema(
-    {
-        **{name: CLEAN_SCHEMA[name] for name in ("dataset", "symbol", "session", "open_time")},
-        "field": pl.String,
-        "vendor": pl.String,
-        "value": pl.Float64,
-        "other_vendor": pl.String,
-        "other_value": pl.Float64,
-        "difference_bps": pl.Float64,
-    }
-)
+DIFFERENCES_SCHEMA = VENDOR_DIFFERENCES.polars
 
 _KEY = ["symbol", "session", "open_time"]
 
 
 def as_traded(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
-    """`bars` (symbol, session, fetched_at, adjustment, FIELDS, …) with FIELDS in shares of their own session.
+    """`bars` with their COMPARED_FIELDS in shares of their own session.
 
-    `splits`: symbol, session (ex-date), value.
+    `bars`: symbol, session, fetched_at, adjustment, COMPARED_FIELDS, …; `splits`: symbol, session (ex-date), value.
     """
     steps = split_steps(
         splits.select(pl.col("symbol").alias("instrument"), "session", "value", pl.lit(True).alias("known"))
@@ -41,16 +31,16 @@ def as_traded(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
         return bars
     placed = bars.select(pl.col("symbol").alias("instrument"), "session", basis().alias("basis"))
     factor = factor_at(placed, steps, "basis", "shares") / factor_at(placed, steps, "session", "shares")
-    return bars.with_columns(pl.col(name) * factor for name in FIELDS)
+    return bars.with_columns(pl.col(name) * factor for name in COMPARED_FIELDS)
 
 
 def differences(bars: pl.DataFrame, others: pl.DataFrame, tolerance_bps: float, dataset: str) -> pl.DataFrame:
     """DIFFERENCES_SCHEMA: one row a field in which a bar of `others` is further from that of `bars` than the tolerance.
 
-    Both have _KEY, vendor and FIELDS `as_traded`; only bars that both have are compared.
+    Both have _KEY, vendor and COMPARED_FIELDS `as_traded`; only bars that both have are compared.
     """
-    both = bars.select(*_KEY, "vendor", *FIELDS).join(
-        others.select(*_KEY, pl.col("vendor", *FIELDS).name.prefix("other_")),
+    both = bars.select(*_KEY, "vendor", *COMPARED_FIELDS).join(
+        others.select(*_KEY, pl.col("vendor", *COMPARED_FIELDS).name.prefix("other_")),
         on=_KEY,
     )
     parts = [
@@ -64,7 +54,7 @@ def differences(bars: pl.DataFrame, others: pl.DataFrame, tolerance_bps: float, 
             pl.col(f"other_{name}").alias("other_value"),
             ((pl.col(f"other_{name}") / pl.col(name) - 1) * 1e4).alias("difference_bps"),
         )
-        for name in FIELDS
+        for name in COMPARED_FIELDS
     ]
     found = pl.concat(parts).filter(pl.col("difference_bps").abs() > tolerance_bps)
     return found.match_to_schema(DIFFERENCES_SCHEMA).sort(*_KEY, "field", "other_vendor")

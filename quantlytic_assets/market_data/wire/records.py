@@ -19,8 +19,9 @@ from typing import Literal
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.market_data.bars import ADJUSTMENTS, RAW_SCHEMA
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire.avro_records import record_schema
+from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS
 
 # Avro takes two fifths of JSON's bytes and a quarter of the time that JSON takes to decode.
 BAR_HEADERS = {"schema": "bar", "version": "1", "encoding": "avro"}

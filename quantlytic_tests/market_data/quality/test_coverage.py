@@ -10,7 +10,8 @@ import pytest
 
 from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
-from quantlytic_assets.market_data.quality.coverage import CAUSES, coverage
+from quantlytic_assets.market_data.quality.coverage import coverage
+from quantlytic_assets.schemas.vocabulary import CAUSES
 from quantlytic_assets.universe.models import Dataset, Instrument, Outage
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.calendars.sessions import session_table
-from quantlytic_assets.market_data.quality.cleaning import FLAGS, clean
-from quantlytic_assets.market_data.quality.defects import DEFECTS, find_defects
+from quantlytic_assets.market_data.quality.cleaning import clean
+from quantlytic_assets.market_data.quality.defects import find_defects
+from quantlytic_assets.schemas.vocabulary import DEFECTS, FLAGS
 from quantlytic_tests.frames import make_dataset
 from quantlytic_tests.market_data.recorded_prices import FETCHED, PRICES, actions, lean_actions, lean_bars
 

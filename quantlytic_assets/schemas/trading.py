@@ -1,0 +1,122 @@
+"""The tables of `trading`: the ledger's orders and fills, and the holdings and equity that follow from them."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.schemas.columns import MONEY, PRICE, SHARES, STRATEGY, SYMBOL
+from quantlytic_assets.schemas.table import Column, Rule, Table, described
+from quantlytic_assets.schemas.vocabulary import ORDER_STATUSES, SIDES
+
+_ORDER_REF = Column(
+    "order_ref", pl.String, "Client order id: strategy, session and symbol, as in momentum_1d:2015-03-02:AAPL."
+)
+_DECIDED = Column("session", pl.Date, "Session whose prediction led to the order.")
+_SIDE = Column("side", pl.String, "buy or sell.", allowed=SIDES)
+
+ORDERS = Table(
+    "trading.orders",
+    writer="paper_trades",
+    description="Every order of the ledger, rejected ones included: at most one per strategy, session and symbol.",
+    columns=(
+        STRATEGY,
+        _DECIDED,
+        SYMBOL,
+        _ORDER_REF,
+        _SIDE,
+        Column(
+            "quantity",
+            pl.Float64,
+            "Shares to trade; 0 where a rejected order has no price to size it by.",
+            unit=SHARES,
+            at_least=0,
+        ),
+        Column("decision_time", TIME, "When the decision could be made, UTC."),
+        Column(
+            "reference_price",
+            pl.Float64,
+            "Close of the bar decided on; null where there is none.",
+            nullable=True,
+            unit=PRICE,
+        ),
+        Column("status", pl.String, "open, filled or refused.", allowed=tuple(ORDER_STATUSES)),
+        Column("reason", pl.String, "Why the order was rejected; null for the others.", nullable=True),
+        Column("model_version", pl.String, "Version of the model that predicted; null where none did.", nullable=True),
+        Column("created_at", TIME, "When the order was written to the ledger, UTC."),
+    ),
+    key=("strategy", "order_ref"),
+    rules=(
+        Rule("reason_given", "a reason for rejected orders only", "(reason is not null) = (status = 'refused')"),
+        Rule("quantity_given", "an order that was not rejected has a quantity", "status = 'refused' or quantity > 0"),
+    ),
+)
+
+FILLS = Table(
+    "trading.fills",
+    writer="paper_trades",
+    description="What the broker did with the orders: one fill an order.",
+    columns=(
+        STRATEGY,
+        _DECIDED,
+        SYMBOL,
+        _ORDER_REF,
+        _SIDE,
+        Column("fill_session", pl.Date, "Session in which the order was filled."),
+        Column("fill_time", TIME, "When it was filled, UTC."),
+        Column("price", pl.Float64, "Price per share, slippage included.", unit=PRICE, above=0),
+        Column("quantity", pl.Float64, "Shares filled.", unit=SHARES, above=0),
+        Column("commission", pl.Float64, "Commission of the fill.", unit=MONEY, at_least=0),
+        Column("slippage", pl.Float64, "What the fill cost beyond the bar's open, all shares together.", unit=MONEY),
+    ),
+    key=("strategy", "order_ref"),
+    rules=(Rule("filled_after", "no fill before its order's session", "fill_session >= session"),),
+)
+
+POSITIONS = Table(
+    "trading.positions",
+    writer="paper_trades",
+    description="What is held at the end of each session, one row per symbol held, in shares of the session.",
+    columns=(
+        STRATEGY,
+        Column("session", pl.Date, "Session at whose end this is held."),
+        described(SYMBOL, "What the share is traded under on the session."),
+        Column("quantity", pl.Float64, "Shares held; negative where sold short.", unit=SHARES),
+        Column("average_price", pl.Float64, "Average cost of the shares held, commission left out.", unit=PRICE),
+        Column("close", pl.Float64, "Last close known at the end of the session.", unit=PRICE, above=0),
+        Column("market_value", pl.Float64, "quantity times close.", unit=MONEY),
+    ),
+    key=("strategy", "session", "symbol"),
+    rules=(
+        Rule("held", "what is listed is held", "quantity <> 0"),
+        Rule(
+            "value_of_holdings",
+            "market_value is quantity times close",
+            "abs(market_value - quantity * close) <= 1e-9 * abs(market_value)",
+        ),
+    ),
+)
+
+EQUITY = Table(
+    "trading.equity",
+    writer="paper_trades",
+    description="The paper account at the end of each session.",
+    columns=(
+        STRATEGY,
+        Column("session", pl.Date, "Session at whose end this is the account."),
+        Column("equity", pl.Float64, "Cash and market value of all holdings.", unit=MONEY),
+        Column("cash", pl.Float64, "Cash, dividends included; negative where more was spent.", unit=MONEY),
+        Column("gross_exposure", pl.Float64, "Sum of the absolute market values.", unit=MONEY, at_least=0),
+        Column("costs_to_date", pl.Float64, "Commissions and slippage paid so far.", unit=MONEY),
+    ),
+    key=("strategy", "session"),
+    rules=(
+        Rule(
+            "exposure_covers_value",
+            "equity and cash are no further apart than the gross exposure",
+            "abs(equity - cash) <= gross_exposure * 1.000000001 + 0.000001",
+        ),
+    ),
+)
+
+TABLES = (ORDERS, FILLS, POSITIONS, EQUITY)
