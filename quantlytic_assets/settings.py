@@ -104,7 +104,7 @@ class Settings(BaseSettings):
             missing = [name for name, value in wanted.items() if value is None]
             if missing:
                 raise ValueError(f"profile services needs {', '.join(missing)} in the environment (see .env.example)")
-            if "/" in self.postgres_password.get_secret_value():
+            if self.postgres_password and "/" in self.postgres_password.get_secret_value():
                 raise ValueError("QUANTLYTIC_POSTGRES_PASSWORD must not contain a slash: Dagster can't connect with it")
         return self
 

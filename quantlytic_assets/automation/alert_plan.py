@@ -54,7 +54,7 @@ class Notified:
 
     def to_json(self) -> str:
         """The cursor."""
-        return json.dumps(asdict(replace(self, standing={key: list(value) for key, value in self.standing.items()})))
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, cursor: str | None) -> Notified:

@@ -47,7 +47,7 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
             return dg.SkipReason(f"landing run {running[0].run_id} is at work")
         asked = Asked.from_json(context.cursor)
         # Where the topic was made anew, what was seen of the old one comes first: it is landed, or recorded as lost.
-        life = source.life if asked.life in (None, source.life) else asked.life
+        life = asked.life or source.life
         if life != source.life:
             context.log.warning(
                 f"{lander.topic} was deleted and made anew; it is archived as {source.life} from now on"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
@@ -73,11 +73,13 @@ def _last_read(view: AssetGraphView, candidates: EntitySubset) -> dict[str | Non
 
 def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _Run]:
     """The run and time of the last materialization of each partition that has one."""
-    kind, instance = dg.DagsterEventType.ASSET_MATERIALIZATION, view.instance
+    kind: Literal[dg.DagsterEventType.ASSET_MATERIALIZATION] = dg.DagsterEventType.ASSET_MATERIALIZATION
+    instance = view.instance
     if not subset.is_partitioned:
         rows = instance.get_asset_event_summary_records(kind, asset_key=subset.key, limit=1)
         return {None: _Run(row.run_id or None, row.timestamp) for row in rows}
-    last = list(instance.get_latest_storage_id_by_partition(subset.key, kind, _partitions(subset)).values())
+    keys = {key for key in _partitions(subset) if key is not None}
+    last = list(instance.get_latest_storage_id_by_partition(subset.key, kind, keys).values())
     return {
         row.partition: _Run(row.run_id or None, row.timestamp)
         for at in range(0, len(last), _AT_ONCE)
@@ -139,4 +141,5 @@ def _subset(view: AssetGraphView, key: dg.AssetKey, partitions: set[str | None])
     definition = view.asset_graph.get(key).partitions_def
     if definition is None:
         return view.get_full_subset(key=key) if partitions else view.get_empty_subset(key=key)
-    return view.get_subset_from_partition_keys(key, definition, partitions)
+    keys = {partition for partition in partitions if partition is not None}
+    return view.get_subset_from_partition_keys(key, definition, keys)

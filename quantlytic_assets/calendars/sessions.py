@@ -52,7 +52,9 @@ def _years_around(first: int, last: int) -> tuple[int, int]:
 def calendar_timezone(calendar: str) -> str:
     """The IANA name of the exchange's own time zone (`UTC` for round-the-clock markets)."""
     today = date.today().year
-    return str(_calendar(calendar, *_years_around(today, today)).tz)
+    found = _calendar(calendar, *_years_around(today, today))
+    assert found is not None, "every calendar knows this year"
+    return str(found.tz)
 
 
 def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+_Outcome = TypeVar("_Outcome")
 
 
 async def in_background(call: Callable[[], _Result]) -> _Result:
@@ -18,21 +20,17 @@ async def in_background(call: Callable[[], _Result]) -> _Result:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_Result] = loop.create_future()
 
-    def deliver(result: _Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+    def settle(done: Callable[[_Outcome], None], outcome: _Outcome) -> None:
+        if not future.done():
+            done(outcome)
 
     def run() -> None:
         try:
-            result, error = call(), None
+            outcome = partial(settle, future.set_result, call())
         except Exception as failure:
-            result, error = None, failure
+            outcome = partial(settle, future.set_exception, failure)
         try:
-            loop.call_soon_threadsafe(deliver, result, error)
+            loop.call_soon_threadsafe(outcome)
         except RuntimeError:
             # The loop is closed: nobody waits for it any more.
             return

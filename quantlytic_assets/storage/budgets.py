@@ -26,8 +26,15 @@ _LONGEST_OPEN = 3 * 86_400.0
 class Window(Protocol):
     """At most `weight` in any `seconds`."""
 
-    seconds: int
-    weight: int
+    @property
+    def seconds(self) -> int:
+        """How long the window is."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """What all calls in it may weigh together."""
+        ...
 
 
 class BudgetLog:
@@ -91,7 +98,9 @@ class BudgetLog:
             row = connection.execute(
                 sa.select(_circuits.c.until, _circuits.c.reason).where(_circuits.c.vendor == vendor)
             ).first()
-        left = row.until - self._clock() if row is not None else 0.0
+        if row is None:
+            return None
+        left = row.until - self._clock()
         # No circuit is open for longer: where it seems so, the clock was set back since.
         return (left, row.reason) if 0 < left <= _LONGEST_OPEN + _CLOCKS_APART else None
 
@@ -120,7 +129,7 @@ class BudgetLog:
                     sa.select(sa.func.coalesce(sa.func.sum(_calls.c.weight), 0)).where(
                         _calls.c.vendor == vendor, _calls.c.at > now - limit.seconds
                     )
-                ).scalar()
+                ).scalar_one()
                 for limit in limits
             }
         return {limit.seconds: max(0, limit.weight - int(used[limit.seconds])) for limit in limits}

@@ -17,15 +17,15 @@ def extension_directory(directory: Path, names: Sequence[str]) -> Path:
     Done once; where a package is missing DuckDB downloads that extension by itself.
     """
     with duckdb.connect() as connection:
-        version, platform = connection.execute(
+        ((version, platform),) = connection.execute(
             "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
-        ).fetchone()
+        ).fetchall()
     target = directory / version / platform
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         spec = importlib.util.find_spec(f"duckdb_extension_{name}")
         wanted = target / f"{name}.duckdb_extension"
-        if spec is None or wanted.exists():
+        if spec is None or spec.submodule_search_locations is None or wanted.exists():
             continue
         shipped = Path(spec.submodule_search_locations[0]) / "extensions" / version
         partial = wanted.with_suffix(f".{threading.get_native_id()}.tmp")

@@ -30,7 +30,7 @@ def ensure_database(url: str) -> None:
             raise
     server = sa.create_engine(wanted.set(database=_MAINTENANCE), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with server.connect() as connection:
-        name = connection.dialect.identifier_preparer.quote(wanted.database)
+        name = connection.dialect.identifier_preparer.quote(str(wanted.database))
         try:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         except (ProgrammingError, sa.exc.IntegrityError) as error:

@@ -44,7 +44,7 @@ def open_session() -> requests.Session:
     return session
 
 
-def ask(session: requests.Session, url: str, params: Mapping[str, object]) -> Answer:
+def ask(session: requests.Session, url: str, params: Mapping[str, Any]) -> Answer:
     """GET. Raises `VendorError` when there is no answer, an error status, or anything but JSON: see `error_of`."""
     response = get(session, url, params)
     if response.status_code != 200:
@@ -52,7 +52,7 @@ def ask(session: requests.Session, url: str, params: Mapping[str, object]) -> An
     return answer_of(response)
 
 
-def get(session: requests.Session, url: str, params: Mapping[str, object] | None = None) -> requests.Response:
+def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> requests.Response:
     """GET, whatever the status says. Raises `VendorError` when there is no whole answer."""
     try:
         return session.get(url, params=dict(params or {}), timeout=_TIMEOUT)

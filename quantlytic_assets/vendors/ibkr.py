@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -150,6 +151,7 @@ class IbkrVendor:
         if len(self.parts(request)) > 1:
             raise VendorError(f"IBKR is asked for {_BARS} bars at once at most", retryable=False)
         contract = ibkr_contract(request.symbol, request.calendar, request.name)
+        assert contract is not None, "a symbol without a contract is unsupported"
         with self._turn:
             rows, at = _in_a_loop_of_its_own(self._ask(request, contract))
         return Served(_bars(rows, request, contract, at))
@@ -234,10 +236,9 @@ class _NoBars(Exception):
 def _library() -> ModuleType:
     """ib_async, or ib_insync, which it grew from. Loaded in a running loop, because ib_insync looks for one."""
     try:
-        import ib_async as library
+        return import_module("ib_async")
     except ImportError:
-        import ib_insync as library
-    return library
+        return import_module("ib_insync")
 
 
 def _in_a_loop_of_its_own(question: Coroutine[Any, Any, Any]) -> Any:

@@ -88,9 +88,20 @@ class Vendor(Protocol):
     asked in vain where a run is killed; `fetch` is then called by as many threads.
     """
 
-    name: str
-    limits: tuple[Limit, ...]
-    at_once: int
+    @property
+    def name(self) -> str:
+        """As the universe calls it."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Its rate limits."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many questions may wait for answers."""
+        ...
 
     def traits(self, dataset: str) -> VendorTraits:
         """What missing bars mean for this dataset. Never raises; an unknown dataset has the vendor's general traits."""

@@ -160,8 +160,9 @@ class Chart:
     def _zone(self) -> str:
         """The exchange's time zone, by the chart where it names one."""
         zone = self._meta.get("exchangeTimezoneName")
-        known = isinstance(zone, str) and _is_zone(zone)
-        return zone if known else calendar_timezone(self._request.calendar)
+        if isinstance(zone, str) and _is_zone(zone):
+            return zone
+        return calendar_timezone(self._request.calendar)
 
 
 def _member(body: Any, name: str, kind: type) -> Any:

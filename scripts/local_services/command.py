@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from local_services import docker, processes
 from local_services.place import DEFAULT_DIRECTORY, HOST, SERVERS, Place, ServiceError, say
@@ -71,16 +72,20 @@ def _parser() -> argparse.ArgumentParser:
             help="where the servers' data, logs, ids and settings are (default: %(default)s)",
         )
 
-    free = {"action": "store_true", "help": "choose free ports instead of 9092, 9000 and 5432"}
+    def free_ports(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--free-ports", action="store_true", help="choose free ports instead of 9092, 9000 and 5432"
+        )
+
     up = add("up", _up, "Start the servers, and return when each answers. Data stays from one time to the next.")
     directory(up)
-    up.add_argument("--free-ports", **free)
+    free_ports(up)
     down = add("down", _down, "End the servers; their data stays.")
     directory(down)
     directory(add("status", _status, "Say what runs and answers; exit 0 when all do."))
     directory(add("env", _env, "Print `export` lines, with the passwords, for eval."))
     run = add("run", _run, "Run a command with servers of its own, which end, with their data, when it does.")
-    run.add_argument("--free-ports", **free)
+    free_ports(run)
     run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
     for name, text in (
         ("start", "Start one server again, and return when it answers."),
@@ -216,7 +221,7 @@ def _run(options: argparse.Namespace) -> int:
         # A second signal must not leave servers behind.
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, signal.SIG_IGN)
-        guard.stdin.close()
+        _pipe(guard).close()
         guard.wait()
 
 
@@ -244,8 +249,14 @@ def _run_program(program: list[str], environment: dict[str, str], guard: subproc
 
 
 def _tell(guard: subprocess.Popen, line: str) -> None:
-    guard.stdin.write(f"{line}\n".encode())
-    guard.stdin.flush()
+    pipe = _pipe(guard)
+    pipe.write(f"{line}\n".encode())
+    pipe.flush()
+
+
+def _pipe(guard: subprocess.Popen) -> IO[bytes]:
+    assert guard.stdin is not None, "the guard is started with a pipe"
+    return guard.stdin
 
 
 def _start_guard(place: Place) -> subprocess.Popen:

@@ -227,16 +227,16 @@ class Postgres(Server):
         if data.exists():
             self._forget_ended()
             return
-        if self.place.directory not in data.parents:
+        if user is not None and self.place.directory not in data.parents:
             say(f"Postgres' data is in {data}: its user {user.pw_name} does not get into {self.place.directory}")
         partial = _beside(data)
         if user is not None:
             for path in (data.parent, partial):
                 os.chown(path, user.pw_uid, user.pw_gid)
         passwords = partial / "initial"
-        programs = software.postgres_programs()
+        programs = _postgres_programs()
         settings = self.place.settings
-        with open(os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        with os.fdopen(os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
             handle.write(settings["postgres_admin_password"])
         try:
             if user is not None:
@@ -285,7 +285,7 @@ class Postgres(Server):
             "log_timezone": "UTC",
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        return [str(software.postgres_programs() / "postgres"), "-D", str(self.data()), *flags]
+        return [str(_postgres_programs() / "postgres"), "-D", str(self.data()), *flags]
 
     def answers(self) -> bool:
         """Whether it asks for a password (as pg_isready does; while it starts up it answers with an error)."""
@@ -368,3 +368,10 @@ def _cluster_id() -> str:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
             return text
+
+
+def _postgres_programs() -> Path:
+    found = software.postgres_programs()
+    if found is None:
+        raise ServiceError("Postgres' programs are missing: scripts/services install")
+    return found

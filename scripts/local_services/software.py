@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from local_services.place import CHECKOUT, SERVERS, ServiceError, locked, say
 
@@ -82,7 +83,7 @@ class Software:
                 except ProcessLookupError:
                     continue
 
-    def _run(self, what: str, command: list[str], **options: object) -> None:
+    def _run(self, what: str, command: list[str], **options: Any) -> None:
         """Run an installer with its output in a file; raises `ServiceError` with the output's end."""
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             child = subprocess.Popen(
@@ -130,8 +131,9 @@ class Software:
                 say("fetching Kafka")
                 partial = _partial(_KAFKA)
                 environment = dict(os.environ)
-                if java() is not None:
-                    environment.setdefault("JAVA_HOME", str(Path(java()).resolve().parents[1]))
+                found = java()
+                if found is not None:
+                    environment.setdefault("JAVA_HOME", str(Path(found).resolve().parents[1]))
                 self._run(
                     "Kafka",
                     ["mvn", "-B", "-q", "-f", str(_HERE / "kafka.pom.xml"), "dependency:copy-dependencies",

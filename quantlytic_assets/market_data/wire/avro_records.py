@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -91,7 +91,7 @@ class RecordSchema:
             if not nullable:
                 keep[at] = False
             at = at + width
-        packed = memoryview(written[keep])
+        packed = memoryview(written[keep].data)
         stops = (ends - np.arange(1, len(rows) + 1) * len(self.required)).tolist()
         return [bytes(packed[start:stop]) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
@@ -129,12 +129,12 @@ class RecordSchema:
             if whole.all():
                 return self._decode_block(joined, len(values)), {}
             good = np.flatnonzero(whole)
-            block = self._decode_block(b"".join([values[at] for at in good]), len(good))
+            block = self._decode_block(b"".join([values[int(at)] for at in good]), len(good))
         except pl.exceptions.ComputeError:
             # Somewhere is text that is not UTF-8.
             return self._decode_singly(values)
         others = np.flatnonzero(~whole)
-        rows, wrong = self._decode_singly([values[at] for at in others])
+        rows, wrong = self._decode_singly([values[int(at)] for at in others])
         places = np.concatenate([good, np.delete(others, list(wrong))])
         return pl.concat([block, rows])[np.argsort(places)], {int(others[at]): why for at, why in wrong.items()}
 
@@ -195,7 +195,7 @@ class RecordSchema:
             return f"not an Avro {self.definition['name']} ({type(error).__name__})"
         if content.tell() != len(value):
             return f"not an Avro {self.definition['name']} ({len(value) - content.tell()} bytes too long)"
-        return row
+        return cast("dict[str, Any]", row)
 
 
 @lru_cache

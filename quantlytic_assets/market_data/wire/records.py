@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -95,9 +95,8 @@ def decode(offsets: Sequence[int], headers: Sequence[str], values: Sequence[byte
     """
     bars: list[pl.DataFrame] = [pl.DataFrame(schema={**RAW_SCHEMA, "bus_offset": pl.Int64})]
     rejected: list[pl.DataFrame] = [pl.DataFrame(schema=REJECTED_SCHEMA)]
-    if None in values:
-        values = [b"" if value is None else value for value in values]
-    for header, part_offsets, part_values in _by_header(offsets, headers, values):
+    known = [b"" if value is None else value for value in values]
+    for header, part_offsets, part_values in _by_header(offsets, headers, known):
         schema, encoding = _kind(header)
         if schema == "bar":
             good, bad = _decode_bars(part_offsets, part_values, encoding)
@@ -313,7 +312,7 @@ def _faults() -> list[tuple[pl.Expr, str]]:
     return checks
 
 
-def _decode_rejected(offsets: list[int], values: list[bytes]) -> pl.DataFrame:
+def _decode_rejected(offsets: Sequence[int], values: Sequence[bytes]) -> pl.DataFrame:
     rows, malformed = [], []
     for offset, value in zip(offsets, values, strict=True):
         row = _rejected_row(value)
@@ -328,7 +327,7 @@ def _decode_rejected(offsets: list[int], values: list[bytes]) -> pl.DataFrame:
     return pl.concat([frame, wrong])
 
 
-def _rejected_row(value: bytes) -> dict[str, object] | None:
+def _rejected_row(value: bytes) -> dict[str, Any] | None:
     """The fields of a rejected row, or None when it is none."""
     try:
         fields = json.loads(value)
@@ -344,6 +343,7 @@ def _rejected_row(value: bytes) -> dict[str, object] | None:
         return None
     # A time too far off to be one may be the very reason why the row was rejected.
     for name, (least, most) in {"open_time": (_EARLIEST_US, _LATEST_US), "line": (0, (1 << 63) - 1)}.items():
-        if numbers[name] is not None and not least <= numbers[name] <= most:
+        number = numbers[name]
+        if number is not None and not least <= number <= most:
             numbers[name] = None
     return {name: None if text is None else _storable(text) for name, text in texts.items()} | numbers
