@@ -12,7 +12,7 @@ import dagster as dg
 
 from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
-from quantlytic_assets.assets.coverage import coverage_asset
+from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
 from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key, source_columns
 from quantlytic_assets.assets.maintenance import (
     archive_maintenance_asset,
@@ -47,6 +47,7 @@ def dataset_chain(dataset: Dataset) -> list[dg.AssetKey]:
     return [
         raw_bars_key(dataset),
         clean_bars_key(dataset),
+        coverage_key(dataset),
         feature_key(dataset, "bars"),
         feature_key(dataset, "indicators"),
     ]

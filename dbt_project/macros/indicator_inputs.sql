@@ -1,9 +1,12 @@
 {# What the indicators model reads, beside `surroundings`: see macros/surroundings.sql. #}
 
 {% macro make_bars_to_compute() %}
-    {#- Rows of before these columns existed have nothing there. -#}
-    {%- set columns = 'dataset, symbol, session, "interval", open_time, available_at, high, low, close, '
-        ~ 'coalesce(listing, symbol) as listing, coalesce(shares, 1) as shares' -%}
+    {#- Rows of before `listing` and `shares` existed have nothing there. A bar that may not be used has no prices. -#}
+    {%- set columns -%}
+        dataset, symbol, session, "interval", open_time, available_at,
+        {% for name in ['high', 'low', 'close'] %} if({{ usable_bar() }}, {{ name }}, null) as {{ name }}, {% endfor %}
+        coalesce(listing, symbol) as listing, coalesce(shares, 1) as shares
+    {%- endset -%}
     create or replace temporary view bars_to_compute as
     select {{ columns }}, false as lookback
     from {{ ref('bars') }}
@@ -12,7 +15,7 @@
     select {{ columns }}, side = 'before' as lookback from surroundings
 {% endmacro %}
 
-{# The rows from which the recursions go on: of each symbol and interval the last bar before the range. #}
+{# The rows from which the recursions go on: of each symbol and interval the last usable bar before the range. #}
 {% macro make_last_indicators() %}
     {%- set run = run_range() -%}
     {%- set oldest = run.start -%}

@@ -9,12 +9,14 @@
   intervals  QUANTLYTIC_RUN_INTERVALS    feature intervals, comma-separated, such as 5m,1h; may be empty
   horizons   QUANTLYTIC_RUN_HORIZONS     label horizons in bars, comma-separated, such as 1,5; may be empty
   start end  QUANTLYTIC_RUN_START, _END  ISO dates of sessions, half-open
+  delay      QUANTLYTIC_RUN_DELAY        seconds from a bar's end to when it is available
+  incomplete QUANTLYTIC_RUN_INCOMPLETE   drop or keep: whether bars that are not complete may be used
 #}
 {% macro run_range() %}
     {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}
         {#- Parsing and documenting need a range that is well-formed, not a real one. -#}
         {{- return({'dataset': '', 'native': '1m', 'intervals': ['1h'], 'horizons': [1],
-                    'start': '2000-01-01', 'end': '2000-01-01'}) -}}
+                    'start': '2000-01-01', 'end': '2000-01-01', 'delay': 0, 'incomplete': 'drop'}) -}}
     {%- endif -%}
     {%- set intervals = env_var('QUANTLYTIC_RUN_INTERVALS').split(',') | select | list -%}
     {%- set horizons = env_var('QUANTLYTIC_RUN_HORIZONS').split(',') | select | map('int') | list -%}
@@ -25,6 +27,8 @@
         'horizons': horizons,
         'start': modules.datetime.date.fromisoformat(env_var('QUANTLYTIC_RUN_START')).isoformat(),
         'end': modules.datetime.date.fromisoformat(env_var('QUANTLYTIC_RUN_END')).isoformat(),
+        'delay': env_var('QUANTLYTIC_RUN_DELAY') | float,
+        'incomplete': env_var('QUANTLYTIC_RUN_INCOMPLETE'),
     }) -}}
 {% endmacro %}
 

@@ -21,8 +21,10 @@
 {#
   `enough` names a column of this model that counts a row's bars of history up to the number wanted. Where the last
   row before the range says that there are fewer, no more are looked for.
+  `delayed`: as many more bars each side as can open between a bar's end and when it is available.
+  `usable`: only bars that may be used are counted and taken (usable_bars.sql).
 #}
-{% macro make_surroundings(before, after, enough=none) %}
+{% macro make_surroundings(before, after, enough=none, delayed=false, usable=false) %}
     {%- set bars = ref('bars') -%}
     {%- if execute -%}
         {%- set wanted = {'before': before, 'after': after} -%}
@@ -35,13 +37,16 @@
             ~ '(side varchar, "interval" varchar, symbol varchar, missing bigint)'
         ) -%}
         {%- for interval in run_range().intervals -%}
+            {#- Bars are shorter than their interval where a session or its half ends, hence twice as many. -#}
+            {%- set later = (run_range().delay / interval_seconds(interval)) | round(0, 'ceil') | int * 2 -%}
             {%- for side in wanted -%}
-                {%- set edge = near_edge(side, interval, wanted[side], seconds) -%}
-                {%- do run_query(near_bars(side, interval, wanted[side], edge)) -%}
-                {%- do run_query(note_short_groups(side, interval, wanted[side], edge, enough if side == 'before')) -%}
+                {%- set count = wanted[side] + (later if delayed else 0) -%}
+                {%- set edge = near_edge(side, interval, count, seconds) -%}
+                {%- do run_query(near_bars(side, interval, count, edge, usable)) -%}
+                {%- do run_query(note_short_groups(side, interval, count, edge, enough if side == 'before')) -%}
                 {%- set short = run_query('select count(*) from ' ~ short_groups(side, interval)) -%}
                 {%- if short.columns[0].values()[0] -%}
-                    {%- do run_query(far_bars(side, interval, edge)) -%}
+                    {%- do run_query(far_bars(side, interval, edge, usable)) -%}
                 {%- endif -%}
             {%- endfor -%}
         {%- endfor -%}
@@ -96,12 +101,12 @@
     over (partition by symbol order by open_time {{ 'desc' if side == 'before' }})
 {%- endmacro %}
 
-{% macro near_bars(side, interval, bars, edge) %}
+{% macro near_bars(side, interval, bars, edge, usable) %}
     insert into surroundings
     select bars.*, '{{ side }}'
     from {{ ref('bars') }} as bars
     semi join (select symbol from run_groups where "interval" = '{{ interval }}') as wanted using (symbol)
-    where {{ of_interval(interval) }} and {{ near_sessions(side, edge) }}
+    where {{ of_interval(interval) }} and {{ near_sessions(side, edge) }}{{ ' and ' ~ usable_bar() if usable }}
     qualify row_number() {{ outwards(side) }} <= {{ bars }}
 {% endmacro %}
 
@@ -129,11 +134,12 @@
     where found < wanted
 {% endmacro %}
 
-{% macro far_bars(side, interval, edge) %}
+{% macro far_bars(side, interval, edge, usable) %}
     insert into surroundings
     select bars.*, '{{ side }}'
     from {{ ref('bars') }} as bars
     join {{ short_groups(side, interval) }} as short using (symbol)
     where {{ of_interval(interval) }} and session {{ '<' if side == 'before' else '>=' }} date '{{ edge }}'
+        {{ 'and ' ~ usable_bar() if usable }}
     qualify row_number() {{ outwards(side) }} <= short.missing
 {% endmacro %}

@@ -155,6 +155,8 @@ def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Windo
         "QUANTLYTIC_RUN_HORIZONS": ",".join(str(horizon) for horizon in sorted(set(horizons))),
         "QUANTLYTIC_RUN_START": window.first.isoformat(),
         "QUANTLYTIC_RUN_END": window.last.isoformat(),
+        "QUANTLYTIC_RUN_DELAY": str(dataset.delay.total_seconds()),
+        "QUANTLYTIC_RUN_INCOMPLETE": dataset.incomplete_bars,
     }
 
 

@@ -64,8 +64,8 @@ GROUP = ("symbol", "interval")
 def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFrame:
     """The bars with their indicators, for many symbols and intervals at once.
 
-    `bars` has symbol, interval, open_time, high, low, close (no nulls) and any other columns, which are carried
-    along; rows may be in any order. An optional Boolean column `lookback` marks rows before the range: they fill the
+    `bars` has symbol, interval, open_time, high, low, close and any other columns, which are carried along; a bar
+    without a close may not be used: it is in no window, and its row has nulls; rows may be in any order. An optional Boolean column `lookback` marks rows before the range: they fill the
     windows and are not returned. Give the last `LOOKBACK` bars of each group, or all there are when there are fewer.
     Optional columns `shares` and `listing` as in features.bars; without them there are no splits and no renames.
 
@@ -78,6 +78,8 @@ def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFra
     `history_bars` = bars of the group up to this one, counted to `LOOKBACK` at most.
     """
     bars = bars.sort(*GROUP, "open_time")
+    if bars["close"].null_count():
+        return _around_unusable(bars, state)
     lookback = bars["lookback"].to_numpy() if "lookback" in bars.columns else np.zeros(len(bars), dtype=bool)
     shares = bars["shares"].cast(pl.Float64).to_numpy() if "shares" in bars.columns else np.ones(len(bars))
     high, low, close = (bars[name].cast(pl.Float64).to_numpy() * shares for name in ("high", "low", "close"))
@@ -97,6 +99,13 @@ def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFra
         pl.Series(name, columns[name][kept] / scale if name in _PRICES else columns[name][kept], nan_to_null=True)
         for name in COLUMNS
     )
+
+
+def _around_unusable(bars: pl.DataFrame, state: pl.DataFrame | None) -> pl.DataFrame:
+    """`compute` where some bars have no close."""
+    computed = compute(bars.filter(pl.col("close").is_not_null()), state)
+    unusable = bars.filter(pl.col("close").is_null(), ~pl.col("lookback") if "lookback" in bars.columns else True)
+    return pl.concat([computed, unusable.select(pl.exclude("lookback"))], how="diagonal").sort(*GROUP, "open_time")
 
 
 def _group_starts(bars: pl.DataFrame) -> np.ndarray:

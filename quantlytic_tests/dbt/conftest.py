@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -23,14 +24,24 @@ class Warehouse:
         self.target = place.settings.directory("dbt") / "target"
         self.secrets = place.secrets
 
-    def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame) -> None:
+    def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame, delay: timedelta = timedelta()) -> None:
         """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
-        clean = bars.select(pl.lit(dataset).alias("dataset"), *bars.columns, pl.col("close_time").alias("available_at"))
+        clean = bars.select(
+            pl.lit(dataset).alias("dataset"), *bars.columns, (pl.col("close_time") + delay).alias("available_at")
+        )
         hours = sessions.select(pl.lit(dataset).alias("dataset"), *sessions.columns)
         self.lake.replace([("clean.bars", "false", [], clean), ("clean.sessions", "false", [], hours)])
 
     def command(
-        self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], horizons: Sequence[int]
+        self,
+        dataset: str,
+        start: str,
+        end: str,
+        interval: str,
+        intervals: Sequence[str],
+        horizons: Sequence[int] = (1,),
+        delay: timedelta = timedelta(),
+        incomplete: str = "drop",
     ) -> tuple[list[str], dict[str, str]]:
         """The command line and environment of a build of one range."""
         environment = os.environ | self.lake.dbt_environment()
@@ -41,6 +52,8 @@ class Warehouse:
             "QUANTLYTIC_RUN_INTERVAL": interval,
             "QUANTLYTIC_RUN_INTERVALS": ",".join(intervals),
             "QUANTLYTIC_RUN_HORIZONS": ",".join(str(horizon) for horizon in horizons),
+            "QUANTLYTIC_RUN_DELAY": str(delay.total_seconds()),
+            "QUANTLYTIC_RUN_INCOMPLETE": incomplete,
             "DBT_TARGET_PATH": str(self.target),
             "DBT_LOG_PATH": str(self.target),
         }
@@ -48,9 +61,11 @@ class Warehouse:
         dbt = str(Path(sys.executable).parent / "dbt")
         return [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project], environment
 
-    def build(self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], horizons=(1,)) -> str:
+    def build(
+        self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], *more, **options
+    ) -> str:
         """Run models and tests for the sessions [start, end) and return what dbt said; a failing run fails the test."""
-        command, environment = self.command(dataset, start, end, interval, intervals, horizons)
+        command, environment = self.command(dataset, start, end, interval, intervals, *more, **options)
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

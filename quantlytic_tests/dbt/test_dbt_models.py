@@ -102,15 +102,16 @@ def test_incomplete_buckets_are_flagged_and_empty_ones_are_not_made_up(warehouse
 
 def test_labels_are_the_trade_they_describe(warehouse, whole):
     labels = warehouse.table("features.labels", "whole")
-    bars = warehouse.table("features.bars", "whole")
+    bars = warehouse.table("features.bars", "whole").with_columns(price=pl.when("complete").then("open"))
     for horizon in (1, 5):
         following = bars.sort("open_time").with_columns(
-            entry=pl.col("open").shift(-1).over("symbol", "interval"),
-            exit=pl.col("open").shift(-1 - horizon).over("symbol", "interval"),
+            entry=pl.col("price").shift(-1).over("symbol", "interval"),
+            exit=pl.col("price").shift(-1 - horizon).over("symbol", "interval"),
             known=pl.col("available_at").shift(-1 - horizon).over("symbol", "interval"),
             due=pl.col("session").shift(-1 - horizon).over("symbol", "interval"),
         )
-        wanted = following.filter(pl.col("exit").is_not_null()).sort("symbol", "interval", "open_time")
+        usable = pl.all_horizontal(pl.col("price", "entry", "exit").is_not_null())
+        wanted = following.filter(usable).sort("symbol", "interval", "open_time")
         found = labels.filter(pl.col("horizon") == horizon).sort("symbol", "interval", "open_time")
         assert found["open_time"].equals(wanted["open_time"])
         assert found["label_session"].equals(wanted["due"].rename("label_session"))

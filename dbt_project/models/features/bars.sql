@@ -6,6 +6,9 @@
   Buckets start at the session's open and again where a lunch break ends, as the market's own bars do; bars before the
   open or after the close have buckets of their own that end or start there. 1d is the session: only its own hours.
   All times are microseconds until the last select. A session has one listing a symbol and one count of its shares.
+
+  `complete` asks no clock. A bucket that has not ended lacks its last native bar, which neither the archive has nor
+  coverage calls untraded before its time. So the same bars and holes give the same rows, whenever they are made.
 #}
 {%- set run = run_range() -%}
 {%- set native = interval_seconds(run.native) * 1000000 -%}
@@ -20,7 +23,7 @@
 {% if run.native in run.intervals %}
 select
     '{{ run.dataset }}' as dataset, symbol, session, '{{ run.native }}' as "interval", open_time, close_time,
-    open, high, low, close, volume, available_at, true as complete, listing, shares
+    open, high, low, close, volume, available_at, ended and close is not null as complete, listing, shares
 from {{ ref('stg_bars') }}
 {{ 'union all' if coarser }}
 {% endif %}
@@ -36,18 +39,20 @@ select
     make_timestamptz(bucket_end) as close_time,
     open, high, low, close, volume,
     make_timestamptz(bucket_end + delay) as available_at,
-    bars = expected as complete,
+    accounted = expected as complete,
     listing, shares
 from (
     select
-        symbol, session, "interval", bucket_start, bucket_end, expected, listing, shares,
+        symbol, session, "interval", bucket_start, bucket_end, expected,
+        any_value(listing) as listing,
+        any_value(shares) as shares,
         arg_min(open, opens) as open,
         max(high) as high,
         min(low) as low,
         arg_max(close, opens) as close,
         sum(volume) as volume,
         max(delay) as delay,
-        count(*) as bars
+        count_if(untraded or (ended and close is not null)) as accounted
     from (
         {# How many native bars a bucket holds when none is missing. #}
         select *,
@@ -80,8 +85,12 @@ from (
                         else coalesce(break_starts, session_closes)
                     end as stretch_end
                 from (
-                    select *, epoch_us(open_time) as opens, epoch_us(available_at) - epoch_us(close_time) as delay
+                    select
+                        *, epoch_us(open_time) as opens, epoch_us(available_at) - epoch_us(close_time) as delay,
+                        false as untraded
                     from {{ ref('stg_bars') }}
+                    union all by name
+                    select *, true as untraded from {{ ref('stg_untraded') }}
                 )
             )
             cross join (values
@@ -92,7 +101,8 @@ from (
             where "interval" != '1d' or (opens >= session_opens and opens < session_closes)
         )
     )
-    group by symbol, session, "interval", bucket_start, bucket_end, expected, listing, shares
+    group by symbol, session, "interval", bucket_start, bucket_end, expected
+    having not bool_and(untraded)
 )
 {% endif %}
 {% if run.intervals %}

@@ -4,13 +4,17 @@
     span=['session', 'label_session'],
     pre_hook=[
         "{{ make_run_groups(['session', 'label_session']) }}",
-        "{{ make_surroundings(before=longest_horizon() + 1, after=longest_horizon() + 1) }}",
+        "{{ make_surroundings(before=longest_horizon() + 1, after=longest_horizon() + 1, delayed=true) }}",
     ],
 ) }}
 {#
   A label belongs to the session in which it became known. A run makes every label whose stretch, from the decision to
   the exit, touches its range: those that end in it, and, where later bars are already there, those that start in it.
   None goes on from one company's bars to those of the next under the same ticker, and a split on the way is no return.
+
+  The trade is entered where the simulated broker fills an order of that decision (`next_bars` of
+  quantlytic_assets/trading/simulated_broker.py): at the open of the first bar that opens at or after `available_at`.
+  Where a bar may not be used (macros/usable_bars.sql) there is no label that is decided on it, enters or leaves there.
 #}
 {%- set run = run_range() -%}
 {%- if not run.horizons %}
@@ -19,7 +23,7 @@ select dataset, symbol, session from {{ ref('bars') }} where false
 {#- Rows of before `listing` and `shares` existed have nothing there. -#}
 {%- set columns -%}
     symbol, session, "interval", open_time, available_at,
-    coalesce(listing, symbol) as listing, open * coalesce(shares, 1) as value
+    coalesce(listing, symbol) as listing, open * coalesce(shares, 1) as value, {{ usable_bar() }} as usable
 {%- endset %}
 with bars as (
     select {{ columns }}
@@ -30,21 +34,29 @@ with bars as (
 )
 
 {% for horizon in run.horizons %}
-select * exclude (listing, exit_listing) from (
+select
+    '{{ run.dataset }}' as dataset, decided.symbol, decided.session, decided."interval", {{ horizon }} as horizon,
+    decided.open_time, decided.available_at, entry_time, exit_time,
+    exit_value / entry_value - 1 as forward_return,
+    cast(forward_return > 0 as integer) as label,
+    label_session, label_available_at
+from bars as decided
+asof join (
     select
-        '{{ run.dataset }}' as dataset, symbol, session, "interval", {{ horizon }} as horizon, open_time, available_at,
-        lead(open_time, 1) over bars_on as entry_time,
-        lead(open_time, {{ horizon + 1 }}) over bars_on as exit_time,
-        lead(value, {{ horizon + 1 }}) over bars_on / lead(value, 1) over bars_on - 1 as forward_return,
-        cast(forward_return > 0 as integer) as label,
-        lead(session, {{ horizon + 1 }}) over bars_on as label_session,
-        lead(available_at, {{ horizon + 1 }}) over bars_on as label_available_at,
-        listing,
-        lead(listing, {{ horizon + 1 }}) over bars_on as exit_listing
+        symbol, "interval", open_time as entry_time, value as entry_value, usable as entry_usable,
+        lead(open_time, {{ horizon }}) over bars_on as exit_time,
+        lead(value, {{ horizon }}) over bars_on as exit_value,
+        lead(usable, {{ horizon }}) over bars_on as exit_usable,
+        lead(listing, {{ horizon }}) over bars_on as exit_listing,
+        lead(session, {{ horizon }}) over bars_on as label_session,
+        lead(available_at, {{ horizon }}) over bars_on as label_available_at
     from bars
     window bars_on as (partition by symbol, "interval" order by open_time)
-)
-where {{ in_run_range('session', 'label_session') }} and exit_listing = listing
+) as entries
+    on entries.symbol = decided.symbol and entries."interval" = decided."interval"
+    and decided.available_at <= entries.entry_time
+where decided.session < date '{{ run.end }}' and label_session >= date '{{ run.start }}'
+    and usable and entry_usable and exit_usable and exit_listing = listing
 {{ 'union all' if not loop.last }}
 {% endfor %}
 {%- endif %}

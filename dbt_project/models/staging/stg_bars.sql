@@ -3,18 +3,30 @@
   the range. `shares`, how many one share of the company's beginning has become, is quantlytic_assets'
   market_data/actions/split_factors.py: it never changes with a later split. Prices that a vendor adjusted for splits up to the
   day they were fetched are put back into shares of their session; the volume is too.
+
+  A bar whose price is known to be wrong by a factor has its repair here where that rests on no later bar, and no
+  prices otherwise. `ended` is judged by when the bar was fetched, which the archive says, and by no clock: a lake that
+  is made anew has the same rows.
 #}
 {%- set adjusted = run_has_split_factors() %}
-with served as (
+with repairs as (
+    select * from {{ source('clean', 'repairs') }} where {{ in_run_range() }} and not coalesce(uses_later_bars, true)
+),
+
+served as (
     select
-        symbol, session, open_time, close_time, open, high, low, close, volume, available_at,
+        bars.symbol, bars.session, bars.open_time, close_time, available_at,
+        coalesce(fetched_at >= close_time, true) as ended,
+        {%- for name in ['open', 'high', 'low', 'close', 'volume'] %}
+        case when not {{ known_wrong() }} then bars.{{ name }} else repairs.{{ name }} end as {{ name }},
+        {%- endfor %}
         {%- if adjusted %}
-        greatest(cast(fetched_at as date), session) as fetched_on, adjustment
+        greatest(cast(fetched_at as date), bars.session) as fetched_on, adjustment
         {%- else %}
-        symbol as listing, 1.0::double as shares
+        bars.symbol as listing, 1.0::double as shares
         {%- endif %}
-    from {{ source('clean', 'bars') }}
-    where {{ in_run_range() }}
+    from (select * from {{ source('clean', 'bars') }} where {{ in_run_range() }}) as bars
+    left join repairs using (symbol, session, open_time)
 ),
 
 {% if adjusted %}
@@ -45,7 +57,7 @@ factors as (
 
 bars as (
     select
-        served.symbol, served.session, served.open_time, served.close_time,
+        served.symbol, served.session, served.open_time, served.close_time, served.ended,
         open * factor as open, high * factor as high, low * factor as low, close * factor as close,
         volume / factor as volume,
         served.available_at, factors.listing, factors.shares
@@ -53,22 +65,11 @@ bars as (
     join factors
         on factors.symbol = served.symbol and factors.session = served.session
         and factors.fetched_on = served.fetched_on and factors.adjustment = served.adjustment
-),
-{% else %}
-bars as (select * from served),
-{% endif %}
-
-sessions as (
-    select
-        session,
-        epoch_us(open_time) as session_opens,
-        epoch_us(break_start) as break_starts,
-        epoch_us(break_end) as break_ends,
-        epoch_us(close_time) as session_closes
-    from {{ source('clean', 'sessions') }}
-    where {{ in_run_range() }}
 )
+{% else %}
+bars as (select * from served)
+{% endif %}
 
 select bars.*, sessions.* exclude (session)
 from bars
-join sessions on sessions.session = bars.session
+join {{ ref('stg_sessions') }} as sessions on sessions.session = bars.session
