@@ -3,7 +3,7 @@
 What is learned and measured is in `learning`; here rows are read, steps walked and results reported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -19,7 +19,7 @@ from quantlytic_assets.calendars.partitions import (
     with_partition,
 )
 from quantlytic_assets.calendars.sessions import session_table
-from quantlytic_assets.learning.features import design_matrix, with_labels
+from quantlytic_assets.learning.features import LABEL_COLUMNS, design_columns, design_matrix, with_labels
 from quantlytic_assets.learning.training import predictions_table, train
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset, Strategy
@@ -40,21 +40,28 @@ def strategy_metadata(strategy: Strategy) -> dict[str, object]:
     }
 
 
-def read_indicators(resources: Resources, strategy: Strategy, first: date | None, last: date) -> pl.DataFrame:
-    """Rows of features.indicators for the strategy's symbols and interval, sessions [first, last)."""
+def read_indicators(
+    resources: Resources, strategy: Strategy, first: date | None, last: date, columns: Sequence[str]
+) -> pl.DataFrame:
+    """Rows of features.indicators for the strategy's symbols and interval, sessions [first, last).
+
+    Those of bars that may not be used, which have nothing but nulls, are left out.
+    """
     condition, parameters = ("AND session >= ?", [first]) if first else ("", [])
+    names = ", ".join(f'"{name}"' for name in columns)
     return resources.lake.query(
-        'SELECT * FROM features.indicators WHERE dataset = ? AND "interval" = ? AND session < ? '
-        f"AND symbol IN (SELECT unnest(?::VARCHAR[])) {condition}",
+        f'SELECT {names} FROM features.indicators WHERE dataset = ? AND "interval" = ? AND session < ? '
+        f"AND symbol IN (SELECT unnest(?::VARCHAR[])) AND close IS NOT NULL {condition}",
         [strategy.dataset, strategy.interval, last, list(strategy.symbols), *parameters],
     )
 
 
 def read_labels(resources: Resources, strategy: Strategy, known_by: date) -> pl.DataFrame:
-    """Rows of features.labels for the strategy whose outcome was known in a session before `known_by`."""
+    """What learning asks of the strategy's labels (`LABEL_COLUMNS`) that were known in a session before `known_by`."""
+    names = ", ".join(("symbol", "open_time", *LABEL_COLUMNS))
     return resources.lake.query(
-        'SELECT * FROM features.labels WHERE dataset = ? AND "interval" = ? AND horizon = ? AND label_session < ? '
-        "AND symbol IN (SELECT unnest(?::VARCHAR[]))",
+        f'SELECT {names} FROM features.labels WHERE dataset = ? AND "interval" = ? AND horizon = ? '
+        "AND label_session < ? AND symbol IN (SELECT unnest(?::VARCHAR[]))",
         [strategy.dataset, strategy.interval, strategy.horizon, known_by, list(strategy.symbols)],
     )
 
@@ -78,7 +85,8 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
         resources: Resources = context.resources.quantlytic
         steps = sorted(context.partition_keys)
         last = date.fromisoformat(steps[-1])
-        design = design_matrix(read_indicators(resources, strategy, None, last), strategy.features)
+        indicators = read_indicators(resources, strategy, None, last, design_columns(strategy.features))
+        design = design_matrix(indicators, strategy.features)
         frame = with_labels(design, read_labels(resources, strategy, last))
         sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
         done: dict[str, dict[str, object]] = {}
@@ -138,7 +146,7 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         resources: Resources = context.resources.quantlytic
         steps = list(model_definition(dataset, strategy).get_partition_keys())
         (window,) = windows(dataset, context.partition_keys)
-        indicators = read_indicators(resources, strategy, window.first, window.last)
+        indicators = read_indicators(resources, strategy, window.first, window.last, design_columns(strategy.features))
         design = design_matrix(indicators, strategy.features)
         scored = []
         for i, step in enumerate(steps):

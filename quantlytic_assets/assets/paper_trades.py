@@ -23,11 +23,21 @@ from quantlytic_assets.universe.models import Dataset, Strategy
 _NEXT_BAR = timedelta(days=14)
 
 
-def read_prices(resources: Resources, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
-    """symbol, session, open_time, open, close of the strategy's symbols and interval, sessions [first, last)."""
+def usable_bars(dataset: Dataset) -> str:
+    """SQL condition on features.bars: what may be decided on, filled at and valued by.
+
+    That is a bar with a price that is not known to be wrong, and a complete one unless the dataset does not mind;
+    features and labels go by the same rule (dbt_project/macros/usable_bars.sql).
+    """
+    return "close IS NOT NULL" if dataset.incomplete_bars == "keep" else "close IS NOT NULL AND complete"
+
+
+def read_prices(resources: Resources, dataset: Dataset, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
+    """symbol, session, open_time, open, close of the strategy's usable bars of sessions [first, last)."""
     return resources.lake.query(
         'SELECT symbol, session, open_time, open, close FROM features.bars WHERE dataset = ? AND "interval" = ? '
-        "AND session >= ? AND session < ? AND symbol IN (SELECT unnest(?::VARCHAR[])) ORDER BY symbol, open_time",
+        "AND session >= ? AND session < ? AND symbol IN (SELECT unnest(?::VARCHAR[])) "
+        f"AND {usable_bars(dataset)} ORDER BY symbol, open_time",
         [strategy.dataset, strategy.interval, first, last, list(strategy.symbols)],
     )
 
@@ -64,8 +74,8 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         deps=[strategy_key(strategy, "predictions"), actions],
         partitions_def=trading_definition(dataset, strategy),
         description=f"Orders, fills and positions of {strategy.name}: one order a session and symbol, filled at the "
-        "next bar's open less slippage and commission. Splits and dividends reach what is held. A rerun never trades "
-        "twice.",
+        "open of the first usable bar after the decision, less slippage and commission. Splits and dividends reach "
+        "what is held. A rerun never trades twice.",
         kinds={"ducklake"},
         metadata={**strategy_metadata(strategy), "dagster/table_name": "trading.fills"},
         required_resource_keys={"quantlytic"},
@@ -81,30 +91,31 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         # Orders from before that this run fills change earlier rows too.
         affected = min([window.first, *waiting["session"].to_list()])
         predictions = resources.lake.query(
-            "SELECT * FROM ml.predictions WHERE strategy = ? AND session >= ? AND session < ?",
+            "SELECT session, symbol, open_time, available_at, prediction, model_version FROM ml.predictions "
+            "WHERE strategy = ? AND session >= ? AND session < ?",
             [strategy.name, window.first, window.last],
         )
-        bars = read_prices(resources, strategy, affected, window.last + _NEXT_BAR)
+        bars = read_prices(resources, dataset, strategy, affected, window.last + _NEXT_BAR)
         entitlements = read_entitlements(resources, strategy)
-        _check_shares(resources, strategy, entitlements)
+        _check_shares(resources, dataset, strategy, entitlements)
         summary = trade(
             strategy, predictions, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
         )
         context.log.info(str(summary))
-        _publish(resources, strategy, affected, entitlements)
+        _publish(resources, dataset, strategy, affected, entitlements)
         counts = _counts(resources, dataset, strategy, window)
         report(context, group_by_key(context.partition_keys, counts, {"fills": 0}))
 
     return paper_trades
 
 
-def _check_shares(resources: Resources, strategy: Strategy, entitlements: Entitlements) -> None:
+def _check_shares(resources: Resources, dataset: Dataset, strategy: Strategy, entitlements: Entitlements) -> None:
     """Raise `dg.Failure` where fills on record are in other shares than their bars: the account would be false."""
     fills = resources.ledger.fills(strategy.name)
     if fills.is_empty() or entitlements.steps.is_empty():
         return
     first, last = fills["fill_session"].min(), fills["fill_session"].max()
-    bars = read_prices(resources, strategy, first, last + timedelta(days=1))
+    bars = read_prices(resources, dataset, strategy, first, last + timedelta(days=1))
     wrong = entitlements.in_later_shares(fills, bars)
     if len(wrong):
         raise dg.Failure(
@@ -114,7 +125,9 @@ def _check_shares(resources: Resources, strategy: Strategy, entitlements: Entitl
         )
 
 
-def _publish(resources: Resources, strategy: Strategy, since: date, entitlements: Entitlements) -> None:
+def _publish(
+    resources: Resources, dataset: Dataset, strategy: Strategy, since: date, entitlements: Entitlements
+) -> None:
     """Copy what the ledger says of sessions from `since` on into the lake, with the positions that follow from it."""
     ledger = resources.ledger
     sessions = ledger.decided_sessions(strategy.name)
@@ -122,7 +135,7 @@ def _publish(resources: Resources, strategy: Strategy, since: date, entitlements
     fills = ledger.fills(strategy.name)
     shown = sessions.filter(sessions >= since)
     first = fills["fill_session"].min() if len(fills) else since
-    closes = read_prices(resources, strategy, first, date.max)
+    closes = read_prices(resources, dataset, strategy, first, date.max)
     held = positions(strategy.name, fills, closes, sessions, entitlements)
     curve = equity_curve(held, fills, strategy.capital, sessions, entitlements)
     mine = "strategy = ? AND session >= ?"

@@ -50,7 +50,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         decided = resources.lake.query(
             "SELECT min(available_at) AS first FROM ml.predictions WHERE strategy = ?", [strategy.name]
         )["first"][0]
-        bars = read_prices(resources, strategy, sessions.min(), sessions.max() + timedelta(days=14))
+        bars = read_prices(resources, dataset, strategy, sessions.min(), sessions.max() + timedelta(days=14))
         periods = periods_per_year(sessions)
         held, held_fills = benchmark_curve(strategy, bars, decided, sessions, read_entitlements(resources, strategy))
         mine = statistics(curve, fills, strategy.capital, periods)
@@ -79,9 +79,11 @@ def forecast_quality(resources: Resources, strategy: Strategy) -> dict[str, floa
 
     The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
     """
-    predicted = resources.lake.query("SELECT * FROM ml.predictions WHERE strategy = ?", [strategy.name])
+    predicted = resources.lake.query(
+        "SELECT symbol, session, open_time, score, prediction FROM ml.predictions WHERE strategy = ?", [strategy.name]
+    )
     labels = read_labels(resources, strategy, date.max)
-    last_returns = read_indicators(resources, strategy, None, date.max).select("symbol", "open_time", "ret_1")
+    last_returns = read_indicators(resources, strategy, None, date.max, ["symbol", "open_time", "ret_1"])
     mine, naive, outcomes = evaluate_predictions(predicted, labels, last_returns)
     figures: dict[str, float | None] = {**mine, "outcomes": outcomes}
     for baseline, metrics in naive.items():

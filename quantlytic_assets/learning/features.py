@@ -53,6 +53,11 @@ def resolve_features(features: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(features)
 
 
+def design_columns(features: Sequence[str] | None = None) -> list[str]:
+    """The columns of features.indicators that `design_matrix` reads for these features, in no order that matters."""
+    return list(dict.fromkeys((*KEY_COLUMNS, "close", "ret_1", *resolve_features(features))))
+
+
 def _scaled(name: str) -> pl.Expr:
     if name in _LEVELS:
         return (pl.col(name) / pl.col("close") - 1).alias(name)

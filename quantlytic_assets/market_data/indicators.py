@@ -64,9 +64,10 @@ GROUP = ("symbol", "interval")
 def compute(bars: pl.DataFrame, state: pl.DataFrame | None = None) -> pl.DataFrame:
     """The bars with their indicators, for many symbols and intervals at once.
 
-    `bars` has symbol, interval, open_time, high, low, close and any other columns, which are carried along; a bar
-    without a close may not be used: it is in no window, and its row has nulls; rows may be in any order. An optional Boolean column `lookback` marks rows before the range: they fill the
-    windows and are not returned. Give the last `LOOKBACK` bars of each group, or all there are when there are fewer.
+    `bars` has symbol, interval, open_time, high, low, close and any other columns, which are carried along; rows may be
+    in any order. A bar without a close may not be used: it is in no window, and its row has nulls. An optional Boolean
+    column `lookback` marks rows before the range: they fill the windows and are not returned. Give the last `LOOKBACK`
+    bars of each group, or all there are when there are fewer.
     Optional columns `shares` and `listing` as in features.bars; without them there are no splits and no renames.
 
     `state` has symbol, interval, open_time and the columns of `STATE`: one row per group, the indicators of the last

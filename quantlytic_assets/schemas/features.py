@@ -42,10 +42,16 @@ BARS = Table(
             CLOSE_TIME,
             "End of the bar, UTC, not part of it: the end of its bucket or of the session, whichever comes first.",
         ),
-        Column("open", pl.Float64, "Open of the first native bar.", unit=PRICE),
-        Column("high", pl.Float64, "Highest high.", unit=PRICE),
-        Column("low", pl.Float64, "Lowest low.", unit=PRICE),
-        Column("close", pl.Float64, "Close of the last native bar.", unit=PRICE),
+        Column("open", pl.Float64, "Open of the first native bar that has a price.", nullable=True, unit=PRICE),
+        Column("high", pl.Float64, "Highest high.", nullable=True, unit=PRICE),
+        Column("low", pl.Float64, "Lowest low.", nullable=True, unit=PRICE),
+        Column(
+            "close",
+            pl.Float64,
+            "Close of the last native bar that has a price. All prices are null where none has one.",
+            nullable=True,
+            unit=PRICE,
+        ),
         Column("volume", pl.Float64, "Sum of the volumes, shares or base units.", nullable=True, unit=SHARES),
         Column(
             "available_at",
@@ -53,7 +59,13 @@ BARS = Table(
             "Earliest time, UTC, at which a decision could have used the bar: its end plus the delay of its native "
             "bars.",
         ),
-        Column("complete", pl.Boolean, "Whether every native bar of the bucket is there."),
+        Column(
+            "complete",
+            pl.Boolean,
+            "Whether the bucket has ended and each native bar of it is there or is known not to have traded "
+            "(no_trade). A native bar whose price is known to be wrong by a factor counts as missing, unless its "
+            "repair rests on no later bar.",
+        ),
         Column(
             "listing",
             pl.String,
@@ -71,6 +83,12 @@ BARS = Table(
     key=("symbol", "interval", "open_time"),
     partitioned_by=("dataset", '"interval"', "year(session)"),
     rules=(
+        Rule(
+            "priced",
+            "A bar has all of its prices or none of them, a complete one has them all.",
+            "(open is null) = (close is null) and (high is null) = (close is null) "
+            "and (low is null) = (close is null) and (close is not null or not complete)",
+        ),
         Rule(
             "prices_ordered",
             "No price of a bar is above its high or below its low, and no volume is negative.",
@@ -153,9 +171,11 @@ INDICATORS = Table(
     "features.indicators",
     writer="indicators",
     description="Technical indicators of every bar of `features.bars`, from that bar and the ones before it only. Null "
-    "until an indicator's window is full. Prices are in shares of the bar's own session, a split is no return, and "
-    "nothing goes on from one company to the next under the same ticker. Computed session by session or all at once, "
-    "the numbers are the same. Formulas are those of the module `quantlytic_assets.market_data.indicators`.",
+    "until an indicator's window is full. A bar that may not be used, because it is not complete or its price is known "
+    "to be wrong, has a row of nulls and enters no window. Prices are in shares of the bar's own session, a split is "
+    "no return, and nothing goes on from one company to the next under the same ticker. Computed session by session or "
+    "all at once, the numbers are the same. Formulas are those of the module "
+    "`quantlytic_assets.market_data.indicators`.",
     columns=(
         DATASET,
         SYMBOL,
@@ -163,7 +183,13 @@ INDICATORS = Table(
         INTERVAL,
         OPEN_TIME,
         Column("available_at", TIME, "Earliest time, UTC, at which a decision could have used the row."),
-        Column("close", pl.Float64, "Close of the bar, the price the indicators are about.", unit=PRICE),
+        Column(
+            "close",
+            pl.Float64,
+            "Close of the bar, the price the indicators are about; null where the bar may not be used.",
+            nullable=True,
+            unit=PRICE,
+        ),
         Column(
             "ret_1", pl.Float64, "Return since the previous bar's close, as a fraction.", nullable=True, unit=_FRACTION
         ),
@@ -240,7 +266,9 @@ INDICATORS = Table(
         Column(
             "history_bars",
             pl.Int32,
-            "Bars of this symbol and interval up to this one, counted to 200 at most.",
+            "Usable bars of this symbol and interval up to this one, counted to 200 at most; null where this one is no "
+            "usable bar.",
+            nullable=True,
             unit="bars",
             at_least=1,
             at_most=200,
@@ -249,6 +277,11 @@ INDICATORS = Table(
     key=("symbol", "interval", "open_time"),
     partitioned_by=("dataset", '"interval"', "year(session)"),
     rules=(
+        Rule(
+            "usable_bars_have_both",
+            "A bar that may be used has a close and a history, another one has neither.",
+            "(close is null) = (history_bars is null)",
+        ),
         Rule(
             "bands_ordered",
             "The lower Bollinger band is not above the middle one, nor that above the upper one.",
@@ -267,9 +300,10 @@ INDICATORS = Table(
 LABELS = Table(
     "features.labels",
     writer="labels",
-    description="What a trade decided on a bar would have earned: decided when the bar has ended, entered at the open "
-    "of the next bar, left at the open `horizon` bars later. A row appears when its outcome is known, in the partition "
-    "of the session in which that happens.",
+    description="What a trade decided on a bar would have earned: decided when the bar is available, entered at the "
+    "open of the first bar that opens then or later, left at the open `horizon` bars after that. No label is decided "
+    "on, entered or left at a bar that may not be used. A row appears when its outcome is known, in the partition of "
+    "the session in which that happens.",
     columns=(
         DATASET,
         SYMBOL,
@@ -278,7 +312,11 @@ LABELS = Table(
         Column("horizon", pl.Int32, "Bars between entry and exit.", unit="bars"),
         described(OPEN_TIME, "Start of the bar decided on, UTC."),
         Column("available_at", TIME, "Earliest time, UTC, at which the decision could be made."),
-        Column("entry_time", TIME, "Start of the next bar, at whose open the trade is entered, UTC."),
+        Column(
+            "entry_time",
+            TIME,
+            "Start of the first bar that opens at or after available_at, at whose open the trade is entered, UTC.",
+        ),
         Column("exit_time", TIME, "Start of the bar at whose open the trade is left, UTC."),
         Column(
             "forward_return",
@@ -302,8 +340,8 @@ LABELS = Table(
         Rule(
             "no_look_ahead",
             "The outcome comes after the decision, and the label says what the return says.",
-            "open_time < entry_time and entry_time < exit_time and label_available_at > available_at and label = "
-            "cast(forward_return > 0 as integer)",
+            "open_time < entry_time and available_at <= entry_time and entry_time < exit_time "
+            "and label_available_at > available_at and label = cast(forward_return > 0 as integer)",
         ),
     ),
 )

@@ -39,10 +39,11 @@ class BrokerNotAvailable(NotImplementedError):
 class SimulatedBroker:
     """Fills at the open of the first bar after the decision, with slippage and commission.
 
-    bars: symbol, session, open_time (UTC), open, of one interval, reaching back to the decision times of the orders: a
-    frame that begins later would fill them later. Nothing is kept between calls; the same bars give the same fills.
-    An order that a split overtakes is filled in as many shares as it has become, as brokers do with open orders, and
-    one that a rename overtakes under the new name.
+    bars: symbol, session, open_time (UTC), open, of one interval, those that may be used: an order waits for the next
+    good one. They must reach back to the decision times of the orders, for a frame that begins later would fill them
+    later. Nothing is kept between calls; the same bars give the same fills. An order that a split overtakes is filled
+    in as many shares as it has become, as brokers do with open orders, and one that a rename overtakes under the new
+    name.
     """
 
     sessions_at_once = 250
@@ -66,8 +67,8 @@ def broker_for(strategy: Strategy, bars: pl.DataFrame, entitlements: Entitlement
 def next_bars(orders: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     """`orders` that have a next bar, with `fill_time`, `fill_session` and `open` of it.
 
-    The next bar is the first of the order's symbol with open_time >= decision_time and a usable open. Orders without
-    one are left out.
+    The next bar is the first of the order's symbol with open_time >= decision_time and a usable open: the entry of
+    labels (dbt_project/models/features/labels.sql) is the same one. Orders without one are left out.
     """
     usable = bars.filter(pl.col("open").is_finite() & (pl.col("open") > 0)).select(
         "symbol", pl.col("open_time").alias("fill_time"), pl.col("session").alias("fill_session"), "open"

@@ -20,6 +20,7 @@ class Warehouse:
     """A lake that tests fill with clean bars, and dbt over it."""
 
     def __init__(self, place: Place):
+        self.resources = place.resources
         self.lake = place.resources.lake
         self.target = place.settings.directory("dbt") / "target"
         self.secrets = place.secrets

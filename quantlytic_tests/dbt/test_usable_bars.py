@@ -1,17 +1,23 @@
 """What no decision may rest on: bars that are not complete, prices known to be wrong, entries before `available_at`."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
+from quantlytic_assets.assets.models import read_indicators
+from quantlytic_assets.assets.paper_trades import read_prices
 from quantlytic_assets.calendars.sessions import expected_bars, session_table
+from quantlytic_assets.learning.features import design_columns, design_matrix
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.defects import DEFECTS
 from quantlytic_assets.trading.simulated_broker import next_bars
 from quantlytic_tests.dbt.conftest import ROOT
 from quantlytic_tests.dbt.test_dbt_models import TABLES, assert_equal_rows
+from quantlytic_tests.frames import make_dataset
+from quantlytic_tests.trading.frames import strategy
 
 FIRST, LAST = date(2025, 5, 5), date(2025, 5, 7)
 DAYS = ("2025-05-05", "2025-05-06", "2025-05-07", "2025-05-08")
@@ -51,7 +57,7 @@ def sound() -> pl.DataFrame:
 
 
 def served() -> pl.DataFrame:
-    """`sound` as it came: with two holes, a session that is still going on, and of AAA two wrong bars and a young one."""
+    """`sound` as it came: with two holes, a session still going on, and of AAA two wrong bars and an unfinished one."""
     mine, opens = pl.col("symbol") == "AAA", pl.col("open_time")
     bars = sound().filter(~opens.is_in([QUIET, HOLE]), opens < YOUNG)
     whole = pl.when(mine & (opens == WRONG)).then(100.0).otherwise(1.0)
@@ -139,6 +145,20 @@ def test_no_label_is_decided_on_an_unusable_bar_or_enters_or_leaves_at_one(wareh
         found = labels.filter(pl.col("horizon") == horizon).sort("open_time")
         assert found.select("open_time", "entry_time", "exit_time").rows() == wanted
     assert labels["forward_return"].abs().max() < 0.05
+
+
+def test_trading_and_learning_read_only_bars_that_may_be_used(warehouse, whole):
+    mine = strategy(dataset="usable", interval="5m", symbols=("AAA",))
+    for rule, unusable in (("drop", [WRONG, UNFINISHED]), ("keep", [WRONG])):
+        dataset = replace(make_dataset(interval="5m"), name="usable", incomplete_bars=rule)
+        prices = read_prices(warehouse.resources, dataset, mine, FIRST, LAST + timedelta(days=1))
+        every = warehouse.table("features.bars", "usable").filter(pl.col("symbol") == "AAA", pl.col("interval") == "5m")
+        assert prices["open_time"].to_list() == [one for one in every["open_time"] if one not in unusable]
+    columns = design_columns(["ret_1", "sma_20"])
+    design = design_matrix(
+        read_indicators(warehouse.resources, mine, None, LAST + timedelta(days=1), columns), ["ret_1", "sma_20"]
+    )
+    assert not set(design.frame["open_time"]) & {WRONG, UNFINISHED} and design.left_out == 19
 
 
 def test_partitions_in_any_order_give_the_rows_of_one_rebuild(warehouse, whole):

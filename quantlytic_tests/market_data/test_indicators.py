@@ -253,3 +253,24 @@ def test_no_bars_give_no_rows():
     found = compute(walk(0, 1))
     assert found.is_empty()
     assert set(COLUMNS) <= set(found.columns)
+
+
+@pytest.mark.parametrize("start", [0, 1, 700])
+def test_a_bar_without_a_price_has_nulls_and_is_in_no_window(start):
+    whole = walk(900, 5)
+    gone = pl.Series([start < place and place % 7 == 3 for place in range(900)])
+    holed = whole.with_columns(pl.when(~gone).then(name).alias(name) for name in ("high", "low", "close"))
+    found = compute(holed)
+    assert found["open_time"].equals(whole["open_time"])
+    assert_same(found.filter(~gone), compute(whole.filter(~gone)), relative=0)
+    assert found.filter(gone).select(COLUMNS).null_count().sum_horizontal()[0] == gone.sum() * len(COLUMNS)
+    # Going on from the last usable bar.
+    before = found.filter(~gone).head(600).tail(1)
+    rest = pl.concat(
+        [
+            holed.filter(~gone).slice(600 - LOOKBACK, LOOKBACK),
+            holed.filter(pl.col("open_time") > before["open_time"][0]),
+        ]
+    )
+    later = rest.with_columns(lookback=pl.col("open_time") <= before["open_time"][0])
+    assert_same(compute(later, before), found.filter(pl.col("open_time") > before["open_time"][0]))

@@ -1,8 +1,8 @@
 {#
   The run's clean bars as they were traded, and when their session opens, pauses, resumes and closes. Nothing outside
   the range. `shares`, how many one share of the company's beginning has become, is quantlytic_assets'
-  market_data/actions/split_factors.py: it never changes with a later split. Prices that a vendor adjusted for splits up to the
-  day they were fetched are put back into shares of their session; the volume is too.
+  market_data/actions/split_factors.py: it never changes with a later split. Prices that a vendor adjusted for splits
+  up to the day they were fetched are put back into shares of their session; the volume is too.
 
   A bar whose price is known to be wrong by a factor has its repair here where that rests on no later bar, and no
   prices otherwise. `ended` is judged by when the bar was fetched, which the archive says, and by no clock: a lake that
