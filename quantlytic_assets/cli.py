@@ -86,19 +86,74 @@ def serve() -> None:
 
 
 @app.command("import")
-def import_file(
-    path: Annotated[Path, typer.Argument(help="CSV, Parquet or Feather file; told apart by content.")],
+def import_files(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files, folders, or patterns such as bars/{symbol}.csv.")
+    ],
     dataset: Annotated[str, typer.Option(help="Dataset of the universe.")],
-    symbol: Annotated[str, typer.Option(help="Symbol that the bars are of.")],
+    symbol: Annotated[
+        str | None, typer.Option(help="Symbol that the bars are of, or OURS=THEIRS,… for what the file calls ours.")
+    ] = None,
+    symbol_column: Annotated[
+        str | None, typer.Option(help="Column that says whose each row is, for a file of several symbols.")
+    ] = None,
     columns: Annotated[str, typer.Option(help="ours=theirs, comma-separated: time=tag,open=o,…")] = "",
     time_zone: Annotated[str | None, typer.Option(help="Zone of naive times; default UTC.")] = None,
     label: Annotated[Label, typer.Option(help="What the time marks.")] = Label.START,
     adjustment: Annotated[Adjustment, typer.Option(help="What prices are adjusted for.")] = Adjustment.NONE,
+    decimal: Annotated[str, typer.Option(help="Mark before decimals: . or ,")] = ".",
+    date_format: Annotated[
+        str | None, typer.Option(help="How times are written, as %d/%m/%Y %H:%M; default: found out.")
+    ] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="No line of names: time,open,high,low,close,volume by position.")
+    ] = False,
 ) -> None:
-    """Read a file of bars, publish it to the bus and land it."""
+    """Read files of bars (CSV, Excel, Parquet, Feather, JSON; told apart by content), publish them and land them."""
     from quantlytic_assets.commands.importing import run_import
+    from quantlytic_assets.imports.options import ImportOptions, OptionError, parse_columns
 
-    run_import(_installation, out, path, dataset, symbol, columns, time_zone, label.value, adjustment.value)
+    try:
+        options = ImportOptions(
+            columns=parse_columns(columns) if columns else {},
+            time_zone=time_zone,
+            label=label.value,
+            adjustment=adjustment.value,
+            symbol_column=symbol_column,
+            decimal=decimal,
+            date_format=date_format,
+            header=not no_header,
+        )
+    except OptionError as error:
+        raise UsageError(str(error)) from error
+    run_import(_installation, out, paths, dataset, symbol, options)
+
+
+@app.command()
+def unimport(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH|OBJECT...", help="Files that were imported, ids of imports, or archive objects."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: every dataset the file was imported into.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only rows of this symbol.")] = None,
+    first: _Day = None,
+    last: _LastDay = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take a wrong import back: its rows count no more, its objects stay. Importing the file again brings it back."""
+    from quantlytic_assets.commands.unimport import run_unimport
+
+    def confirm(question: str) -> bool:
+        if yes:
+            return True
+        try:
+            return typer.confirm(question)
+        except typer.Abort:
+            raise UsageError("nothing was taken back; where nobody can answer, add --yes") from None
+
+    from_, to = first.date() if first else None, last.date() if last else None
+    run_unimport(_installation, out, what or [], dataset, symbol, from_, to, confirm)
 
 
 @app.command("import-actions")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from quantlytic_assets.assets.clean_bars import clean_bars_key
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
@@ -87,6 +88,12 @@ class Backfill:
             spans = partitions.windows(dataset, late, self.installation.settings.backfill_chunk)
             self._run_chunks(f"{dataset.name} again", dataset_job_name(dataset), [span.keys for span in spans], {})
 
+    def clean(self, dataset: Dataset, keys: Sequence[str]) -> None:
+        """Clean these partitions again and make nothing else: what follows is behind until it is backfilled."""
+        spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
+        only = [clean_bars_key(dataset)]
+        self._run_chunks(f"{dataset.name} clean", dataset_job_name(dataset), [span.keys for span in spans], {}, only)
+
     def strategy(
         self, strategy: Strategy, first: date | None = None, last: date | None = None, only_pending: bool = False
     ) -> None:
@@ -152,7 +159,14 @@ class Backfill:
             keys = [key for key in keys if key >= begin]
         return keys
 
-    def _run_chunks(self, what: str, job_name: str, chunks: Sequence[Sequence[str]], config: dict[str, Any]) -> None:
+    def _run_chunks(
+        self,
+        what: str,
+        job_name: str,
+        chunks: Sequence[Sequence[str]],
+        config: dict[str, Any],
+        only: Sequence[dg.AssetKey] | None = None,
+    ) -> None:
         if not chunks:
             return
         with Progress(
@@ -167,14 +181,21 @@ class Backfill:
             redirect_stderr=False,
         ) as progress:
             job = self.installation.definitions.resolve_job_def(job_name)
-            steps = len(job.nodes)
+            steps = len(only or job.nodes)
             task = progress.add_task(what, total=steps * len(chunks))
             for chunk in chunks:
                 label = f"{what} {chunk[0]} … {chunk[-1]}" if len(chunk) > 1 else f"{what} {''.join(chunk)}"
                 progress.update(task, description=label)
-                self._run(job, chunk, config, lambda: progress.advance(task))
+                self._run(job, chunk, config, lambda: progress.advance(task), only)
 
-    def _run(self, job: dg.JobDefinition, keys: Sequence[str], config: dict, advance: Callable[[], None]) -> None:
+    def _run(
+        self,
+        job: dg.JobDefinition,
+        keys: Sequence[str],
+        config: dict,
+        advance: Callable[[], None],
+        only: Sequence[dg.AssetKey] | None = None,
+    ) -> None:
         @dg.success_hook(name="advance_progress")
         def advance_progress(_context: dg.HookContext) -> None:
             advance()
@@ -187,7 +208,11 @@ class Backfill:
         instance, resources = self.installation.instance, self.installation.resources
         with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log), own_run(resources) as lock:
             result = job.with_hooks({advance_progress}).execute_in_process(
-                instance=instance, tags=tags | lock, run_config={**config, **_QUIET}, raise_on_error=False
+                instance=instance,
+                tags=tags | lock,
+                run_config={**config, **_QUIET},
+                raise_on_error=False,
+                asset_selection=only,
             )
         made = result.get_asset_materialization_events()
         asked = [

@@ -1,167 +1,210 @@
-"""A user's file of bars (CSV, Parquet, Feather) read into raw bars, with each row that can't be one set aside.
+"""A user's file of bars read into raw bars, with each row that can't be one set aside.
 
-A pure function of the file's content: nothing is published or stored here. What makes times of a time column is in
-`tabular_times`; whether a well-formed bar is a sensible one is decided in `cleaning`. So duplicates, rows in any
-order, missing and negative prices pass.
+A pure function of the file's content: nothing is published or stored here. What the bytes are is in `grids`, what the
+columns are in `shapes`, what makes times of a time column in `dates` and `times`; whether a well-formed bar is a
+sensible one is decided in `cleaning`. So duplicates, rows in any order, missing and negative prices pass.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.imports.dates import by_format, year_first
+from quantlytic_assets.imports.grids import Table, read_grid
+from quantlytic_assets.imports.options import NUMBERS, OURS, ImportOptions
+from quantlytic_assets.imports.shapes import PERIODS, Layout, by_position, layout_of
+from quantlytic_assets.imports.symbols import SYMBOL_NAMES, SymbolNames
 from quantlytic_assets.imports.times import (
     BAD_TIME,
     UNFINISHED,
     StructuralFault,
     bar_times,
     check_whole,
-    in_words,
     read_times,
 )
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
 
 VENDOR = "import"
-LABELS = ("start", "end")
-NUMBERS = ("open", "high", "low", "close", "volume")
-OURS = ("time", *NUMBERS)
 TIME_NAMES = ("time", "timestamp", "datetime", "date", "open_time")
 
 # Reasons are codes with at most a column's name, for they are counted by value; the row's text is kept beside them.
 BAD_NUMBER = "bad_number"
-FIELD_COUNT = "wrong_field_count"
-QUOTES = "unbalanced_quotes"
+NO_SYMBOL = "no_symbol"
 
-REJECTED_SCHEMA = pl.Schema({"line": pl.Int64, "reason": pl.String, "raw": pl.String, "open_time": TIME})
+REJECTED_SCHEMA = pl.Schema(
+    {"line": pl.Int64, "symbol": pl.String, "reason": pl.String, "raw": pl.String, "open_time": TIME}
+)
 
-# ASCII's own separator of fields, which no CSV file has in its text.
-_UNIT = "\x1f"
-_DELIMITERS = (",", ";", "\t", "|")
 _NO_VALUE = ("", "null", "none", "nan", "na", "n/a", "#n/a", "nat")
-_MAGIC = {
-    b"PK\x03\x04": "a ZIP archive or Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG chart",
-    b"GIF8": "a GIF chart",
-    b"%PDF": "a PDF document",
-    b"SQLite format 3\x00": "an SQLite database",
-    b"\x89HDF": "an HDF5 file",
-    b"FEA1": "a Feather file of the old version 1",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"(\xb5/\xfd": "compressed with zstd",
-    b"\x7fELF": "a program",
-}
-_WANTED = "give a CSV, Parquet or Feather file"
-
-
-class OptionError(ValueError):
-    """An option of an import that makes no sense, whatever the file holds."""
-
-
-class ColumnsError(OptionError):
-    """A `--columns` text that can't be read."""
+# European numbers, thousands apart by points, spaces or apostrophes.
+_WITH_THOUSANDS = r"^[+-]?\d{1,3}(?:[.' \u00a0\u202f]\d{3})+(?:,\d*)?$"
+_MOST_SYMBOLS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """A file's rows: `bars` (RAW_SCHEMA, in the file's order), `rejected` (REJECTED_SCHEMA, likewise) and how many were
-    `read`; every row is in exactly one of the two. A `line` counts from 1: in CSV the header's line and blank ones too,
-    in Parquet and Feather the rows.
+    """A file's rows: `bars` (RAW_SCHEMA) and `rejected` (REJECTED_SCHEMA), both in the file's order.
+
+    Every one of the `read` rows is in exactly one of the two. A `line` counts from 1: in text the header's line and
+    blank ones too, in Parquet, Feather and JSON the rows. Where several symbols share a line, each counts as a row.
+    `note`: what a user should know of files of this shape.
     """
 
     bars: pl.DataFrame
     rejected: pl.DataFrame
     read: int
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Columns as text or as the file types them, with each row's line, and its text or None for typed files.
-
-    Names are the file's own and may repeat. `broken` has the rows (line, reason, raw) that don't fit the table at all.
-    """
-
-    names: list[str]
-    columns: list[pl.Series]
-    lines: pl.Series
-    raw: pl.Series | None
-    broken: pl.DataFrame
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """`time=tag,open=o` as {"time": "tag", "open": "o"}: ours to theirs. Raises `ColumnsError` saying what is wrong."""
-    found: dict[str, str] = {}
-    for part in text.split(","):
-        ours, equals, theirs = (piece.strip() for piece in part.partition("="))
-        if not equals or not ours or not theirs:
-            raise ColumnsError(f"--columns: {part.strip() or 'an empty part'!r} is not ours=theirs, such as time=tag")
-        ours = ours.lower()
-        if ours not in OURS:
-            near = get_close_matches(ours, OURS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"ours are {', '.join(OURS)}"
-            raise ColumnsError(f"--columns: {ours!r} is not a column of ours, {hint} (write ours=theirs)")
-        if ours in found:
-            raise ColumnsError(f"--columns: {ours} is given twice, keep one")
-        found[ours] = theirs
-    return found
+    note: str = ""
 
 
 def read_bars(
     path: str | Path,
     *,
     dataset: Dataset,
-    symbol: str,
-    columns: Mapping[str, str] | None = None,
-    time_zone: str | None = None,
-    label: str = "start",
-    adjustment: str = "none",
+    symbol: str | None,
     fetched_at: datetime,
+    options: ImportOptions | None = None,
 ) -> ImportedFile:
-    """Read the bars of one symbol from a file, known by its content and not by its name; gzip is looked into.
+    """Read the bars of a file, known by its content and not by its name; gzip and ZIP are looked into.
 
-    `columns` maps ours (OURS) to the file's names; those not given are found by their usual names, upper and lower
-    case being the same. `time_zone` (IANA) is that of times without an offset. `label` says whether times mark a
-    bar's start or end. A row that is no bar, or whose bar closes after `fetched_at`, is rejected alone; local times
-    that a clock change repeats are rejected too, for either hour could be meant. Raises `StructuralFault` for a file
-    that can't be read as bars, `OptionError` for options that make no sense.
+    `symbol`: whose the bars are, or `OURS=THEIRS,…` for what the file calls ours; None: the file says it in a column.
+    A row that is no bar, or whose bar closes after `fetched_at`, is rejected alone; local times that a clock change
+    repeats are rejected too, for either hour could be meant. Raises `StructuralFault` for a file that can't be read as
+    bars, `OptionError` for options that make no sense.
     """
-    _check_options(columns, time_zone, label, adjustment)
+    options = options or ImportOptions()
+    names = SymbolNames(dataset, symbol)
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise StructuralFault(f"the file can't be read ({error.strerror})", "check its path and permissions") from error
-    table = _read_table(content)
-    at = _match_columns(table.names, columns or {})
-    time_column = table.columns[at["time"]]
-    times = read_times(time_column, time_zone, table.lines)
-    spans = bar_times(times, dataset.calendar, dataset.interval, label)
-    check_whole(time_column, times, spans, dataset.interval)
-    frame = pl.concat(
-        [
-            spans,
-            *(_numbers(table.columns[at[ours]], ours) for ours in NUMBERS),
-        ],
-        how="horizontal",
+    grid = read_grid(content, options.decimal)
+    head = grid.head()
+    if options.header:
+        layout = layout_of(head)
+        if layout.begin and not grid.named and all(_looks_like_data(text) for text in head[0]):
+            raise StructuralFault(
+                "its first line is a row of numbers, and no header",
+                "the first line of a CSV file has to be its header; where the columns are "
+                "time,open,high,low,close,volume give --no-header",
+            )
+    else:
+        layout = by_position(len(head[0]))
+    table = grid.table(list(layout.names), layout.begin)
+    parts = [
+        _read_part(one, at, ours, dataset, options, layout, names, fetched_at)
+        for one, at, ours in _parts(table, layout, options, names)
+    ]
+    # Rows that don't fit the table are in no part.
+    broken = table.broken.select(
+        "line", pl.lit(names.only).alias("symbol"), "reason", "raw", pl.lit(None, TIME).alias("open_time")
     )
+    bars = pl.concat([part.bars for part in parts])
+    rejected = pl.concat([*(part.rejected for part in parts), broken]).sort("line", maintain_order=True)
+    return ImportedFile(bars, rejected, len(bars) + len(rejected), layout.note)
+
+
+def _looks_like_data(text: str) -> bool:
+    return bool(text.strip()) and not any(sign.isalpha() for sign in text.replace("T", "").replace("Z", ""))
+
+
+def _parts(
+    table: Table, layout: Layout, options: ImportOptions, names: SymbolNames
+) -> Iterator[tuple[Table, dict[str, int], pl.Series]]:
+    """The table, or that of each symbol that stands beside others: (table, places of our columns, symbols of rows)."""
+    if not layout.blocks:
+        at = _match_columns(table.names, dict(layout.columns) | dict(options.columns))
+        yield table, at, _symbols(table, layout, options, names)
+        return
+    tickers = pl.Series("ticker", list(layout.blocks))
+    ours = _owners(tickers, "Ticker", names)
+    for (_, at), symbol in zip(layout.blocks.items(), ours, strict=True):
+        missing = [name for name in OURS if name not in at]
+        if missing:
+            raise StructuralFault(f"missing columns: {', '.join(missing)} of {symbol}", "get the file again with them")
+        # A row where this symbol has nothing is one of the others'.
+        empty = pl.all_horizontal(_is_empty(table.columns[at[name]]) for name in NUMBERS)
+        kept = ~pl.select(empty).to_series()
+        columns = [one.filter(kept) for one in table.columns]
+        raw = table.raw.filter(kept) if table.raw is not None else None
+        part = Table(table.names, columns, table.lines.filter(kept), raw, table.broken)
+        yield part, at, pl.Series("symbol", [symbol], dtype=pl.String).new_from_index(0, len(part.lines))
+
+
+def _symbols(table: Table, layout: Layout, options: ImportOptions, names: SymbolNames) -> pl.Series:
+    """The symbol of each row, null where the file's column has none."""
+    column = _symbol_column(table, layout, options)
+    if column is None:
+        if names.only is None:
+            raise StructuralFault(
+                "neither the file nor the command says whose bars these are",
+                "give --symbol S, or --symbol-column NAME for a file of several symbols",
+            )
+        return pl.Series("symbol", [names.only], dtype=pl.String).new_from_index(0, len(table.lines))
+    theirs = table.columns[column]
+    if options.symbol_column is not None:
+        return names.of_rows(theirs, table.names[column])
+    return _owners(theirs, table.names[column], names)
+
+
+def _owners(theirs: pl.Series, name: str, names: SymbolNames) -> pl.Series:
+    """Whose rows are whose by a column that nobody named. Where one symbol was given the column has to agree."""
+    if names.only is None:
+        return names.of_rows(theirs, name)
+    text = theirs.cast(pl.String).str.strip_chars()
+    there = [one for one in text.drop_nulls().unique(maintain_order=True) if one]
+    others = [one for one in there if not names.means(one, names.only)]
+    if others:
+        shown = ", ".join(there[:_MOST_SYMBOLS_SHOWN]) + (" …" if len(there) > _MOST_SYMBOLS_SHOWN else "")
+        remedy = f"give --symbol-column {name} instead of --symbol to import each row to its own symbol"
+        if len(there) == 1:
+            remedy = f"if these are bars of {names.only}, give --symbol {names.only}={there[0]}"
+        raise StructuralFault(f"its column {name} says {shown}, and not {names.only}", remedy)
+    return pl.Series("symbol", [names.only], dtype=pl.String).new_from_index(0, len(theirs))
+
+
+def _symbol_column(table: Table, layout: Layout, options: ImportOptions) -> int | None:
+    folded = [name.strip().casefold() for name in table.names]
+    if options.symbol_column is not None:
+        if options.symbol_column.casefold() not in folded:
+            raise StructuralFault(
+                f"it has no column {options.symbol_column}; found: {_shown(table.names)}",
+                "name the column of symbols with --symbol-column",
+            )
+        return folded.index(options.symbol_column.casefold())
+    wanted = [layout.symbol.casefold()] if layout.symbol else list(SYMBOL_NAMES)
+    return next((folded.index(name) for name in wanted if name in folded), None)
+
+
+def _read_part(
+    table: Table,
+    at: dict[str, int],
+    symbols: pl.Series,
+    dataset: Dataset,
+    options: ImportOptions,
+    layout: Layout,
+    names: SymbolNames,
+    fetched_at: datetime,
+) -> ImportedFile:
+    _check_period(table, layout, dataset)
+    time_column = _time_column(table, at["time"], layout, options)
+    times = read_times(time_column, options.time_zone, table.lines)
+    spans = bar_times(times, dataset.calendar, dataset.interval, options.label)
+    check_whole(table.columns[at["time"]], times, spans, dataset.interval)
+    numbers = [_numbers(table.columns[at[ours]], ours, options.decimal) for ours in NUMBERS]
+    frame = pl.concat([spans, symbols.to_frame(), *numbers], how="horizontal")
     closed = pl.col("close_time") <= fetched_at.astimezone(UTC)
     reason = pl.coalesce(
+        pl.when(pl.col("symbol").is_null()).then(pl.lit(NO_SYMBOL)),
         # A time in range whose date no calendar can place.
         pl.coalesce("fault", pl.when(pl.col("open_time").is_null()).then(pl.lit(BAD_TIME))),
         *(pl.when(f"{ours}_bad").then(pl.lit(f"{BAD_NUMBER}: {ours}")) for ours in NUMBERS),
@@ -170,43 +213,54 @@ def read_bars(
     frame = frame.with_columns(reason.alias("reason"), table.lines.alias("line"))
     bad = frame["reason"].is_not_null()
     bars = frame.filter(~bad).with_columns(
-        pl.lit(symbol).alias("symbol"),
         pl.lit(None, pl.Float64).alias("vwap"),
         pl.lit(None, pl.Int64).alias("trade_count"),
         pl.lit(VENDOR).alias("vendor"),
         pl.lit(fetched_at, TIME).alias("fetched_at"),
-        pl.lit(adjustment).alias("adjustment"),
+        pl.lit(options.adjustment).alias("adjustment"),
     )
     rejected = frame.filter(bad).with_columns(
-        _raw_text(table, bad).alias("raw"), pl.when(pl.col("fault").is_null()).then("open_time").alias("open_time")
+        table.raw_text(bad).alias("raw"),
+        pl.when(pl.col("fault").is_null()).then("open_time").alias("open_time"),
+        pl.col("symbol").fill_null(names.only or "").alias("symbol"),
     )
-    rejected = pl.concat(
-        [rejected.select(REJECTED_SCHEMA.names()), table.broken.with_columns(pl.lit(None, TIME).alias("open_time"))]
-    ).sort("line")
-    return ImportedFile(
-        bars=bars.select(RAW_SCHEMA.names()).cast(RAW_SCHEMA), rejected=rejected, read=len(bars) + len(rejected)
-    )
+    bars = bars.select(RAW_SCHEMA.names()).cast(dict(RAW_SCHEMA))
+    rejected = rejected.select(REJECTED_SCHEMA.names()).cast(dict(REJECTED_SCHEMA))
+    return ImportedFile(bars, rejected, len(frame))
 
 
-def _check_options(columns: Mapping[str, str] | None, time_zone: str | None, label: str, adjustment: str) -> None:
-    unknown = [ours for ours in columns or {} if ours not in OURS]
-    if unknown:
-        raise ColumnsError(f"no columns of ours: {', '.join(unknown)}; ours are {', '.join(OURS)}")
-    if label not in LABELS:
-        raise OptionError(f"--label {label}: take one of {', '.join(LABELS)}")
-    if adjustment not in ADJUSTMENTS:
-        raise OptionError(f"--adjustment {adjustment}: take one of {', '.join(ADJUSTMENTS)}")
-    if time_zone is not None:
-        from zoneinfo import available_timezones
-
-        known = available_timezones()
-        if time_zone not in known:
-            near = get_close_matches(time_zone, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "take an IANA name such as America/New_York"
-            raise OptionError(f"--time-zone {time_zone}: no such time zone, {hint}")
+def _check_period(table: Table, layout: Layout, dataset: Dataset) -> None:
+    if layout.period is None:
+        return
+    said = table.columns[table.names.index(layout.period)].str.strip_chars().unique()
+    other = [PERIODS.get(one, one) for one in said.drop_nulls() if PERIODS.get(one, one) != dataset.interval]
+    if other:
+        raise StructuralFault(
+            f"its column {layout.period} says {', '.join(sorted(other))}, the dataset has bars of {dataset.interval}",
+            "import the file into a dataset of that interval",
+        )
 
 
-def _match_columns(names: list[str], wanted: Mapping[str, str]) -> dict[str, int]:
+def _time_column(table: Table, at: int, layout: Layout, options: ImportOptions) -> pl.Series:
+    """The times of the rows, as text with the year first or as the file types them."""
+    column = table.columns[at]
+    date_format = options.date_format or layout.date_format
+    clock = table.columns[table.names.index(layout.clock)] if layout.clock else None
+    if date_format is not None:
+        text = column if clock is None else (column.cast(pl.String) + " " + clock.cast(pl.String)).alias(column.name)
+        # A format of the date alone is meant for the column of dates.
+        read = by_format(text, date_format)
+        return by_format(column, date_format) if clock is not None and read.null_count() == len(read) else read
+    if column.dtype != pl.String:
+        return column
+    column = year_first(column, table.lines)
+    if clock is None:
+        return column
+    digits = clock.cast(pl.String).str.strip_chars().str.replace(r"^(\d{2})(\d{2})(\d{2})$", "$1:$2:$3")
+    return (column.str.strip_chars() + " " + digits).alias(column.name)
+
+
+def _match_columns(names: list[str], wanted: dict[str, str]) -> dict[str, int]:
     """Ours to the position in the file. Raises `StructuralFault` naming all that are missing or twice there."""
     matched: dict[str, int] = {}
     missing, doubled = [], []
@@ -224,7 +278,8 @@ def _match_columns(names: list[str], wanted: Mapping[str, str]) -> dict[str, int
     if missing:
         raise StructuralFault(
             f"missing columns: {', '.join(missing)}; found: {_shown(names)}",
-            "name them with --columns ours=theirs,… (the first line of a CSV file has to be its header)",
+            "name them with --columns ours=theirs,… (the first line of a CSV file has to be its header; "
+            "for a file without one give --no-header)",
         )
     if doubled:
         raise StructuralFault(
@@ -238,154 +293,39 @@ def _shown(names: list[str]) -> str:
     return ", ".join(short) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def _numbers(column: pl.Series, ours: str) -> pl.DataFrame:
+def _is_empty(column: pl.Series) -> pl.Expr:
+    """Whether each value says that there is none."""
+    if column.dtype == pl.String:
+        text = pl.lit(column).str.strip_chars()
+        return text.is_null() | text.str.to_lowercase().is_in(_NO_VALUE)
+    if column.dtype.is_numeric():
+        return pl.lit(column).is_null() | pl.lit(column).is_nan().fill_null(False)
+    return pl.lit(column).is_null()
+
+
+def _numbers(column: pl.Series, ours: str, decimal: str) -> pl.DataFrame:
     """A column as Float64 named `ours`, and `<ours>_bad` where the file holds something that is no finite number."""
     if column.dtype == pl.String:
-        text = column.str.strip_chars()
-        empty = text.is_null() | text.str.to_lowercase().is_in(_NO_VALUE)
-        value = text.cast(pl.Float64, strict=False)
-    elif column.dtype.is_numeric():
+        value = _decimals(column.str.strip_chars(), decimal).cast(pl.Float64, strict=False)
+    elif column.dtype.is_numeric() or column.dtype == pl.Null:
         value = column.cast(pl.Float64)
-        empty = value.is_null() | value.is_nan().fill_null(False)
-    elif column.dtype == pl.Null:
-        value, empty = column.cast(pl.Float64), column.is_null()
     else:
         raise StructuralFault(
             f"column {column.name} (for {ours}) holds {column.dtype}, not numbers",
             f"name another one with --columns {ours}=…",
         )
     finite = value.is_finite().fill_null(False)
+    empty = pl.select(_is_empty(column)).to_series()
     return pl.DataFrame({ours: value.set(~finite, None), f"{ours}_bad": ~finite & ~empty})
 
 
-def _raw_text(table: _Table, rows: pl.Series) -> pl.Series:
-    """The text of the chosen rows: their line of the file, or for typed files the row as JSON."""
-    if table.raw is not None:
-        return table.raw.filter(rows)
-    plain = [one.filter(rows) for one in table.columns if not one.dtype.is_nested() and one.dtype != pl.Binary]
-    words = pl.DataFrame([in_words(one) for one in plain])
-    return words.select(pl.struct(pl.all()).struct.json_encode().alias("raw"))["raw"]
-
-
-def _read_table(content: bytes) -> _Table:
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise StructuralFault(f"a damaged gzip file ({error})", "get the file again") from error
-    if not content.strip():
-        raise StructuralFault("the file is empty", _WANTED)
-    if content.startswith(b"PAR1"):
-        return _typed_table(content, "Parquet")
-    if content.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
-        return _typed_table(content, "Feather")
-    for magic, what in _MAGIC.items():
-        if content.startswith(magic):
-            raise StructuralFault(f"the file is not a table but {what}", f"unpack or export it: {_WANTED}")
-    return _text_table(_decode(content))
-
-
-def _typed_table(content: bytes, kind: str) -> _Table:
-    source = io.BytesIO(content)
-    try:
-        if kind == "Parquet":
-            columns = pl.read_parquet(source)
-        elif content.startswith(b"ARROW1"):
-            columns = pl.read_ipc(source)
-        else:
-            columns = pl.read_ipc_stream(source)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise StructuralFault(f"a damaged {kind} file ({first_line})", "get or write the file again") from error
-    if columns.is_empty():
-        raise StructuralFault(f"the {kind} file has no rows", "nothing can be imported from it")
-    columns = columns.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-    lines = pl.Series("line", range(1, len(columns) + 1), dtype=pl.Int64)
-    return _Table(columns.columns, columns.get_columns(), lines, None, _broken(lines.clear(), pl.Series([]), ""))
-
-
-def _decode(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif b"\x00" in content:
-        raise StructuralFault("the file is not a table but binary data", _WANTED)
-    else:
-        encoding = "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        fault = f"the file is not UTF-8 text (byte {error.start})"
-        raise StructuralFault(fault, f"save it as UTF-8: {_WANTED}") from error
-    start = text.lstrip()[:1]
-    if start == "<":
-        raise StructuralFault("the file is not a table but HTML or XML (an error page, perhaps)", _WANTED)
-    if start in ("{", "["):
-        raise StructuralFault("the file is not a table but JSON", f"convert it: {_WANTED}")
-    return text
-
-
-def _text_table(text: str) -> _Table:
-    """Split the lines of a CSV file. A quoted field has to end on its own line, so that a row is a line."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    raw = pl.Series("raw", text.split("\n"), dtype=pl.String)
-    lines = pl.Series("line", range(1, len(raw) + 1), dtype=pl.Int64)
-    blank = raw.str.contains(r"^\s*$")
-    raw, lines = raw.filter(~blank), lines.filter(~blank)
-    delimiter = _delimiter(raw[0])
-    names = _split_quoted([raw[0]], delimiter)[0].to_list()
-    raw, lines = raw[1:], lines[1:]
-    if raw.is_empty():
-        raise StructuralFault("the file has a header and no rows", "nothing can be imported from it")
-
-    quotes = raw.str.count_matches('"', literal=True)
-    unbalanced = quotes % 2 == 1
-    fields = _fields(raw, (quotes > 0) & ~unbalanced, delimiter)
-    # Some writers end every row with a delimiter, but not the header.
-    trailing = (fields.list.len() == len(names) + 1) & (fields.list.last() == "")
-    misfit = ((fields.list.len() != len(names)) & ~trailing) & ~unbalanced
-    broken = pl.concat(
-        [
-            _broken(lines.filter(unbalanced), raw.filter(unbalanced), QUOTES),
-            _broken(lines.filter(misfit), raw.filter(misfit), FIELD_COUNT),
-        ]
-    )
-    fits = ~(unbalanced | misfit)
-    kept = fields.filter(fits)
-    columns = [kept.list.get(i).alias(name) for i, name in enumerate(names)]
-    return _Table(names, columns, lines.filter(fits), raw.filter(fits), broken)
-
-
-def _broken(lines: pl.Series, raw: pl.Series, reason: str) -> pl.DataFrame:
-    schema = {name: kind for name, kind in REJECTED_SCHEMA.items() if name != "open_time"}
-    return pl.DataFrame({"line": lines, "raw": raw}).select("line", pl.lit(reason).alias("reason"), "raw").cast(schema)
-
-
-def _delimiter(header: str) -> str:
-    """The likeliest delimiter: the one that stands most often in the header, outside of quotes."""
-    outside = "".join(header.split('"')[::2])
-    return max(_DELIMITERS, key=outside.count)
-
-
-def _fields(raw: pl.Series, quoted: pl.Series, delimiter: str) -> pl.Series:
-    """Each line's fields; only the lines with quotes in them take the way through a CSV parser."""
-    if not quoted.any():
-        return raw.str.split(delimiter)
-    at = pl.int_range(len(raw), eager=True).alias("at")
-    parts = [
-        pl.DataFrame({"at": at.filter(~quoted), "fields": raw.filter(~quoted).str.split(delimiter)}),
-        pl.DataFrame({"at": at.filter(quoted), "fields": _split_quoted(raw.filter(quoted).to_list(), delimiter)}),
-    ]
-    return pl.concat(parts).sort("at")["fields"]
-
-
-def _split_quoted(lines: list[str], delimiter: str) -> pl.Series:
-    """Each line's fields, quotes taken off. Joined and split again, for a series of Python lists is slow to build."""
-    try:
-        joined = [_UNIT.join(row) for row in csv.reader(lines, delimiter=delimiter)]
-        if len(joined) != len(lines):
-            # A stray quote in an unquoted field made the parser run on into the next line.
-            joined = [_UNIT.join(next(csv.reader([line], delimiter=delimiter))) for line in lines]
-    except csv.Error as error:
-        raise StructuralFault(f"the file can't be split into columns ({error})", _WANTED) from error
-    return pl.Series("fields", joined, dtype=pl.String).str.split(_UNIT)
+def _decimals(text: pl.Series, decimal: str) -> pl.Series:
+    """Numbers as they are written with this mark made into such with a point; null where the mark says otherwise."""
+    if decimal == ".":
+        return text
+    value = pl.col(text.name)
+    grouped = value.str.contains(_WITH_THOUSANDS)
+    whole = pl.when(grouped).then(value.str.replace_all(r"[.' \u00a0\u202f]", "")).otherwise(value)
+    # A point that sets no thousands apart is another country's decimal mark.
+    plain = pl.when(whole.str.contains(".", literal=True).not_()).then(whole.str.replace(",", ".", literal=True))
+    return text.to_frame().select(plain).to_series()

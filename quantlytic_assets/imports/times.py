@@ -1,6 +1,6 @@
 """The times of a user's file: whatever a time column holds made into the open and close of bars.
 
-Knows columns of values, not files; reading files is in `tabular`. Nothing is guessed where two readings are possible:
+Knows columns of values, not files; reading files is in `tables`. Nothing is guessed where two readings are possible:
 such a row gets a fault, and a column that can't be read one way throughout is a `StructuralFault`.
 """
 
@@ -28,7 +28,7 @@ DATE_ALONE = "date_without_time"
 UNFINISHED = "unfinished"
 
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-# Year first, whatever separates; month-first and day-first dates can't be told apart and are not read.
+# Year first, whatever separates; month-first and day-first dates are for `dates`.
 _TEXT_TIME = (
     r"^(?P<year>\d{4})(?:[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})|(?P<month2>\d{2})(?P<day2>\d{2}))"
     r"(?:[T\s]\s*(?P<clock>\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?))?"
@@ -55,7 +55,7 @@ class StructuralFault(Exception):
 
 
 def read_times(column: pl.Series, time_zone: str | None, lines: pl.Series) -> pl.DataFrame:
-    """What each value of a time column says, as a frame of the same height:
+    """What each value of a time column says, as a frame of the same height.
 
     moment (UTC): the time, for all but bare dates. bare (Date): the date of a value without a time of day. midnight
     (Date): the date of a bare date, or of a time at midnight of its own zone-less clock or of UTC. fault (String): why
@@ -231,7 +231,8 @@ def check_whole(column: pl.Series, times: pl.DataFrame, spans: pl.DataFrame, int
         if spans["fault"][0] == BAD_TIME:
             raise StructuralFault(
                 f"no value of column {column.name} can be read as a time, the first is {in_words(column.head(1))[0]!r}",
-                "write times as YYYY-MM-DD HH:MM or as epochs, or name another column with --columns time=…",
+                "say how they are written with --date-format, write them as YYYY-MM-DD HH:MM or as epochs, "
+                "or name another column with --columns time=…",
             )
     moments = times.filter(spans["fault"].is_null())["moment"].drop_nulls().unique().sort()
     if len(moments) < _ENOUGH_BARS:

@@ -3,10 +3,11 @@
 Paths are `<dataset>/partition=YYYY-MM-DD/<topic>.<partition>.<first>-<last>.parquet` for bars,
 `<dataset>/refused/…` for records that are no bar, `<dataset>/claims/<topic>.<partition>/<first>.json` for claims and
 `…/<first>-<last>.done.json` for what a claim's landing wrote: one listing tells which claims are done and where they
-end. Archives from before that have `…/<first>.done.json`, which is read as well. Offsets are half-open. A topic that
-was deleted and made anew counts its offsets from 0 again, so each such life of a topic has a name of its own: the
-topic's for the first one, `<topic>@<n>` for the n-th after it, remembered in `<dataset>/topics/<topic>/<n>.json`. What
-rows mean is not known here.
+end. Archives from before that have `…/<first>.done.json`, which is read as well. `<dataset>/imports/…` says what was
+imported when, `<dataset>/tombstones/…` which rows count no more. Offsets are half-open. A topic that was deleted and
+made anew counts its offsets from 0 again, so each such life of a topic has a name of its own: the topic's for the first
+one, `<topic>@<n>` for the n-th after it, remembered in `<dataset>/topics/<topic>/<n>.json`. What rows mean is not known
+here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from quantlytic_assets.market_data.bars import SOURCED_SCHEMA
 from quantlytic_assets.market_data.wire.records import REJECTED_SCHEMA
 from quantlytic_assets.storage.manifests import contents, is_compacted, list_stored
 from quantlytic_assets.storage.object_store import S3Place
+from quantlytic_assets.storage.tombstones import SOURCE_PATTERN, Tombstones
 
 # A claim's own object, and how the name of what its landing wrote ends.
 _CLAIM = re.compile(r"[0-9]{20}\.json")
@@ -80,6 +82,7 @@ class Archive:
         self.prepare = prepare
         self.ordered = ordered
         self._last_done: dict[tuple[str, str, int], Claim] = {}
+        self.tombstones = Tombstones(store)
 
     # Lives of topics -------------------------------------------------------------------------------------------
 
@@ -242,37 +245,88 @@ class Archive:
         listing = obstore.list(self.store, prefix=f"{dataset}/refused/")
         return sorted(item["path"] for batch in listing for item in batch)
 
-    def _query(self, select: str, paths: Sequence[str], where: str = "true") -> pl.DataFrame:
-        """Columns of the objects' rows; `filename` and `file_row_number` are among what can be selected."""
+    def _query(self, select: str, paths: Sequence[str], where: str = "true", taken_back: bool = False) -> pl.DataFrame:
+        """Columns of the objects' rows that count; `filename` and `file_row_number` are among what can be selected.
+
+        `taken_back`: rows under a tombstone count as well.
+        """
+        moved = any(map(is_compacted, paths))
+        union = moved or any("/refused/" in path for path in paths)
+        rows = (
+            "read_parquet(?, filename = true, file_row_number = true, "
+            f"hive_partitioning = false, union_by_name = {union})"
+        )
+        dead = None if taken_back else self._dead(paths)
+        if dead is not None:
+            stood_in = "coalesce(source_object, filename)" if moved else "filename"
+            rows = (
+                f"(SELECT one.* EXCLUDE (_source) FROM (SELECT *, regexp_extract({stood_in}, '{SOURCE_PATTERN}', 1) "
+                f"AS _source FROM {rows}) AS one ASOF LEFT JOIN dead ON one._source = dead.source "
+                "AND one.bus_offset >= dead.first WHERE dead.last IS NULL OR one.bus_offset >= dead.last)"
+            )
         with duckdb.connect(config={"threads": 2}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             if self.prepare:
                 self.prepare(connection)
+            if dead is not None:
+                connection.register("dead", dead.to_arrow())
             return connection.execute(
-                f"SELECT {select} FROM read_parquet(?, filename = true, file_row_number = true, "
-                f"hive_partitioning = false, union_by_name = {any(map(is_compacted, paths))}) WHERE {where}",
-                [[f"{self.root}/{path}" for path in paths]],
+                f"SELECT {select} FROM {rows} WHERE {where}", [[f"{self.root}/{path}" for path in paths]]
             ).pl()
 
-    def _sourced(self, paths: Sequence[str]) -> pl.DataFrame:
+    def _dead(self, paths: Sequence[str]) -> pl.DataFrame | None:
+        """The runs of offsets that were taken back of the datasets of these paths; None where there are none."""
+        datasets = sorted({path.partition("/")[0] for path in paths})
+        runs = pl.concat(self.tombstones.runs(dataset) for dataset in datasets)
+        return None if runs.is_empty() else runs
+
+    def _sourced(self, paths: Sequence[str], taken_back: bool = False) -> pl.DataFrame:
         """All rows, with the object and row that each was landed in; a compacted object says so itself."""
         path = f"substr(filename, {len(self.root) + 2})"
         if not any(map(is_compacted, paths)):
             return self._query(
-                f"* EXCLUDE (filename, file_row_number), {path} AS source_object, file_row_number AS source_row", paths
+                f"* EXCLUDE (filename, file_row_number), {path} AS source_object, file_row_number AS source_row",
+                paths,
+                taken_back=taken_back,
             )
         return self._query(
             f"* EXCLUDE (filename, file_row_number) REPLACE (coalesce(source_object, {path}) AS source_object, "
             "coalesce(source_row, file_row_number) AS source_row)",
             paths,
+            taken_back=taken_back,
         )
 
-    def read(self, objects: Sequence[StoredObject]) -> pl.DataFrame:
-        """All rows of the objects, as SOURCED_SCHEMA: where each stands in the archive beside it."""
+    def read(self, objects: Sequence[StoredObject], taken_back: bool = False) -> pl.DataFrame:
+        """All rows of the objects, as SOURCED_SCHEMA: where each stands in the archive beside it.
+
+        `taken_back`: those under a tombstone too, which count for nobody but whoever moves or verifies objects.
+        """
         if not objects:
             return pl.DataFrame(schema=SOURCED_SCHEMA)
-        frame = self._sourced([stored.path for stored in objects])
+        frame = self._sourced([stored.path for stored in objects], taken_back)
         return frame.cast(dict(SOURCED_SCHEMA)).select(SOURCED_SCHEMA.names())
+
+    def origins(self, objects: Sequence[StoredObject], vendor: str, taken_back: bool = False) -> pl.DataFrame:
+        """Where the rows that a vendor gave came from and where they are.
+
+        Columns: symbol, open_time, fetched_at, bus_offset, source_object, and the `object` and `partition` of now.
+        """
+        times = {name: SOURCED_SCHEMA[name] for name in ("open_time", "fetched_at")}
+        texts = dict.fromkeys(("symbol", "source_object", "object", "partition"), pl.String)
+        schema = {**texts, **times, "bus_offset": pl.Int64}
+        if not objects:
+            return pl.DataFrame(schema=schema)
+        paths = [stored.path for stored in objects]
+        path = f"substr(filename, {len(self.root) + 2})"
+        source = f"coalesce(source_object, {path})" if any(map(is_compacted, paths)) else path
+        frame = self._query(
+            f"symbol, open_time, fetched_at, bus_offset, {source} AS source_object, {path} AS object, "
+            "regexp_extract(filename, 'partition=([^/]+)/', 1) AS partition",
+            paths,
+            f"vendor = '{vendor}'",
+            taken_back,
+        )
+        return frame.cast(schema)
 
     def usable_keys(self, objects: Sequence[StoredObject]) -> pl.DataFrame:
         """Distinct (symbol, open_time) of archived rows with a full, consistent set of prices.
@@ -291,13 +345,13 @@ class Archive:
         )
         return frame.cast(schema)
 
-    def read_rejected(self, dataset: str, paths: Sequence[str]) -> pl.DataFrame:
+    def read_rejected(self, dataset: str, paths: Sequence[str], taken_back: bool = False) -> pl.DataFrame:
         """Rejected records of these objects: REJECTED_SCHEMA with dataset, source_object and source_row."""
         if not paths:
             return pl.DataFrame(
                 schema={**REJECTED_SCHEMA, "dataset": pl.String, "source_object": pl.String, "source_row": pl.Int64}
             )
-        return self._sourced(paths).with_columns(pl.lit(dataset).alias("dataset"))
+        return self._sourced(paths, taken_back).with_columns(pl.lit(dataset).alias("dataset"))
 
 
 def life_name(topic: str, number: int) -> str:

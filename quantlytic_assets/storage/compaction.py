@@ -215,7 +215,7 @@ class Compactor:
 
     def _verify(self, made: Stored, wanted: pl.DataFrame) -> None:
         key = made.folder.rpartition("=")[2]
-        found = self.archive.read([StoredObject(made.path, key, made.size)]).sort(_ORDER)
+        found = self.archive.read([StoredObject(made.path, key, made.size)], taken_back=True).sort(_ORDER)
         if not _bits(found).equals(_bits(wanted)):
             raise CompactionError(f"{made.path} does not hold the rows that it was made from; it replaces nothing")
 

@@ -47,6 +47,7 @@ REJECTED_SCHEMA = pl.Schema(
         "reason": pl.String,
         "raw": pl.String,
         "line": pl.Int64,
+        "fetched_at": TIME,
         "bus_offset": pl.Int64,
     }
 )
@@ -76,9 +77,12 @@ def encode_bars(bars: pl.DataFrame, encoding: Literal["avro", "json"] = "avro") 
 
 
 def encode_rejected(rejected: pl.DataFrame) -> list[bytes]:
-    """One JSON value a row that a file import rejected: symbol, open_time (may be null), reason, raw, line."""
-    wire = rejected.select("symbol", pl.col("open_time").dt.timestamp("us"), "reason", "raw", "line")
-    return _lines(wire)
+    """One JSON value a row that a file import rejected: symbol, open_time (may be null), reason, raw, line, fetched_at.
+
+    `fetched_at` says which import it was and is left out where the frame has none.
+    """
+    times = [name for name in ("open_time", "fetched_at") if name in rejected.columns]
+    return _lines(rejected.select("symbol", "reason", "raw", "line", pl.col(times).dt.timestamp("us")))
 
 
 def _lines(frame: pl.DataFrame) -> list[bytes]:
@@ -152,6 +156,7 @@ def _reject(offsets: Sequence[int], values: Sequence[bytes], reason: str | list[
             "reason": pl.Series([_storable(text) for text in reasons], dtype=pl.String),
             "raw": pl.Series([value.decode("utf-8", "backslashreplace") for value in values], dtype=pl.String),
             "line": pl.Series([None] * len(offsets), dtype=pl.Int64),
+            "fetched_at": pl.Series([None] * len(offsets), dtype=TIME),
             "bus_offset": pl.Series(list(offsets), dtype=pl.Int64),
         }
     )
@@ -320,8 +325,9 @@ def _decode_rejected(offsets: Sequence[int], values: Sequence[bytes]) -> pl.Data
             malformed.append((offset, value))
         else:
             rows.append({**row, "bus_offset": offset})
-    frame = pl.DataFrame(rows, schema={**REJECTED_SCHEMA, "open_time": pl.Int64}).with_columns(
-        pl.col("open_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    times = dict.fromkeys(("open_time", "fetched_at"), pl.Int64)
+    frame = pl.DataFrame(rows, schema={**REJECTED_SCHEMA, **times}).with_columns(
+        pl.col(*times).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     )
     wrong = _reject([at for at, _ in malformed], [value for _, value in malformed], "malformed: not a rejected row")
     return pl.concat([frame, wrong])
@@ -336,13 +342,14 @@ def _rejected_row(value: bytes) -> dict[str, Any] | None:
     if not isinstance(fields, dict) or not isinstance(fields.get("reason"), str):
         return None
     texts = {name: fields.get(name) for name in ("symbol", "reason", "raw")}
-    numbers = {name: fields.get(name) for name in ("open_time", "line")}
+    numbers = {name: fields.get(name) for name in ("open_time", "line", "fetched_at")}
     if not all(text is None or isinstance(text, str) for text in texts.values()):
         return None
     if not all(number is None or type(number) is int for number in numbers.values()):
         return None
     # A time too far off to be one may be the very reason why the row was rejected.
-    for name, (least, most) in {"open_time": (_EARLIEST_US, _LATEST_US), "line": (0, (1 << 63) - 1)}.items():
+    times = (_EARLIEST_US, _LATEST_US)
+    for name, (least, most) in {"open_time": times, "line": (0, (1 << 63) - 1), "fetched_at": times}.items():
         number = numbers[name]
         if number is not None and not least <= number <= most:
             numbers[name] = None

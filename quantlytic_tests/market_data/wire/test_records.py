@@ -311,12 +311,16 @@ def test_rows_that_a_file_import_rejected_keep_its_reason_text_and_line():
             "reason": ["bad_ohlc", "unreadable_time", "unreadable_time"],
             "raw": ["1;2;3", 'ab"c\n', "[{[{" * 1_000],
             "line": [2, 30, None],
+            "fetched_at": [utc("2026-01-01T00:00"), utc("2026-01-01T00:00"), None],
         },
         schema={name: kind for name, kind in REJECTED_SCHEMA.items() if name != "bus_offset"},
     )
     back = decode_all(encode_rejected(rejected), REJECTED)
     assert back.bars.is_empty()
     assert back.rejected.drop("bus_offset").equals(rejected.select(REJECTED_SCHEMA.names()[:-1]))
+    without = decode_all(encode_rejected(rejected.drop("fetched_at")), REJECTED)
+    assert without.rejected.drop("fetched_at").equals(back.rejected.drop("fetched_at"))
+    assert without.rejected["fetched_at"].null_count() == 3
 
 
 @pytest.mark.parametrize(
