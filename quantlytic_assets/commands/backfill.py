@@ -20,6 +20,7 @@ from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
+from quantlytic_assets.commands.training_history import explain_shortage, training_sessions
 from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import (
     dataset_chain,
@@ -116,13 +117,13 @@ class Backfill:
                 for step in steps
                 if step not in models or any(step > key and features[key] > models[step] for key in features)
             ]
-        runnable, waiting = self._with_history(dataset, strategy, steps)
-        if waiting:
-            self.console.print(
-                f"{strategy.name}: no model for {', '.join(waiting)}, for want of {strategy.min_train_sessions} "
-                f"sessions of features before; `quantlytic backfill {dataset.name}` makes them",
-                highlight=False,
-            )
+        lake = self.installation.resources.lake
+        history = training_sessions(lake, dataset, strategy, steps)
+        short = {step: count for step, count in history.items() if count < max(1, strategy.min_train_sessions)}
+        if short:
+            for line in explain_shortage(lake, dataset, strategy, short, features):
+                self.console.print(line, highlight=False, soft_wrap=True)
+        runnable = [step for step in steps if step not in short]
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
         trading = self._steps(partitions.trading_definition(dataset, strategy), first, last)
         every_step = list(partitions.model_definition(dataset, strategy).get_partition_keys())
@@ -137,17 +138,6 @@ class Backfill:
         report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
-
-    def _with_history(self, dataset: Dataset, strategy: Strategy, steps: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Steps with enough complete rows before them to learn from, and the others."""
-        sessions = self.installation.resources.lake.query(
-            'SELECT DISTINCT session FROM features.indicators WHERE dataset = ? AND "interval" = ? '
-            "AND sma_200 IS NOT NULL ORDER BY session",
-            [dataset.name, strategy.interval],
-        )["session"]
-        needed = strategy.min_train_sessions + strategy.embargo_sessions + strategy.horizon + 1
-        enough = [step for step in steps if (sessions < date.fromisoformat(step)).sum() >= needed]
-        return enough, [step for step in steps if step not in enough]
 
     def _steps(self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None) -> list[str]:
         keys = list(definition.get_partition_keys())
