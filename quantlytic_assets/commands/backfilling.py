@@ -67,7 +67,7 @@ def run_backfill(
     restart: bool,
     force: bool = False,
 ) -> None:
-    """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain.
+    """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain, then results.
 
     `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
     hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
@@ -91,6 +91,7 @@ def run_backfill(
     bring_up_to_date(installation, out)
     # The asset graph, and dbt with it, takes seconds to import.
     from quantlytic_assets.commands.backfill import Backfill
+    from quantlytic_assets.commands.results import show_results
 
     backfill = Backfill(installation, out)
     backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only, force=force)
@@ -106,6 +107,7 @@ def run_backfill(
         highlight=False,
     )
     _show_holes(installation, out, dataset, first, last)
+    show_results(installation, out, strategies)
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))
 

@@ -22,6 +22,7 @@ import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
 from quantlytic_assets.trading.entitlements import Entitlements
+from quantlytic_assets.trading.figures import shown
 from quantlytic_assets.trading.ledger import FILLS_SCHEMA, order_ref
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.trading.simulated_broker import next_bars
@@ -220,7 +221,7 @@ def _tearsheet(title: str, curve: pl.DataFrame, benchmark: pl.DataFrame, capital
 
 def _plain_page(title: str, curve: pl.DataFrame, benchmark: pl.DataFrame, figures: pl.DataFrame) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{_text(value)}</td>" for value in values) + "</tr>"
+        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{shown(name, value)}</td>" for value in values) + "</tr>"
         for name, *values in figures.rows()
     )
     chart = ""
@@ -255,7 +256,3 @@ def _as_pandas(returns: pl.DataFrame) -> pd.Series:
 def _finite(value: float) -> float | None:
     value = float(value)
     return value if math.isfinite(value) else None
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.4f}"

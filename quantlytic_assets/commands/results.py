@@ -1,0 +1,61 @@
+"""What strategies have come to, as `demo` and `backfill` end: a table a strategy, and what the figures mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from rich.table import Table
+
+from quantlytic_assets.definitions import strategy_keys
+from quantlytic_assets.trading.figures import legend, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.universe.models import Strategy
+
+
+def show_results(installation: Installation, out: Console, strategies: Iterable[Strategy]) -> None:
+    """Print each strategy's newest performance beside buy and hold, then once what each figure means."""
+    names: dict[str, None] = {}
+    for strategy in strategies:
+        names |= dict.fromkeys(_show_strategy(installation, out, strategy))
+    if names:
+        out.print(legend(names), highlight=False, style="dim")
+
+
+def _show_strategy(installation: Installation, out: Console, strategy: Strategy) -> list[str]:
+    """Print one strategy; returns the names of the figures shown."""
+    event = installation.instance.get_latest_materialization_event(strategy_keys(strategy)["performance"])
+    materialization = event.asset_materialization if event else None
+    if materialization is None:
+        out.print(f"{strategy.name}: no report yet", highlight=False)
+        return []
+    metadata = materialization.metadata
+    table = Table("", strategy.name, "buy and hold", title=f"{strategy.name} on {strategy.dataset}, {strategy.broker}")
+    names = []
+    statistics = metadata["statistics"]
+    for record in statistics.records if isinstance(statistics, dg.TableMetadataValue) else ():
+        row = record.data
+        name = str(row["statistic"])
+        table.add_row(name, *(shown(name, _number(row[account])) for account in ("strategy", "buy_and_hold")))
+        names.append(name)
+    out.print(table)
+    forecast = {
+        name.removeprefix("forecast/"): value.value for name, value in metadata.items() if name.startswith("forecast/")
+    }
+    line = ", ".join(f"{name} {shown(name, value)}" for name, value in forecast.items())
+    out.print(f"forecasts out of sample: {line}", highlight=False)
+    out.print(f"report: {metadata['report'].value}", highlight=False, soft_wrap=True)
+    return [*names, *forecast]
+
+
+def _number(text: object) -> float | None:
+    """A figure as the asset's metadata has it: text, which is no number where the figure is not defined."""
+    try:
+        return float(str(text))
+    except ValueError:
+        return None
