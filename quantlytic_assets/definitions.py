@@ -22,6 +22,7 @@ from quantlytic_assets.assets.maintenance import (
 )
 from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
+from quantlytic_assets.assets.partitions import definition
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
 from quantlytic_assets.automation.alerts import alert_sensor
@@ -80,7 +81,7 @@ def performance_job_name(strategy: Strategy) -> str:
 
 
 def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Settings) -> dg.Definitions:
-    partitions_def = partitions.definition(dataset)
+    partitions_def = definition(dataset)
     policy = dg.BackfillPolicy.multi_run(settings.backfill_chunk)
     source: dict[str, Any] = {
         "partitions_def": partitions_def,

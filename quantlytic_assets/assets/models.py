@@ -10,14 +10,9 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.features import feature_key
+from quantlytic_assets.assets.partitions import model_definition, partitions_before, trading_definition
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.calendars.partitions import (
-    model_definition,
-    partitions_before,
-    trading_definition,
-    windows,
-    with_partition,
-)
+from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.learning.features import LABEL_COLUMNS, design_columns, design_matrix, with_labels
 from quantlytic_assets.learning.training import predictions_table, train
@@ -144,7 +139,7 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
     )
     def predictions(context: dg.AssetExecutionContext) -> None:
         resources: Resources = context.resources.quantlytic
-        steps = list(model_definition(dataset, strategy).get_partition_keys())
+        steps = model_steps(dataset, strategy)
         (window,) = windows(dataset, context.partition_keys)
         indicators = read_indicators(resources, strategy, window.first, window.last, design_columns(strategy.features))
         design = design_matrix(indicators, strategy.features)

@@ -11,8 +11,9 @@ import polars as pl
 
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.models import strategy_key, strategy_metadata
+from quantlytic_assets.assets.partitions import trading_definition
 from quantlytic_assets.assets.per_partition import group_by_key, report
-from quantlytic_assets.calendars.partitions import Window, trading_definition, windows, with_partition
+from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.trading.entitlements import Entitlements
 from quantlytic_assets.trading.paper import trade

@@ -1,7 +1,7 @@
-"""A dataset's partitions: which sessions each holds, and the same as Dagster's time-window definitions.
+"""A dataset's partitions, from its session table: their keys, and which sessions each holds.
 
-A partition's key is the ISO date of its first day: the session itself, or the first of a month. Dagster is imported
-where definitions are made only: reading the lake goes without.
+A partition's key is the ISO date of its first day: the session itself, or the first of a month. Dagster's definitions
+of the same partitions are in `assets.partitions`; nothing here needs Dagster.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, assign_sessions, expected_bars, session_table
 from quantlytic_assets.universe.models import Dataset, Strategy
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 # Dagster shows a day's partition when the day has ended, and its `end_offset` invents Mondays on Saturdays where
 # days are excluded. Counted in the zone where days end first, a day is over at 10:00 UTC: before New York opens.
@@ -65,57 +61,46 @@ def partition_key(dataset: Dataset, session: date) -> str:
     return (session.replace(day=1) if dataset.partition == "month" else session).isoformat()
 
 
-def definition(dataset: Dataset) -> dg.TimeWindowPartitionsDefinition:
-    """The dataset's partitions for Dagster; the running session or month is among them."""
-    import dagster as dg
-
-    if dataset.partition == "month":
-        end = _next_month(dataset.last_session) if dataset.last_session else None
-        return dg.MonthlyPartitionsDefinition(
-            start_date=dataset.first_session.replace(day=1).isoformat(),
-            end_date=end.isoformat() if end else None,
-            end_offset=1,
-        )
-    end = dataset.last_session + timedelta(days=1) if dataset.last_session else None
-    if dataset.calendar == ROUND_THE_CLOCK:
-        return dg.DailyPartitionsDefinition(
-            start_date=dataset.first_session.isoformat(),
-            end_date=end.isoformat() if end else None,
-            end_offset=1,
-        )
-    return dg.DailyPartitionsDefinition(
-        start_date=dataset.first_session.isoformat(),
-        end_date=end.isoformat() if end else None,
-        timezone=_FIRST_ZONE,
-        exclusions=[*_closed_days(dataset.calendar, dataset.first_session, dataset.last_session or _last_known())],
-    )
-
-
-def _last_known() -> date:
+def last_known() -> date:
+    """The last day that an open-ended dataset is planned for: the end of next year."""
     return date(date.today().year + 1, 12, 31)
 
 
-@lru_cache(maxsize=64)
-def _closed_days(calendar: str, first: date, last: date) -> tuple[str | datetime, ...]:
-    """Days without a session from a dataset's first one on, as far as the calendar knows."""
-    known = session_table(calendar, first, last)["session"]
-    days = pl.date_range(first, last, "1d", eager=True)
-    closed = days.filter(~days.is_in(known.implode()))
-    weekend = closed.dt.weekday() >= 6
-    always_closed = not any(day.weekday() >= 5 for day in known)
-    if not always_closed:
-        return tuple(datetime(day.year, day.month, day.day) for day in closed)
-    holidays = closed.filter(~weekend)
-    return ("0 0 * * 6", "0 0 * * 0", *(datetime(day.year, day.month, day.day) for day in holidays))
-
-
-def _next_month(day: date) -> date:
+def next_month(day: date) -> date:
+    """The first of the month after that of a day."""
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def known_keys(dataset: Dataset, now: datetime | None = None) -> list[str]:
-    """All partition keys up to `now`, oldest first."""
-    return list(definition(dataset).get_partition_keys(current_time=now or datetime.now(UTC)))
+    """All partition keys up to `now` (default: this moment), oldest first; the running session or month is among them.
+
+    They are those of Dagster's definition, without Dagster.
+    """
+    local = _local(dataset, now)
+    if dataset.partition == "month":
+        return _begun(dataset.first_session.replace(day=1), "1mo", dataset.last_session, local)
+    if dataset.calendar == ROUND_THE_CLOCK:
+        return _begun(dataset.first_session, "1d", dataset.last_session, local)
+    ended = local.date() - timedelta(days=1)
+    last = min(dataset.last_session or ended, ended)
+    return session_table(dataset.calendar, dataset.first_session, last)["session"].dt.to_string().to_list()
+
+
+def _local(dataset: Dataset, now: datetime | None) -> datetime:
+    """A moment on the clock that the dataset's partitions are counted by, without its zone."""
+    return (now or datetime.now(UTC)).astimezone(ZoneInfo(timezone_of(dataset))).replace(tzinfo=None)
+
+
+def _begun(first: date, step: str, last: date | None, local: datetime) -> list[str]:
+    """Starts of the stretches of length `step` that have begun by `local`, as keys; none begins after `last`.
+
+    Dagster shows the first one already while the one before it would run.
+    """
+    until = min(last or local.date(), local.date())
+    if until < first:
+        before = pl.Series([first]).dt.offset_by(f"-{step}").item()
+        return [first.isoformat()] if local > datetime.combine(before, time()) else []
+    return pl.date_range(first, until, step, eager=True).dt.to_string().to_list()
 
 
 def keys_between(dataset: Dataset, first: date | None, last: date | None) -> list[str]:
@@ -143,7 +128,7 @@ def windows(dataset: Dataset, keys: Iterable[str], most: int | None = None) -> l
 
 def _window(dataset: Dataset, keys: list[str], known: list[str]) -> Window:
     end = date.fromisoformat(keys[-1])
-    last = _next_month(end) if dataset.partition == "month" else end + timedelta(days=1)
+    last = next_month(end) if dataset.partition == "month" else end + timedelta(days=1)
     is_last = keys[-1] == known[-1] and dataset.last_session is not None
     return Window(tuple(keys), date.fromisoformat(keys[0]), last, keys[0] == known[0], is_last)
 
@@ -169,33 +154,20 @@ def deciding_key(dataset: Dataset, archived: str, known: list[str]) -> str | Non
     return known[max(0, bisect_right(known, archived) - 1)]
 
 
-def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
-    """The walk-forward steps of a strategy: a model trained before each, used within it."""
-    import dagster as dg
-
-    first = first_trading_day(dataset, strategy)
-    yearly = strategy.retrain == "yearly"
-    end = None
-    if dataset.last_session is not None:
-        end = date(dataset.last_session.year + 1, 1, 1) if yearly else _next_month(dataset.last_session)
-    return dg.TimeWindowPartitionsDefinition(
-        start=first.isoformat(),
-        end=end.isoformat() if end else None,
-        fmt="%Y-%m-%d",
-        cron_schedule="0 0 1 1 *" if yearly else "0 0 1 * *",
-        timezone=timezone_of(dataset),
-        end_offset=1,
-    )
+def model_steps(dataset: Dataset, strategy: Strategy, now: datetime | None = None) -> list[str]:
+    """Keys of a strategy's walk-forward steps up to `now`, oldest first: a model is trained before each."""
+    first, step = first_trading_day(dataset, strategy), "1y" if strategy.retrain == "yearly" else "1mo"
+    return _begun(first, step, dataset.last_session, _local(dataset, now))
 
 
-def partitions_before(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionMapping:
-    """From a walk-forward step to all of the dataset's partitions before it."""
-    import dagster as dg
+def trading_keys(dataset: Dataset, strategy: Strategy, now: datetime | None = None) -> list[str]:
+    """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
+    return known_keys(from_first_step(dataset, strategy), now)
 
-    # Dagster takes time for each step back, so no more than the dataset spans.
-    years = (dataset.last_session or _last_known()).year - dataset.first_session.year + 1
-    steps = years if strategy.retrain == "yearly" else 12 * years
-    return dg.TimeWindowPartitionMapping(start_offset=-steps, end_offset=-1, allow_nonexistent_upstream_partitions=True)
+
+def from_first_step(dataset: Dataset, strategy: Strategy) -> Dataset:
+    """The dataset as it would be, had it begun with the strategy's first walk-forward step."""
+    return replace(dataset, first_session=first_trading_day(dataset, strategy))
 
 
 def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
@@ -204,7 +176,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     Before those lie the sessions in which the longest indicator window fills, after them the horizon and the embargo.
     """
     needed = _sessions_needed(dataset, strategy)
-    last = dataset.last_session or _last_known()
+    last = dataset.last_session or last_known()
     sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
     if len(sessions) <= needed:
         raise ValueError(
@@ -215,7 +187,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     enough = sessions[needed]
     step = enough.replace(month=1, day=1) if strategy.retrain == "yearly" else enough.replace(day=1)
     if sessions[needed - 1] >= step:
-        step = date(step.year + 1, 1, 1) if strategy.retrain == "yearly" else _next_month(step)
+        step = date(step.year + 1, 1, 1) if strategy.retrain == "yearly" else next_month(step)
     if dataset.last_session is not None and step > dataset.last_session:
         raise ValueError(
             f"strategies.{strategy.name}.min_train_sessions: with {strategy.min_train_sessions} sessions to train on "
@@ -256,9 +228,3 @@ def _bars_per_session(dataset: Dataset, interval: str) -> int:
     first = dataset.first_session
     sample = expected_bars(dataset.calendar, interval, first, first + timedelta(days=13))
     return max(1, len(sample) // max(1, sample["session"].n_unique()))
-
-
-def trading_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
-    """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
-    start = first_trading_day(dataset, strategy)
-    return definition(replace(dataset, first_session=start))

@@ -109,7 +109,7 @@ class Backfill:
             raise CommandError(
                 f"{strategy.name} has no features to learn from yet; run: quantlytic backfill {dataset.name}"
             )
-        steps = self._steps(partitions.model_definition(dataset, strategy), first, last)
+        steps = _between(partitions.model_steps(dataset, strategy), first, last)
         if only_pending:
             models = newest_by_partition(instance, keys["model"])
             steps = [
@@ -125,8 +125,8 @@ class Backfill:
                 self.console.print(line, highlight=False, soft_wrap=True)
         runnable = [step for step in steps if step not in short]
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
-        trading = self._steps(partitions.trading_definition(dataset, strategy), first, last)
-        every_step = list(partitions.model_definition(dataset, strategy).get_partition_keys())
+        trading = _between(partitions.trading_keys(dataset, strategy), first, last)
+        every_step = partitions.model_steps(dataset, strategy)
         trained = newest_by_partition(instance, keys["model"])
         days = [key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained]
         if only_pending:
@@ -138,16 +138,6 @@ class Backfill:
         report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
-
-    def _steps(self, definition: dg.TimeWindowPartitionsDefinition, first: date | None, last: date | None) -> list[str]:
-        keys = list(definition.get_partition_keys())
-        if last is not None:
-            keys = [key for key in keys if key <= last.isoformat()]
-        if first is not None and keys:
-            # The step or partition that holds `first` starts at or before it.
-            begin = max([key for key in keys if key <= first.isoformat()], default=keys[0])
-            keys = [key for key in keys if key >= begin]
-        return keys
 
     def _run_chunks(
         self,
@@ -216,6 +206,16 @@ class Backfill:
         self.outcome.partitions += max(1, len(keys))
         failed = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
         self.outcome.failures += [f"{event.step_key}: {_cause(event)} (run {result.run_id})" for event in failed]
+
+
+def _between(keys: Sequence[str], first: date | None, last: date | None) -> list[str]:
+    """Keys from the one that holds `first` to the one that holds `last`, each as far as it is given."""
+    kept = [key for key in keys if last is None or key <= last.isoformat()]
+    if first is None or not kept:
+        return kept
+    # What holds `first` starts at or before it.
+    begin = max([key for key in kept if key <= first.isoformat()], default=kept[0])
+    return [key for key in kept if key >= begin]
 
 
 def _cause(event: dg.DagsterEvent) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
+from quantlytic_assets.assets.partitions import definition
 from quantlytic_assets.automation.conditions import follow_hourly
-from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
@@ -67,7 +67,7 @@ def run(place):
             lander.land()
             if actions is not None:
                 place.resources.actions.record(dataset.name, actions)
-            defined = partitions.definition(dataset)
+            defined = definition(dataset)
             common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.multi_run(10)}
             job = dg.define_asset_job("all", partitions_def=defined, executor_def=dg.in_process_executor)
             definitions = dg.Definitions(
@@ -191,7 +191,7 @@ def test_another_dataset_is_compared_in_the_same_shares(run, place):
 
 def test_a_dataset_with_nobody_to_compare_with_has_no_such_check():
     dataset = daily()
-    assert vendor_checks(dataset, partitions.definition(dataset)) == []
+    assert vendor_checks(dataset, definition(dataset)) == []
 
 
 def test_bars_outside_a_symbol_s_time_in_the_universe_are_in_no_table_of_bars(run, place):
@@ -205,7 +205,7 @@ def test_bars_outside_a_symbol_s_time_in_the_universe_are_in_no_table_of_bars(ru
     lander = place.resources.lander(dataset)
     lander.publish(ticker.select(RAW_SCHEMA.names()))
     lander.land()
-    defined = partitions.definition(dataset)
+    defined = definition(dataset)
     common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.single_run()}
     asset = clean_bars_asset(dataset, common, {})
     with dg.DagsterInstance.ephemeral() as instance:

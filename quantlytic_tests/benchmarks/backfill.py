@@ -71,14 +71,14 @@ def _archived(installation) -> int:
 
 def bare(only: str) -> None:
     """Dagster's own cost: assets with the same keys, partitions and policy that do nothing."""
-    from quantlytic_assets.calendars import partitions
+    from quantlytic_assets.assets.partitions import definition
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_tests.benchmarks.empty_graph import empty_job
 
     installation = Installation()
     real = installation.definitions.resolve_job_def("ten_years_pipeline")
     wanted = [key for key in real.asset_layer.selected_asset_keys if (key.path[-1] == "raw_bars") == (only == "raw")]
-    job = empty_job(real, wanted, partitions.definition(installation.universe.datasets["ten_years"]))
+    job = empty_job(real, wanted, definition(installation.universe.datasets["ten_years"]))
     started = time.monotonic()
     job.execute_in_process(**_range(installation))
     _print(time.monotonic() - started, {"assets": len(wanted)})

@@ -121,6 +121,7 @@ def rebuild() -> None:
 
 def empty_graph() -> None:
     """Baseline (a): assets and checks with the same keys, partitions and policy that do nothing."""
+    from quantlytic_assets.assets.partitions import definition
     from quantlytic_assets.calendars import partitions
     from quantlytic_assets.dagster_internals import range_tags
     from quantlytic_tests.benchmarks.empty_graph import empty_job
@@ -130,7 +131,7 @@ def empty_graph() -> None:
     keys = partitions.known_keys(dataset)
     real = installation.definitions.resolve_job_def("rebuild_1m_pipeline")
     wanted = [key for key in real.asset_layer.selected_asset_keys if key.path[-1] != "raw_bars"]
-    job = empty_job(real, wanted, partitions.definition(dataset))
+    job = empty_job(real, wanted, definition(dataset))
     instance = installation.instance
     started = time.monotonic()
     job.execute_in_process(

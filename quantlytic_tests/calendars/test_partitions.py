@@ -11,14 +11,12 @@ from quantlytic_assets.calendars.partitions import (
     archive_keys,
     check_keep,
     deciding_key,
-    definition,
     first_trading_day,
     keys_between,
     known_keys,
-    model_definition,
+    model_steps,
     partition_key,
-    partitions_before,
-    trading_definition,
+    trading_keys,
     windows,
     with_partition,
 )
@@ -97,11 +95,6 @@ def test_what_runs_is_there_although_the_last_session_is_still_to_come(last):
     assert known_keys(make_dataset(interval="1d", first=first, last=last), now)[-1] == "2025-06-01"
     assert known_keys(make_dataset("24/7", "1m", first=first, last=last), now)[-1] == "2025-06-10"
     assert known_keys(make_dataset("XNYS", "1m", first=first, last=last), now)[-1] == "2025-06-10"
-
-
-def test_dagster_s_window_of_a_session_is_one_day():
-    window = definition(make_dataset()).time_window_for_partition_key("2025-03-07")
-    assert (window.end - window.start) == timedelta(days=1)
 
 
 def test_a_month_key_holds_all_its_sessions():
@@ -227,34 +220,21 @@ def test_the_first_step_is_the_first_with_enough_sessions_before_it(retrain):
 
 def test_a_strategy_steps_by_year_or_month_to_the_end_of_its_dataset():
     dataset = make_dataset(interval="1d", first=date(2015, 1, 2), last=date(2018, 2, 15))
-    yearly = model_definition(dataset, make_strategy("yearly")).get_partition_keys()
+    yearly = model_steps(dataset, make_strategy("yearly"))
     assert yearly == ["2016-01-01", "2017-01-01", "2018-01-01"]
-    monthly = model_definition(dataset, make_strategy("monthly")).get_partition_keys()
+    monthly = model_steps(dataset, make_strategy("monthly"))
     assert (monthly[0], monthly[-1], len(monthly)) == ("2015-12-01", "2018-02-01", 27)
-
-
-@pytest.mark.parametrize("retrain", ["yearly", "monthly"])
-@pytest.mark.parametrize("partition", ["month", "session"])
-def test_a_model_is_made_of_all_partitions_before_its_step(retrain, partition):
-    dataset = make_dataset(interval="1d", partition=partition, first=date(2015, 3, 16), last=date(2018, 2, 15))
-    strategy = make_strategy(retrain)
-    steps, bars = model_definition(dataset, strategy), definition(dataset)
-    for step in (steps.get_partition_keys()[0], steps.get_partition_keys()[-1]):
-        above = partitions_before(dataset, strategy).get_upstream_mapped_partitions_result_for_partitions(
-            steps.subset_with_partition_keys([step]), steps, bars
-        )
-        assert sorted(above.partitions_subset.get_partition_keys()) == [k for k in known_keys(dataset) if k < step]
 
 
 def test_an_open_ended_strategy_steps_into_the_running_year():
     dataset = make_dataset(interval="1d", first=date(2015, 1, 2), last=None)
-    steps = model_definition(dataset, make_strategy("yearly")).get_partition_keys(current_time=utc("2025-06-01T00:00"))
+    steps = model_steps(dataset, make_strategy("yearly"), utc("2025-06-01T00:00"))
     assert steps[-1] == "2025-01-01"
 
 
 def test_a_strategy_trades_in_the_dataset_s_partitions_from_its_first_step_on():
     dataset = make_dataset(interval="1d", first=date(2015, 1, 2), last=date(2018, 2, 15))
-    keys = trading_definition(dataset, make_strategy("yearly")).get_partition_keys()
+    keys = trading_keys(dataset, make_strategy("yearly"))
     assert keys == [key for key in known_keys(dataset) if key >= "2016-01-01"]
 
 
