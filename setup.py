@@ -20,7 +20,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["quantlytic_assets", "quantlytic_assets.*"]),
-    package_data={"quantlytic_assets": ["vendors/sample_data/**/*", "market_data/wire/schemas/*.avsc"]},
+    package_data={
+        "quantlytic_assets": ["vendors/sample_data/**/*", "market_data/wire/schemas/*.avsc", "universe/*.json"]
+    },
     install_requires=REQUIREMENTS,
     entry_points={"console_scripts": ["quantlytic=quantlytic_assets.cli:main"]},
 )

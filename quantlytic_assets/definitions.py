@@ -30,14 +30,13 @@ from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
-from quantlytic_assets.calendars import partitions
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import keep_watching_runs
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe.loading import load_universe
-from quantlytic_assets.universe.models import Dataset, Strategy, Universe, UniverseError
+from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"
@@ -190,29 +189,12 @@ def _maintenance_parts(universe: Universe) -> dg.Definitions:
     )
 
 
-def _check_history(universe: Universe) -> None:
-    """Raise `UniverseError` for strategies whose dataset can never have the sessions they want to learn from,
-
-    or does not keep them for as long.
-    """
-    mistakes = []
-    for strategy in universe.strategies.values():
-        try:
-            partitions.first_trading_day(universe.datasets[strategy.dataset], strategy)
-            partitions.check_keep(universe.datasets[strategy.dataset], strategy)
-        except ValueError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise UniverseError(universe.path, mistakes)
-
-
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything that the universe declares, wired to the parts of the settings' profile.
 
     Raises `UniverseError` listing every mistake of the universe file.
     """
     universe = load_universe(settings.universe)
-    _check_history(universe)
     resources = make_resources(settings)
     # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.
     warnings.simplefilter("ignore", dg.BetaWarning)

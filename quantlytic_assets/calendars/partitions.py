@@ -180,7 +180,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
     if len(sessions) <= needed:
         raise ValueError(
-            f"strategies.{strategy.name}.min_train_sessions: {strategy.min_train_sessions} sessions to train on need "
+            f"{strategy.min_train_sessions} sessions to train on need "
             f"{needed} with warm-up and embargo, but {dataset.name} has {len(sessions)} in all; lower it"
         )
     # The step of the first session after enough of them counts if all those lie before it, else the next one does.
@@ -190,7 +190,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
         step = date(step.year + 1, 1, 1) if strategy.retrain == "yearly" else next_month(step)
     if dataset.last_session is not None and step > dataset.last_session:
         raise ValueError(
-            f"strategies.{strategy.name}.min_train_sessions: with {strategy.min_train_sessions} sessions to train on "
+            f"with {strategy.min_train_sessions} sessions to train on "
             f"the first {strategy.retrain} step would begin on {step}, after {dataset.name}'s last session; lower it"
         )
     return step
@@ -217,7 +217,7 @@ def check_keep(dataset: Dataset, strategy: Strategy) -> None:
     before = session_table(dataset.calendar, begun - timedelta(days=2 * needed + 60), begun)["session"]
     least = (today - before[-needed]).days + 1
     raise ValueError(
-        f"datasets.{dataset.name}.keep: {dataset.keep.days}d is too short for strategies.{strategy.name}, which trains "
+        f"{dataset.keep.days}d is too short for strategies.{strategy.name}, which trains "
         f"on {needed} sessions (warm-up and embargo included) before a {strategy.retrain} step; take {least}d or more"
     )
 

@@ -1,7 +1,7 @@
 """What a universe declares: datasets with their symbols, strategies on them, and the error of a file that is wrong.
 
-Nothing here reads, checks or computes. How a universe file becomes these, and which mistakes it can have, is in
-`universe_file`.
+Nothing here reads, checks or computes. What a universe file may hold is in `declarations`, how it becomes these in
+`loading`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One market at one interval. `last_session` None means open-ended; `delay` is added to a bar's close time;
+    """One market at one interval.
 
-    `feed` is the live feed that `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new
-    bar for so long raises an alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages`
-    are the known ones of its venue. `compare_with`: what its prices are checked against, if anything.
-    `incomplete_bars`: `drop` or `keep`, whether features, labels, predictions and trades may use feature bars whose
-    bucket has not ended or has a hole.
+    `last_session` None means open-ended; `delay` is added to a bar's close time. `feed` is the live feed that
+    `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new bar for so long raises an
+    alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages` are the known ones of its
+    venue. `compare_with`: what its prices are checked against, if anything. `incomplete_bars`: `drop` or `keep`,
+    whether features, labels, predictions and trades may use feature bars that have not ended or have a hole.
     """
 
     name: str
@@ -84,8 +84,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A model traded on a dataset. `symbols` are resolved to the dataset's own where the file names none;
-    `features` None means all.
+    """A model traded on a dataset.
+
+    `symbols` are resolved to the dataset's own where the file names none; `features` None means all.
     """
 
     name: str

@@ -241,13 +241,13 @@ def test_a_strategy_trades_in_the_dataset_s_partitions_from_its_first_step_on():
 @pytest.mark.parametrize("min_train", [400, 5000])
 def test_a_strategy_that_could_never_trade_is_rejected_with_what_to_change(min_train):
     dataset = make_dataset(interval="1d", first=date(2016, 1, 4), last=date(2018, 3, 29))
-    with pytest.raises(ValueError, match=r"strategies\.trend\.min_train_sessions: .*lower it"):
+    with pytest.raises(ValueError, match=r" sessions to train on .*lower it"):
         first_trading_day(dataset, make_strategy("yearly", min_train))
 
 
 def test_a_dataset_that_keeps_less_than_a_strategy_learns_from_is_told_how_much_it_takes():
     dataset = make_dataset(interval="1d", first=date(2010, 1, 4), last=None, keep=timedelta(days=700))
-    said = r"datasets.sample_set.keep: 700d is too short for strategies.trend, .*; take \d+d or more"
+    said = r"^700d is too short for strategies.trend, .*; take \d+d or more"
     with pytest.raises(ValueError, match=said) as caught:
         check_keep(dataset, make_strategy("yearly", min_train=504, embargo=5))
     least = timedelta(days=int(str(caught.value).rpartition("take ")[2].partition("d")[0]))

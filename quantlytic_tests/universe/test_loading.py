@@ -3,8 +3,10 @@
 from datetime import date, timedelta
 from pathlib import Path
 
+import exchange_calendars
 import pytest
 
+from quantlytic_assets.calendars.names import CALENDAR_NAMES
 from quantlytic_assets.settings import CHECKOUT
 from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.universe.models import Costs, Instrument, Outage, UniverseError
@@ -47,6 +49,12 @@ def mistakes(path: Path) -> list[str]:
     return caught.value.mistakes
 
 
+def without_line(mistake: str, path: Path, line: int) -> str:
+    """The mistake without where it stands in the file, which is checked."""
+    assert mistake.endswith(f" ({path}:{line})"), mistake
+    return mistake.removesuffix(f" ({path}:{line})")
+
+
 def replaced(field: str, value: str, within: str = DATASET) -> str:
     """The declaration with one field's value replaced (or the field added)."""
     lines = [line for line in within.splitlines() if not line.startswith(f"    {field}:")]
@@ -73,7 +81,7 @@ def test_the_shipped_universe_declares_the_four_sample_datasets_and_two_kinds_of
 
 
 def test_fields_left_out_get_the_documented_defaults(write):
-    universe = load_universe(write(strategies=STRATEGY))
+    universe = load_universe(write(replaced("last_session", "2027-05-31"), STRATEGY))
     dataset, strategy = universe.datasets["prices_1m"], universe.strategies["swing"]
     assert (dataset.partition, dataset.venue, dataset.out_of_session) == ("session", "prices_1m", "drop")
     assert dataset.incomplete_bars == "drop"
@@ -146,17 +154,18 @@ def test_ten_mistakes_are_ten_lines_and_a_date_that_yaml_rejects_is_one_of_them(
     model: logistic_regresion
 """
     found = mistakes(write(datasets, strategies))
-    assert [line.split(":")[0] for line in found] == [
-        "datasets.prices_1m.first_session",
-        "datasets.prices_1m.colour",
-        "datasets.prices_1m.calendar",
-        "datasets.prices_1m.interval",
-        "datasets.prices_1m.partition",
-        "datasets.prices_1m.vendors[0]",
-        "datasets.prices_1m.delay",
-        "datasets.prices_1m.symbols[1]",
-        "strategies.swing.dataset",
-        "strategies.swing.model",
+    # In the order of the file, each with its line.
+    assert [(line.split(":")[0], int(line.rpartition(":")[2].rstrip(")"))) for line in found] == [
+        ("datasets.prices_1m.calendar", 3),
+        ("datasets.prices_1m.interval", 4),
+        ("datasets.prices_1m.partition", 5),
+        ("datasets.prices_1m.first_session", 6),
+        ("datasets.prices_1m.vendors[0]", 7),
+        ("datasets.prices_1m.delay", 8),
+        ("datasets.prices_1m.symbols[1]", 9),
+        ("datasets.prices_1m.colour", 10),
+        ("strategies.swing.dataset", 13),
+        ("strategies.swing.model", 15),
     ]
     text = "\n".join(found)
     assert "'2024-13-45' is not a date (month must be in 1..12)" in text
@@ -224,11 +233,105 @@ def test_one_wrong_field_of_a_dataset_is_one_line_that_says_what_would_be_right(
         ("costs", "{commission_bps: -1}", "strategies.swing.costs.commission_bps: '-1' should be a number from 0"),
         ("costs", "{comission_bps: 1}", "costs.comission_bps: unknown field, did you mean 'commission_bps'?"),
         ("retrain", "weekly", "retrain: 'weekly' is not known, it should be one of monthly, yearly"),
-        ("broker", "ibrk", "did you mean 'ibkr'?"),
+        ("broker", "ibrk", "broker: 'ibrk' is not known, it should be simulated"),
+        ("broker", "ibkr", "broker: there is no ibkr broker yet, only simulated exists until it lands; take simulated"),
     ],
 )
 def test_one_wrong_field_of_a_strategy_is_one_line_that_says_what_would_be_right(write, field, value, expected):
     assert expected in only_mistake(write(strategies=replaced(field, value, STRATEGY)))
+
+
+def test_mistakes_inside_lists_and_mappings_hide_none_beside_them(write):
+    datasets = """
+  prices_1m:
+    calendar: 24/7
+    interval: 1m
+    first_session: 2025-05-10
+    vendors: [sampel, sample, sample]
+    feature_intervals: [7m, 5m, 5m]
+    symbols:
+      - [A]
+      - {symbol: B, from: 2025-05-01, untill: 2025-06-01}
+      - {symbol: C, names: {binance: [x], coinbasse: yy}}
+      - C
+      - D E
+      - {from: soon}
+"""
+    strategies = """
+  swing:
+    dataset: prices_1m
+    interval: 15m
+    model: logistic_regression
+    symbols: [C, {}, Z]
+    costs: {commission_bps: -1, slipage_bps: 2}
+"""
+    path = write(datasets, strategies)
+    path.write_text(path.read_text() + "outages:\n  - {venue: prices_1, from: 2025-05-10}\n  - 5\n")
+    found = [line.removesuffix(")").replace(f" ({path}", "").rpartition(":") for line in mistakes(path)]
+    assert [(said.split(":")[0], int(line)) for said, _, line in found] == [
+        ("datasets.prices_1m.vendors[0]", 6),
+        ("datasets.prices_1m.vendors[2]", 6),
+        ("datasets.prices_1m.feature_intervals[0]", 7),
+        ("datasets.prices_1m.feature_intervals[2]", 7),
+        ("datasets.prices_1m.symbols[0]", 9),
+        ("datasets.prices_1m.symbols[1].untill", 10),
+        ("datasets.prices_1m.symbols[1].from", 10),
+        ("datasets.prices_1m.symbols[2].names.binance", 11),
+        ("datasets.prices_1m.symbols[2].names.coinbasse", 11),
+        ("datasets.prices_1m.symbols[3]", 12),
+        ("datasets.prices_1m.symbols[4]", 13),
+        ("datasets.prices_1m.symbols[5].symbol", 14),
+        ("datasets.prices_1m.symbols[5].from", 14),
+        ("strategies.swing.interval", 18),
+        ("strategies.swing.symbols[1]", 20),
+        ("strategies.swing.symbols[2]", 20),
+        ("strategies.swing.costs.commission_bps", 21),
+        ("strategies.swing.costs.slipage_bps", 21),
+        ("outages[0].from", 23),
+        ("outages[0].to", 23),
+        ("outages[0].venue", 23),
+        ("outages[1]", 24),
+    ]
+
+
+def test_a_strategy_with_too_short_a_history_is_a_mistake_of_the_file(write):
+    path = write(strategies=STRATEGY + "    min_train_sessions: 30\n")
+    found = without_line(only_mistake(path), path, 15)
+    assert found.startswith("strategies.swing.min_train_sessions: 30 sessions to train on need ")
+    assert "but prices_1m has 22 in all; lower it" in found
+    # A field that is left out is looked for where it could stand.
+    assert without_line(only_mistake(write(strategies=STRATEGY)), path, 11).startswith("strategies.swing.min_train")
+    # Beside other mistakes too, unless those are its own or its dataset's.
+    other = "\n  other_1m: {calendar: 24/7, interval: 7m, first_session: 2025-05-10, vendors: [], symbols: [A]}\n"
+    found = mistakes(write(DATASET + other, STRATEGY))
+    assert [line.split(":")[0] for line in found] == [
+        "datasets.other_1m.interval", "strategies.swing.min_train_sessions",
+    ]  # fmt: skip
+
+
+def test_a_dataset_that_keeps_too_little_for_a_strategy_is_a_mistake_of_the_file(write):
+    datasets = """
+  prices_1d: {calendar: XNYS, interval: 1d, first_session: 2010-01-04, vendors: [], symbols: [A], keep: 700d}
+"""
+    path = write(datasets, STRATEGY.replace("prices_1m", "prices_1d").replace("5m", "1d"))
+    found = without_line(only_mistake(path), path, 2)
+    assert found.startswith("datasets.prices_1d.keep: 700d is too short for strategies.swing, which trains on ")
+
+
+def test_the_calendars_that_are_written_down_are_those_of_the_library():
+    assert set(CALENDAR_NAMES) == set(exchange_calendars.get_calendar_names(include_aliases=True))
+
+
+@pytest.mark.parametrize("key", ["feature_sets", "rule", "plugins", "label", "orders"])
+def test_what_does_not_exist_yet_is_not_accepted(write, key):
+    assert ": unknown field" in only_mistake(write(strategies=f"{STRATEGY}    {key}: x\n"))
+
+
+def test_a_merge_of_something_else_is_a_mistake(write):
+    path = write(DATASET + "    <<: [5]\n")
+    assert without_line(only_mistake(path), path, 10) == (
+        "datasets.prices_1m.<<: merges something else than a mapping, write `<<: *anchor`"
+    )
 
 
 def test_features_finer_than_the_bars_are_rejected(write):
@@ -237,12 +340,14 @@ def test_features_finer_than_the_bars_are_rejected(write):
 
 
 def test_a_misspelt_field_is_one_mistake_and_not_a_missing_field_too(write):
-    found = only_mistake(write(DATASET.replace("calendar:", "calender:")))
+    path = write(DATASET.replace("calendar:", "calender:"))
+    found = without_line(only_mistake(path), path, 3)
     assert found == "datasets.prices_1m.calender: unknown field, did you mean 'calendar'?"
 
 
 def test_a_field_given_twice_is_a_mistake_although_yaml_keeps_the_last(write):
-    found = only_mistake(write(DATASET + "    interval: 1m\n"))
+    path = write(DATASET + "    interval: 1m\n")
+    found = without_line(only_mistake(path), path, 10)
     assert found == "datasets.prices_1m.interval: given twice (lines 4 and 10), keep one of them"
 
 
