@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from quantlytic_assets.imports.grids import TextGrid, read_grid
 from quantlytic_assets.imports.times import StructuralFault
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA, IMPORT
 from quantlytic_assets.schemas.vocabulary import ACTION_KINDS
@@ -31,9 +32,9 @@ _WANTED = "the first line has to name the columns symbol,date,kind,value"
 
 @dataclass(frozen=True)
 class ImportedActions:
-    """A file's rows: `actions` (ACTIONS_SCHEMA), `rejected` (REJECTED_SCHEMA) and how many were `read`; every row is in
+    """A file's rows: `actions` (ACTIONS_SCHEMA) and `rejected` (REJECTED_SCHEMA).
 
-    exactly one of the two. A `line` counts from 1, the header's included.
+    Every one of the `read` rows is in exactly one of the two. A `line` counts from 1, the header's included.
     """
 
     actions: pl.DataFrame
@@ -42,7 +43,7 @@ class ImportedActions:
 
 
 def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
-    """Read symbol, date, kind, value and perhaps known (names in any case and order) from a comma-separated file.
+    """Read symbol, date, kind, value and perhaps known from a CSV file or workbook, names in any case and order.
 
     `date` is the first session on which it has happened, `known` the day from which the public knew, both ISO dates. A
     split's value is new shares for one old (4 for 4:1, 0.1 for 1:10), a dividend's cash a share as paid, a rename's the
@@ -51,10 +52,8 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
     """
     names, rows = _table(Path(path))
     at = {name: names.index(name) for name in (*COLUMNS, *OPTIONAL) if name in names}
-    bare = pl.element().str.strip_chars().str.strip_chars('"').str.strip_chars()
-    cells = pl.col("raw").str.split(",").list.eval(bare)
-    named = rows.with_columns(cells.alias("cells")).with_columns(
-        *(pl.col("cells").list.get(i, null_on_oob=True).alias(name) for name, i in at.items())
+    named = rows.with_columns(
+        pl.col("cells").list.get(i, null_on_oob=True).str.strip_chars().alias(name) for name, i in at.items()
     )
     if "known" not in at:
         named = named.with_columns(pl.lit("").alias("known"))
@@ -90,29 +89,23 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
 
 
 def _table(path: Path) -> tuple[list[str], pl.DataFrame]:
-    """The header's names in lower case, and each row's line and text; blank lines are no rows."""
+    """The header's names in lower case, and each row's line, text and cells; blank lines are no rows."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise StructuralFault(f"the file can't be read ({error.strerror})", "check its path and permissions") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StructuralFault("the file is not text in UTF-8", "give a CSV file") from error
-    if "\x00" in text:
-        raise StructuralFault("the file is not text", "give a CSV file")
-    lines = pl.DataFrame({"raw": text.splitlines()}, schema={"raw": pl.String}).with_row_index("line", 1)
-    lines = lines.with_columns(pl.col("line").cast(pl.Int64)).filter(pl.col("raw").str.strip_chars() != "")
-    if lines.is_empty():
-        raise StructuralFault("the file is empty", _WANTED)
-    names = [name.strip().strip('"').strip().lower() for name in lines["raw"][0].split(",")]
+    grid = read_grid(content)
+    if not isinstance(grid, TextGrid):
+        raise StructuralFault("the file is no table of text", "give a CSV file or an Excel workbook")
+    names = [name.strip().lower() for name in grid.head()[0]]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise StructuralFault(f"missing columns: {', '.join(missing)}; found: {', '.join(names[:30])}", _WANTED)
     doubled = [name for name in (*COLUMNS, *OPTIONAL) if names.count(name) > 1]
     if doubled:
         raise StructuralFault(f"columns that are there twice: {', '.join(doubled)}", "remove one of each")
-    return names, lines.slice(1)
+    cells, _ = grid.fields(1)
+    return names, pl.DataFrame([grid.lines[1:], grid.raw[1:], cells.alias("cells")])
 
 
 def _day(name: str) -> pl.Expr:

@@ -24,11 +24,20 @@ def by_format(column: pl.Series, date_format: str) -> pl.Series:
     # A fraction is digits after a point here, where Python has up to six digits without one.
     fixed = date_format.replace(".%f", "%.f").replace("%f", "%6f")
     text = column.str.strip_chars()
-    if _OFFSET in date_format:
-        return text.str.to_datetime(fixed, time_unit="us", strict=False, time_zone="UTC")
-    if any(directive in date_format for directive in _CLOCK):
-        return text.str.to_datetime(fixed, time_unit="us", strict=False)
-    return text.str.to_date(fixed, strict=False)
+    if any(hour in date_format for hour in ("%H", "%I")) and "%M" not in date_format:
+        # An hour alone is the whole hour.
+        fixed, text = fixed + " %M", text + " 00"
+    try:
+        if _OFFSET in date_format:
+            return text.str.to_datetime(fixed, time_unit="us", strict=False, time_zone="UTC")
+        if any(directive in date_format for directive in _CLOCK):
+            return text.str.to_datetime(fixed, time_unit="us", strict=False)
+        return text.str.to_date(fixed, strict=False)
+    except pl.exceptions.ComputeError as error:
+        first_line = str(error).partition("\n")[0]
+        raise StructuralFault(
+            f"--date-format {date_format} can't be used ({first_line})", "write it in full"
+        ) from error
 
 
 def year_first(column: pl.Series, lines: pl.Series) -> pl.Series:

@@ -109,7 +109,7 @@ def read_grid(content: bytes, decimal: str = ".") -> Grid:
         raise StructuralFault("the file is not a table but HTML or XML (an error page, perhaps)", WANTED)
     if start in ("{", "["):
         return _json_grid(text)
-    return text_grid(text, decimal)
+    return _text_grid(text, decimal)
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -177,14 +177,19 @@ class TextGrid:
     def _split(self, line: str) -> list[str]:
         return next(csv.reader([line], delimiter=self.delimiter)) if self.quoted else line.split(self.delimiter)
 
+    def fields(self, begin: int) -> tuple[pl.Series, pl.Series]:
+        """The fields of the rows after the first `begin`, and which of these rows leave a quote open."""
+        raw = self.raw[begin:]
+        quotes = raw.str.count_matches('"', literal=True) if self.quoted else pl.Series([0]).new_from_index(0, len(raw))
+        unbalanced = quotes % 2 == 1
+        return _fields(raw, (quotes > 0) & ~unbalanced, self.delimiter), unbalanced
+
     def table(self, names: list[str], begin: int) -> Table:
         """See `Grid`. A row of more or fewer fields than there are names is broken."""
         raw, lines = self.raw[begin:], self.lines[begin:]
         if raw.is_empty():
             raise StructuralFault("the file has a header and no rows", "nothing can be imported from it")
-        quotes = raw.str.count_matches('"', literal=True) if self.quoted else pl.Series([0]).new_from_index(0, len(raw))
-        unbalanced = quotes % 2 == 1
-        fields = _fields(raw, (quotes > 0) & ~unbalanced, self.delimiter)
+        fields, unbalanced = self.fields(begin)
         width = fields.list.len()
         # Some writers end every row with a delimiter, but not the header.
         trailing = (width == len(names) + 1) & (fields.list.last() == "")
@@ -201,7 +206,7 @@ class TextGrid:
         return Table(names, columns, lines.filter(fits), raw.filter(fits), broken)
 
 
-def text_grid(text: str, decimal: str = ".") -> TextGrid:
+def _text_grid(text: str, decimal: str = ".") -> TextGrid:
     """The lines of a CSV file. Raises `StructuralFault` where there are none."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -79,8 +79,8 @@ def yfinance(rows: Rows) -> Layout | None:
         fields, tickers = lower, upper
     else:
         return None
-    # In an ordinary file the second row is the first bar.
-    if any(_number(ticker) is not None for ticker in tickers[1:]):
+    # In an ordinary file the first column is called otherwise, and the second row is the first bar.
+    if not {rows[0][0].casefold(), rows[1][0].casefold()} <= {"price", "ticker", ""} or not all(tickers[1:]):
         return None
     third = _folded(rows[2])
     begin = 3 if third[0] in ("date", "datetime", "") and not any(third[1:]) else 2

@@ -60,14 +60,14 @@ class SymbolNames:
     def find(self, theirs: str) -> str | None:
         """The dataset's symbol of this name."""
         name = theirs.strip()
-        for one in (name, name.removesuffix(_COUNTRY)):
+        for one in (name, _without_country(name)):
             if found := self._exact.get(one) or self._alike.get(_folded(one)):
                 return found
         return None
 
     def means(self, theirs: str, symbol: str) -> bool:
         """Whether a file's name can be that of `symbol`, which need not be one of the dataset."""
-        return self.find(theirs) == symbol or _folded(theirs.strip().removesuffix(_COUNTRY)) == _folded(symbol)
+        return self.find(theirs) == symbol or _folded(_without_country(theirs.strip())) == _folded(symbol)
 
     def of_rows(self, theirs: pl.Series, name: str) -> pl.Series:
         """The dataset's symbol of each row of a column of names, null where the row has none.
@@ -88,6 +88,10 @@ class SymbolNames:
                 f"or say which they are with --symbol OURS=THEIRS,…",
             )
         return text.replace_strict(found, default=None, return_dtype=pl.String).alias("symbol")
+
+
+def _without_country(name: str) -> str:
+    return name[: -len(_COUNTRY)] if name.upper().endswith(_COUNTRY) else name
 
 
 def _folded(name: str) -> str:

@@ -315,6 +315,8 @@ def _numbers(column: pl.Series, ours: str, decimal: str) -> pl.DataFrame:
             f"name another one with --columns {ours}=…",
         )
     finite = value.is_finite().fill_null(False)
+    if finite.all():
+        return pl.DataFrame({ours: value, f"{ours}_bad": ~finite})
     empty = pl.select(_is_empty(column)).to_series()
     return pl.DataFrame({ours: value.set(~finite, None), f"{ours}_bad": ~finite & ~empty})
 

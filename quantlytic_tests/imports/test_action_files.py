@@ -100,8 +100,9 @@ def test_of_rows_that_say_the_same_the_first_counts_and_a_bad_one_is_no_row(read
         ("symbol,date,kind\nA,2014-06-09,split\n", "missing columns: value"),
         ("a,b\n", "missing columns: symbol, date, kind, value"),
         ("symbol,date,kind,value,date\n", "twice: date"),
-        (b"PK\x03\x04\xff\xfe", "not text"),
-        (b"symbol,date,kind,value\n\x00\n", "not text"),
+        (b"PK\x03\x04\xff\xfe", "damaged ZIP archive"),
+        (b"symbol,date,kind,value\n\x00\n", "binary data"),
+        (b"[[1, 2, 3, 4]]", "no table of text"),
     ],
 )
 def test_a_file_that_is_no_table_of_actions_is_rejected_whole(read, content, says: str):
@@ -112,3 +113,16 @@ def test_a_file_that_is_no_table_of_actions_is_rejected_whole(read, content, say
 def test_a_header_alone_has_no_rows(read):
     found = read(HEADER)
     assert found.read == 0 and found.actions.is_empty() and found.rejected.is_empty()
+
+
+def test_quotes_semicolons_byte_order_marks_and_windows_text_are_read_as_in_any_csv_file(read):
+    for text in (
+        '\ufeffsymbol;date;kind;value;note\nA;2014-06-09;split;7;"first; second, third"\n',
+        'symbol,date,kind,value,note\nA,2014-06-09,split,7,"first, ""second"""\n',
+        "symbol\tdate\tkind\tvalue\nA\t2014-06-09\tsplit\t7\n",
+    ):
+        found = read(text)
+        assert found.rejected.is_empty()
+        assert found.actions.select("symbol", "session", "value").rows() == [("A", date(2014, 6, 9), 7.0)]
+    found = read("symbol,date,kind,value,note\nA,2014-06-09,split,7,Zürich\n".encode("cp1252"))
+    assert found.actions["value"].to_list() == [7.0]
