@@ -18,6 +18,7 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.retention import first_kept
+from quantlytic_assets.universe.membership import symbol_sessions
 from quantlytic_assets.universe.models import Dataset
 
 # Verdict on the holes of a symbol's session → what will be done about it.
@@ -110,15 +111,7 @@ def wanted_pairs(dataset: Dataset, now: datetime) -> pl.DataFrame:
             (pl.col("session") >= first_kept(dataset, now.date())).alias("kept"),
         )
     )
-    symbols = pl.DataFrame(
-        [(one.symbol, one.first, one.last) for one in dataset.symbols],
-        schema={"symbol": pl.String, "first": pl.Date, "last": pl.Date},
-        orient="row",
-    )
-    member = (pl.col("first").is_null() | (pl.col("session") >= pl.col("first"))) & (
-        pl.col("last").is_null() | (pl.col("session") <= pl.col("last"))
-    )
-    return symbols.join(sessions, how="cross").filter(member).drop("first", "last")
+    return symbol_sessions(dataset, sessions)
 
 
 def _bars_of_session(interval: str) -> pl.Expr:

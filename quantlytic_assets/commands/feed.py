@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.installation import UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
-from quantlytic_assets.feeds.feed import Feed, members
+from quantlytic_assets.feeds.feed import Feed
 from quantlytic_assets.feeds.venue import make_venue
+from quantlytic_assets.universe.membership import members
 from quantlytic_assets.vendors.registry import make_vendor
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ def run_feed(installation: Installation, out: Console, name: str) -> None:
         fed = [one.name for one in installation.universe.datasets.values() if one.feed is not None]
         others = f"; these have one: {', '.join(fed)}" if fed else ", and no other dataset has"
         raise UsageError(f"{name} has no feed in {installation.universe.path} (datasets.{name}.feed){others}")
-    today = datetime.now(UTC)
-    instruments = members(dataset, today)
-    if not instruments or not dataset.first_session <= today.date() <= (dataset.last_session or today.date()):
+    instruments = members(dataset, datetime.now(UTC).date())
+    if not instruments:
         raise UsageError(f"{name} has no symbol today: see first_session, last_session and its symbols' from and to")
     settings = installation.settings
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.universe.membership import members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,8 +108,4 @@ def parts(installation: Installation, budgets: Callable[[], Mapping[tuple[str, i
 
 def _fed_now(universe: Universe) -> list[str]:
     today = datetime.now(UTC).date()
-    return [
-        one.name
-        for one in universe.datasets.values()
-        if one.feed is not None and one.first_session <= today <= (one.last_session or today)
-    ]
+    return [one.name for one in universe.datasets.values() if one.feed is not None and members(one, today)]

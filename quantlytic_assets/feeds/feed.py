@@ -21,6 +21,7 @@ from quantlytic_assets.market_data.stream.kline_bars import KlineBars
 from quantlytic_assets.market_data.stream.messages import MINUTE, micros, moment
 from quantlytic_assets.market_data.stream.trade_bars import TradeBars
 from quantlytic_assets.storage.bus import Bus
+from quantlytic_assets.universe.membership import member_spans
 from quantlytic_assets.universe.models import Dataset, Instrument
 from quantlytic_assets.vendors.policy import Budget
 from quantlytic_assets.vendors.protocol import Vendor, VendorError
@@ -48,12 +49,6 @@ class FeedRules:
     stop: timedelta = timedelta(seconds=20)
     connection: ConnectionRules | None = None
     backlog: BacklogRules | None = None
-
-
-def members(dataset: Dataset, today: datetime) -> list[Instrument]:
-    """The symbols that belong to the dataset on a UTC day."""
-    day = today.date()
-    return [one for one in dataset.symbols if (one.first or day) <= day <= (one.last or day)]
 
 
 class Feed:
@@ -162,10 +157,11 @@ class Feed:
         """Start to account for minutes; before, it is not known what time it is."""
         now = self._now()
         earliest = now - self._rules.lookback
-        since = {}
-        for one in self._instruments:
-            day = max(self._dataset.first_session, one.first or self._dataset.first_session)
-            since[one.symbol] = micros(max(earliest, datetime.combine(day, time.min, UTC)))
+        first = dict(member_spans(self._dataset).select("symbol", "first").iter_rows())
+        since = {
+            one.symbol: micros(max(earliest, datetime.combine(first[one.symbol], time.min, UTC)))
+            for one in self._instruments
+        }
         since = {symbol: begin + -begin % MINUTE for symbol, begin in since.items()}
         kind = TradeBars if self._venue.gives == "trades" else KlineBars
         self._bars = kind(self._venue.name, since, self._rules.grace, self._rules.patience)

@@ -18,6 +18,7 @@ from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA, find_d
 from quantlytic_assets.market_data.quality.vendor_comparison import DEFAULT_TOLERANCE_BPS, between_vendors
 from quantlytic_assets.schemas.clean import OHLC_TOLERANCE
 from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS, DEFECTS, FLAGS
+from quantlytic_assets.universe.membership import is_member
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
@@ -135,17 +136,8 @@ def _place(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> pl.Da
         pl.col("break_start").alias("_break_start"),
         pl.col("break_end").alias("_break_end"),
     )
-    symbols = pl.DataFrame(
-        [(one.symbol, one.first, one.last) for one in dataset.symbols],
-        schema={"symbol": pl.String, "_first": pl.Date, "_last": pl.Date},
-        orient="row",
-    ).with_columns(pl.lit(True).alias("_known"))
-    placed = (
-        raw.with_columns(own.alias("session"))
-        .join(calendar, on="session", how="left", validate="m:1")
-        .join(symbols, on="symbol", how="left", validate="m:1")
-        .with_columns(_member(dataset).alias("_member"))
-    )
+    placed = raw.with_columns(own.alias("session")).join(calendar, on="session", how="left", validate="m:1")
+    placed = placed.with_columns(is_member(dataset, placed).alias("_member"))
     uncovered = placed.filter(pl.col("_member"), pl.col("_open").is_null())
     if len(uncovered):
         raise ValueError(
@@ -156,17 +148,7 @@ def _place(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> pl.Da
         placed = _place_daily(placed, dataset)
     else:
         placed = _place_intraday(placed, dataset)
-    return placed.drop("_open", "_close", "_break_start", "_break_end", "_first", "_last", "_known")
-
-
-def _member(dataset: Dataset) -> pl.Expr:
-    session = pl.col("session")
-    bounds = [pl.col("_known"), session >= dataset.first_session]
-    bounds.append(session >= pl.col("_first").fill_null(dataset.first_session))
-    bounds.append(pl.col("_last").is_null() | (session <= pl.col("_last")))
-    if dataset.last_session is not None:
-        bounds.append(session <= dataset.last_session)
-    return pl.all_horizontal(bound.fill_null(False) for bound in bounds)
+    return placed.drop("_open", "_close", "_break_start", "_break_end")
 
 
 def _place_daily(placed: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:

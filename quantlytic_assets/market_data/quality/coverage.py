@@ -17,6 +17,7 @@ from quantlytic_assets.calendars.intervals import INTERVALS, TIME
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.schemas.vocabulary import CAUSES
+from quantlytic_assets.universe.membership import symbol_sessions
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
@@ -106,27 +107,12 @@ def _due(grid: pl.DataFrame, dataset: Dataset, now: datetime) -> pl.DataFrame:
 
 def _symbol_sessions(names: list[str], dataset: Dataset, grid: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
     """Symbol (Enum), session, expected: each session of the grid on which the symbol is in the universe."""
-    symbols = pl.DataFrame(
-        [(one.symbol, one.first, one.last) for one in dataset.symbols],
-        schema={"symbol": pl.Enum(names), "first": pl.Date, "last": pl.Date},
-        orient="row",
-    )
     sessions = (
         grid.select(pl.col("session").unique())
         .join(due.group_by("session").agg(pl.len().cast(pl.Int64).alias("expected")), on="session", how="left")
         .with_columns(pl.col("expected").fill_null(0))
-        .filter(pl.col("session") >= dataset.first_session)
     )
-    if dataset.last_session is not None:
-        sessions = sessions.filter(pl.col("session") <= dataset.last_session)
-    return (
-        symbols.join(sessions, how="cross")
-        .filter(
-            (pl.col("first").is_null() | (pl.col("session") >= pl.col("first")))
-            & (pl.col("last").is_null() | (pl.col("session") <= pl.col("last")))
-        )
-        .select("symbol", "session", "expected")
-    )
+    return symbol_sessions(dataset, sessions, pl.Enum(names))
 
 
 def _present(bars: pl.DataFrame, names: list[str], due: pl.DataFrame) -> pl.DataFrame:

@@ -5,13 +5,14 @@ Pure functions on frames; asking is done in `vendors`, keeping in `storage`.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.calendars.sessions import calendar_timezone, session_table
 from quantlytic_assets.market_data.quality.coverage import in_known_outage
+from quantlytic_assets.universe.membership import symbol_sessions
 from quantlytic_assets.universe.models import Dataset
 
 # Vendors have a session's last bars some time after it, daily ones in the evening or the next day.
@@ -24,20 +25,8 @@ def expected_keys(dataset: Dataset, grid: pl.DataFrame, now: datetime) -> pl.Dat
 
     `grid` is `sessions.expected_bars` of the wanted sessions. Columns: symbol, session, open_time, close_time.
     """
-    symbols = pl.DataFrame(
-        [(one.symbol, one.first, one.last) for one in dataset.symbols],
-        schema={"symbol": pl.String, "first": pl.Date, "last": pl.Date},
-        orient="row",
-    )
     closed = grid.filter(pl.col("close_time") + dataset.delay <= now)
-    sessions = closed.filter(
-        pl.col("session") >= dataset.first_session,
-        pl.col("session") <= (dataset.last_session or date.max),
-    )
-    member = (pl.col("first").is_null() | (pl.col("session") >= pl.col("first"))) & (
-        pl.col("last").is_null() | (pl.col("session") <= pl.col("last"))
-    )
-    return symbols.join(sessions, how="cross").filter(member).drop("first", "last")
+    return symbol_sessions(dataset, closed)
 
 
 def vendors_may_take(dataset: Dataset) -> timedelta:
