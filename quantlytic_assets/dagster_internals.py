@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+import multiprocessing
+import multiprocessing.forkserver
+import sys
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +35,7 @@ __all__ = [
     "ASSET_PARTITION_RANGE_START_TAG",
     "UnresolvedAssetJobDefinition",
     "check_evaluation",
+    "fork_run_workers",
     "keep_watching_runs",
     "range_tags",
     "run_event_files",
@@ -140,3 +145,26 @@ def keep_watching_runs() -> None:
             _log.warning("can't look after runs just now: %s: %s", type(error).__name__, error)
 
     setattr(DagsterApiServer, "_check_for_orphaned_runs", look_and_go_on)  # noqa: B010 - a patch, for mypy's sake
+
+
+def fork_run_workers(preload: Sequence[str], warm_up_after: float) -> None:
+    """Make this process's code server fork the processes of its runs from one that has imported `preload`.
+
+    Dagster starts a new interpreter for each run, which takes several seconds of a core until it has imported
+    everything. The modules are imported only: none of them may start threads or open connections when it is imported.
+    The process that is forked from is started with the first run, or `warm_up_after` seconds after this call, so that
+    it does not take the processor from the server while that one starts. Elsewhere than in a code server, as in the
+    processes of the runs themselves, nothing happens.
+    """
+    if sys.argv[1:3] != ["api", "grpc"]:
+        return
+    from dagster._grpc.server import DagsterApiServer
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    # A property of the class wins over what a server has set or will set for itself.
+    fixed = property(lambda server: context, lambda server, other: None)
+    setattr(DagsterApiServer, "_mp_ctx", fixed)  # noqa: B010 - a patch, for mypy's sake
+    warm_up = threading.Timer(warm_up_after, multiprocessing.forkserver.ensure_running)
+    warm_up.daemon = True
+    warm_up.start()

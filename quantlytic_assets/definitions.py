@@ -32,7 +32,7 @@ from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
-from quantlytic_assets.dagster_internals import keep_watching_runs
+from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_runs
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe.loading import load_universe
@@ -219,8 +219,15 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions.merge(*parts, wiring)
 
 
+# What a run imports beside this module, most of it when it is first needed.
+_RUN_IMPORTS = (__name__, "dagster._grpc.impl", "exchange_calendars", "dbt.graph", "pandera.polars", "numba", "talib")
+# Seconds until the code server has answered the webserver's and the daemon's first questions.
+_WARM_UP_AFTER = 10.0
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads, in its code server: the definitions of the environment's settings."""
     keep_watching_runs()
+    fork_run_workers(_RUN_IMPORTS, _WARM_UP_AFTER)
     return build_definitions(load_settings())

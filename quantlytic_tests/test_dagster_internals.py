@@ -17,7 +17,13 @@ from dagster._grpc.server import DagsterApiServer
 
 import quantlytic_assets
 from quantlytic_assets import dagster_internals
-from quantlytic_assets.dagster_internals import check_evaluation, keep_watching_runs, range_tags, run_event_files
+from quantlytic_assets.dagster_internals import (
+    check_evaluation,
+    fork_run_workers,
+    keep_watching_runs,
+    range_tags,
+    run_event_files,
+)
 
 PACKAGE = Path(quantlytic_assets.__file__).parent
 PATIENCE = 60
@@ -149,3 +155,39 @@ def test_it_is_done_once_however_often_the_definitions_are_loaded():
     once = DagsterApiServer._check_for_orphaned_runs
     keep_watching_runs()
     assert DagsterApiServer._check_for_orphaned_runs is once
+
+
+def imported(names, answers):
+    """In a run's process: which modules are there already, and whether the heavy ones work after a fork."""
+    there = [name in sys.modules for name in names]
+    import polars as pl
+
+    total = pl.DataFrame({"a": range(100_000)}).lazy().group_by(pl.col("a") % 7).agg(pl.len()).collect()["len"].sum()
+    answers.put((there, total))
+
+
+@pytest.fixture
+def code_server(monkeypatch):
+    """As if this process were a code server, until the end of the test."""
+    monkeypatch.setattr(sys, "argv", ["dagster", "api", "grpc", "--socket", "s"])
+    yield
+    if isinstance(DagsterApiServer.__dict__.get("_mp_ctx"), property):
+        del DagsterApiServer._mp_ctx
+
+
+def test_runs_of_a_code_server_are_forked_from_a_process_that_has_imported_what_they_need(code_server, server):
+    names = ["quantlytic_assets.definitions", "exchange_calendars"]
+    fork_run_workers(names, warm_up_after=3600)
+    context = server._mp_ctx
+    assert context.get_start_method() == "forkserver"
+    answers = context.Queue()
+    process = context.Process(target=imported, args=(names, answers))
+    process.start()
+    assert answers.get(timeout=PATIENCE) == ([True, True], 100_000)
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+
+
+def test_other_processes_than_code_servers_start_none(server):
+    fork_run_workers(["json"], warm_up_after=3600)
+    assert server._mp_ctx.get_start_method() == "spawn"

@@ -75,6 +75,10 @@ class Installation:
             shutil.copyfile(ours, placed)
         os.environ["DAGSTER_HOME"] = str(home)
         os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
+        # As long as a run may take to start: the code server answers only when its process has begun. An answer that is
+        # not waited for fails a run that is about to work.
+        os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", "300")
+        os.environ.setdefault("DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD", "60")
         os.environ["QUANTLYTIC_HOME"] = str(self.settings.data)
         os.environ["QUANTLYTIC_UNIVERSE"] = str(self.settings.universe.absolute())
         os.environ.update(self.resources.dagster_environment())

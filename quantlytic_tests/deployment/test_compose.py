@@ -24,6 +24,7 @@ OTHERS = {
     "GF_": ("grafana",),
     "MLFLOW_": ("mlflow",),
 }
+READ_BY_DAGSTER = ("DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_GRPC_TIMEOUT_SECONDS", "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD")
 OURS = ("setup", "mlflow", "code", "webserver", "daemon", "metrics", "feed")
 
 
@@ -138,7 +139,7 @@ def test_every_variable_given_is_read_by_somebody(services, monkeypatch):
                 continue
             assert (
                 variable in known | instance
-                or variable == "DAGSTER_EVENT_BATCH_SIZE"
+                or variable in READ_BY_DAGSTER
                 or (name == "mlflow" and variable.startswith("MLFLOW_"))
             ), f"{name}: {variable}"
     for name in ("code", "webserver", "daemon"):
