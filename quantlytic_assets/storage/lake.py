@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
-from quantlytic_assets.storage.extensions import extension_directory
+from quantlytic_assets.storage.extensions import extension_directory, extension_settings
 from quantlytic_assets.storage.migrations.lake import (
     LAKE_STEPS,
     Step,
@@ -250,7 +250,7 @@ class Lake:
         """A new connection with the lake attached and in use, whatever its layout is."""
         connection = duckdb.connect(
             config={
-                "extension_directory": str(self.extension_directory()),
+                **extension_settings(self.scratch / "extensions", self.place.extensions),
                 "memory_limit": self.memory,
                 "threads": self.threads,
             }
@@ -388,10 +388,12 @@ class Lake:
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that dbt's profile reads to reach this lake."""
+        settings = extension_settings(self.scratch / "extensions", self.place.extensions)
         return {
             "QUANTLYTIC_LAKE_CATALOG": self.catalog,
             "QUANTLYTIC_LAKE_DATA": self.data_path,
-            "QUANTLYTIC_DUCKDB_EXTENSIONS": str(self.extension_directory()),
+            "QUANTLYTIC_DUCKDB_EXTENSIONS": settings["extension_directory"],
+            "QUANTLYTIC_DUCKDB_UNSIGNED": settings["allow_unsigned_extensions"],
             "QUANTLYTIC_DUCKDB_MEMORY": self.memory,
             "QUANTLYTIC_DUCKDB_THREADS": str(self.threads),
             **self.place.dbt_environment(),
