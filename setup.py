@@ -21,7 +21,12 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["quantlytic_assets", "quantlytic_assets.*"]),
     package_data={
-        "quantlytic_assets": ["vendors/sample_data/**/*", "market_data/wire/schemas/*.avsc", "universe/*.json"]
+        "quantlytic_assets": [
+            "vendors/sample_data/**/*",
+            "market_data/wire/schemas/*.avsc",
+            "universe/*.json",
+            "pages/templates/*",
+        ]
     },
     install_requires=REQUIREMENTS,
     entry_points={"console_scripts": ["quantlytic=quantlytic_assets.cli:main"]},

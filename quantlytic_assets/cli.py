@@ -79,7 +79,7 @@ def demo(
 
 @app.command()
 def serve() -> None:
-    """The Dagster UI and its daemon on 127.0.0.1."""
+    """The Dagster UI, its daemon and the pages on 127.0.0.1."""
     from quantlytic_assets.commands.serve import run_servers
 
     run_servers(_installation, out)
@@ -226,6 +226,17 @@ def metrics(
     from quantlytic_assets.commands.metrics import run_metrics
 
     run_metrics(_installation, out, port or _installation.settings.metrics_port, host)
+
+
+@app.command()
+def pages(
+    port: Annotated[int | None, typer.Option(help="Default: QUANTLYTIC_PAGES_PORT, else 3002.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve charts, reports and dbt docs as pages until interrupted; `serve` does so too."""
+    from quantlytic_assets.commands.pages import run_pages
+
+    run_pages(_installation, out, port or _installation.settings.pages_port, host)
 
 
 @app.command()

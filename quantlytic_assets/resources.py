@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from quantlytic_assets.calendars.partitions import archive_keys
 from quantlytic_assets.learning.registry import ModelStore
 from quantlytic_assets.notify import Notifier, addresses
+from quantlytic_assets.pages.links import Links
 from quantlytic_assets.services.ingest import Ingest
 from quantlytic_assets.settings import CHECKOUT, Settings
 from quantlytic_assets.storage.action_archive import ActionArchive
@@ -94,6 +95,11 @@ class Resources:
     def notifier(self) -> Notifier:
         """Whom alerts are sent to."""
         return Notifier(addresses(self.settings.notify.get_secret_value()) if self.settings.notify else ())
+
+    @cached_property
+    def links(self) -> Links:
+        """Addresses of the pages with charts and reports."""
+        return Links(self.settings.pages)
 
     @contextmanager
     def lock(self, name: str, wait: bool = True) -> Iterator[None]:

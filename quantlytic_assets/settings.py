@@ -38,6 +38,17 @@ class Settings(BaseSettings):
     universe: Path = Field(CHECKOUT / "universe.yaml", description="the file that declares datasets and strategies")
     home: Path | None = Field(None, description="data directory; default .quantlytic beside the universe file")
     port: int = Field(3000, ge=1, le=65535, description="port of the web UI on 127.0.0.1")
+    pages_port: int = Field(3002, ge=1, le=65535, description="port of the pages with charts and reports on 127.0.0.1")
+    pages_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="the pages as a browser reaches them, where a proxy is before them",
+    )
+    mlflow_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="an MLflow UI that runs anyway; left out: one is started on demand",
+    )
     backfill_chunk: int = Field(250, ge=1, description="partitions in one run of a backfill")
     claim_records: int = Field(200_000, ge=1, description="bus records in one landing claim, which bounds memory")
     duckdb_memory: str = Field("1GB", description="DuckDB's memory limit in one process")
@@ -128,6 +139,11 @@ class Settings(BaseSettings):
     def s3_root(self) -> str:
         """`s3://bucket`, with the namespace below it where there is one."""
         return f"s3://{self.s3_bucket}" + (f"/{self.namespace}" if self.namespace else "")
+
+    @property
+    def pages(self) -> str:
+        """Address of the pages as links in Dagster name it, without a slash at the end."""
+        return (self.pages_url or f"http://127.0.0.1:{self.pages_port}").rstrip("/")
 
     @property
     def data(self) -> Path:

@@ -9,15 +9,14 @@ import polars as pl
 from quantlytic_assets.assets.corporate_actions import new_split_factors, replace_split_factors
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
-    chart,
     group_by_key,
     materialize_windows,
+    partition_charts,
     table_metadata,
 )
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, windows, with_partition
 from quantlytic_assets.calendars.sessions import expected_bars, session_table
-from quantlytic_assets.charts.bars import candles
 from quantlytic_assets.market_data.actions.reconcile import reconcile
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.quality.cleaning import Cleaned, clean
@@ -69,8 +68,6 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
         filed: dict[str, list[StoredObject]] = {}
         for stored in resources.archive.objects(dataset.name):
             filed.setdefault(deciding_key(dataset, stored.partition, known) or "", []).append(stored)
-        newest = max(context.partition_keys)
-
         # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
         actions = reconcile(resources.actions.read(dataset.name), dataset.name).actions
         splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")
@@ -78,12 +75,10 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
         def work(window: Window) -> PartitionMetadata:
             objects = [stored for key in window.keys for stored in filed.get(key, [])]
             cleaned = _clean_window(resources, dataset, window, objects, splits)
-            metadata = _metadata(dataset, window, cleaned)
-            if newest in window.keys and len(cleaned.bars):
-                shown = with_partition(cleaned.bars, dataset).filter(pl.col("partition") == newest)
-                if len(shown):
-                    metadata[newest]["candles"] = chart(candles(shown, shown["symbol"][0]))
-            return metadata
+            return {
+                key: {**entry, **partition_charts(resources.links, dataset, key, "bars")}
+                for key, entry in _metadata(dataset, window, cleaned).items()
+            }
 
         new = new_split_factors(resources, dataset, actions)
         late = set()

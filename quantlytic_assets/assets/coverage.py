@@ -9,20 +9,17 @@ import polars as pl
 from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
-    chart,
     group_by_key,
     materialize_windows,
+    partition_charts,
     table_metadata,
 )
 from quantlytic_assets.calendars.partitions import Window, with_partition
 from quantlytic_assets.calendars.sessions import expected_bars
-from quantlytic_assets.charts.bars import heat_map
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.universe.models import Dataset
-
-_SESSIONS_IN_CHART = 500
 
 
 def coverage_key(dataset: Dataset) -> dg.AssetKey:
@@ -45,20 +42,13 @@ def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapp
     )
     def coverage_of_bars(context: dg.AssetExecutionContext) -> None:
         resources: Resources = context.resources.quantlytic
-        newest = max(context.partition_keys)
 
         def work(window: Window) -> PartitionMetadata:
-            metadata = _metadata(dataset, window, cover_window(resources, dataset, window))
-            if newest in window.keys:
-                recent = resources.lake.query(
-                    "SELECT * FROM clean.coverage WHERE dataset = ? AND session < ? AND session IN ("
-                    "SELECT DISTINCT session FROM clean.coverage WHERE dataset = ? AND session < ? "
-                    "ORDER BY session DESC LIMIT ?)",
-                    [dataset.name, window.last, dataset.name, window.last, _SESSIONS_IN_CHART],
-                )
-                if len(recent):
-                    metadata[newest]["heat_map"] = chart(heat_map(recent))
-            return metadata
+            counts = _metadata(dataset, window, cover_window(resources, dataset, window))
+            return {
+                key: {**entry, **partition_charts(resources.links, dataset, key, "coverage")}
+                for key, entry in counts.items()
+            }
 
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 from quantlytic_assets.assets.clean_bars import clean_bars_key
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.coverage import coverage_key
-from quantlytic_assets.assets.per_partition import group_by_key
+from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import CHECKOUT
@@ -38,6 +38,8 @@ _SOURCES = {
     "corporate_actions": corporate_actions_key,
     "coverage": coverage_key,
 }
+# What is drawn of a model's partition; `features` where nothing is named.
+_CHARTS = {"labels": "labels", "adjusted_bars": "bars"}
 
 
 @lru_cache
@@ -219,5 +221,7 @@ def _report(
         .agg(pl.col("rows").sum().alias("dagster/partition_row_count"), pl.col("symbols").max())
         .iter_rows(named=True)
     }
+    chart = _CHARTS.get(key.path[-1], "features")
     for partition, entry in group_by_key(window.keys, per_key, {"dagster/partition_row_count": 0}).items():
+        entry.update(partition_charts(resources.links, dataset, partition, chart))
         context.add_asset_metadata(entry, asset_key=key, partition_key=partition)

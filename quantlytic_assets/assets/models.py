@@ -11,7 +11,7 @@ import polars as pl
 
 from quantlytic_assets.assets.features import feature_key
 from quantlytic_assets.assets.partitions import model_definition, partitions_before, trading_definition
-from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.learning.features import LABEL_COLUMNS, design_columns, design_matrix, with_labels
@@ -79,6 +79,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
     def model(context: dg.AssetExecutionContext) -> None:
         resources: Resources = context.resources.quantlytic
         steps = sorted(context.partition_keys)
+        tags = {"dagster.run_id": context.run_id, "quantlytic.lake_snapshot": str(resources.lake.snapshot())}
         last = date.fromisoformat(steps[-1])
         indicators = read_indicators(resources, strategy, None, last, design_columns(strategy.features))
         design = design_matrix(indicators, strategy.features)
@@ -87,7 +88,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
         done: dict[str, dict[str, object]] = {}
         for step in steps:
             try:
-                done[step] = _train_step(resources, strategy, frame, sessions, step, context.run_id)
+                done[step] = _train_step(resources, strategy, frame, sessions, step, tags)
             except Exception:
                 # The steps before this one stay trained.
                 for key, metadata in done.items():
@@ -99,17 +100,25 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
 
 
 def _train_step(
-    resources: Resources, strategy: Strategy, frame: pl.DataFrame, sessions: pl.Series, step: str, run_id: str
+    resources: Resources,
+    strategy: Strategy,
+    frame: pl.DataFrame,
+    sessions: pl.Series,
+    step: str,
+    tags: Mapping[str, str],
 ) -> dict[str, object]:
     cut = datetime.combine(date.fromisoformat(step), datetime.min.time(), UTC)
     trained = train(strategy, frame, cut, sessions)
-    version = resources.models.log(strategy, step, trained, {"dagster.run_id": run_id})
+    version = resources.models.log(strategy, step, trained, tags)
     baselines = {
         f"baseline/{baseline}/{name}": value
         for baseline, metrics in trained.baseline_metrics.items()
         for name, value in metrics.items()
     }
-    metadata = {
+    links = resources.links
+    metadata: dict[str, object] = {
+        **chart_and_page(links.model_chart(strategy.name, step), links.strategy(strategy.name)),
+        "mlflow": dg.MetadataValue.url(links.model(strategy.name, version)),
         "model_version": version,
         "trained_through": trained.trained_through.isoformat(),
         "training_rows": trained.rows,
@@ -177,6 +186,11 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
                 )
                 .iter_rows(named=True)
             }
-        report(context, group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0}))
+        metadata = group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0})
+        links = resources.links
+        for key, entry in metadata.items():
+            chart = links.trading_chart(strategy.name, key, "predictions")
+            entry.update(chart_and_page(chart, links.strategy(strategy.name)))
+        report(context, metadata)
 
     return predictions

@@ -12,9 +12,10 @@ import polars as pl
 from quantlytic_assets.assets.corporate_actions import corporate_actions_key
 from quantlytic_assets.assets.models import strategy_key, strategy_metadata
 from quantlytic_assets.assets.partitions import trading_definition
-from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.accounts import read_entitlements, read_prices
 from quantlytic_assets.trading.entitlements import Entitlements
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.portfolio import equity_curve, positions
@@ -22,38 +23,6 @@ from quantlytic_assets.universe.models import Dataset, Strategy
 
 # An order decided at the end of a window is filled by the next bar, which lies after it.
 _NEXT_BAR = timedelta(days=14)
-
-
-def usable_bars(dataset: Dataset) -> str:
-    """SQL condition on features.bars: what may be decided on, filled at and valued by.
-
-    That is a bar with a price that is not known to be wrong, and a complete one unless the dataset does not mind;
-    features and labels go by the same rule (dbt_project/macros/usable_bars.sql).
-    """
-    return "close IS NOT NULL" if dataset.incomplete_bars == "keep" else "close IS NOT NULL AND complete"
-
-
-def read_prices(resources: Resources, dataset: Dataset, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
-    """symbol, session, open_time, open, close of the strategy's usable bars of sessions [first, last)."""
-    return resources.lake.query(
-        'SELECT symbol, session, open_time, open, close FROM features.bars WHERE dataset = ? AND "interval" = ? '
-        "AND session >= ? AND session < ? AND symbol IN (SELECT unnest(?::VARCHAR[])) "
-        f"AND {usable_bars(dataset)} ORDER BY symbol, open_time",
-        [strategy.dataset, strategy.interval, first, last, list(strategy.symbols)],
-    )
-
-
-def read_entitlements(resources: Resources, strategy: Strategy) -> Entitlements:
-    """Splits, renames and dividends of the strategy's dataset."""
-    steps = resources.lake.query(
-        "SELECT symbol, since, company, shares AS split_factor FROM clean.share_counts WHERE dataset = ?",
-        [strategy.dataset],
-    )
-    dividends = resources.lake.query(
-        "SELECT symbol, session, value FROM clean.corporate_actions WHERE dataset = ? AND kind = 'dividend'",
-        [strategy.dataset],
-    )
-    return Entitlements(steps, dividends)
 
 
 def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
@@ -96,8 +65,8 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
             "WHERE strategy = ? AND session >= ? AND session < ?",
             [strategy.name, window.first, window.last],
         )
-        bars = read_prices(resources, dataset, strategy, affected, window.last + _NEXT_BAR)
-        entitlements = read_entitlements(resources, strategy)
+        bars = read_prices(resources.lake.query, dataset, strategy, affected, window.last + _NEXT_BAR)
+        entitlements = read_entitlements(resources.lake.query, strategy)
         _check_shares(resources, dataset, strategy, entitlements)
         summary = trade(
             strategy, predictions, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
@@ -105,7 +74,13 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         context.log.info(str(summary))
         _publish(resources, dataset, strategy, affected, entitlements)
         counts = _counts(resources, dataset, strategy, window)
-        report(context, group_by_key(context.partition_keys, counts, {"fills": 0}))
+        metadata = group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0, "fills": 0})
+        links = resources.links
+        for key, entry in metadata.items():
+            entry.update(
+                chart_and_page(links.trading_chart(strategy.name, key, "trades"), links.strategy(strategy.name))
+            )
+        report(context, metadata)
 
     return paper_trades
 
@@ -116,7 +91,7 @@ def _check_shares(resources: Resources, dataset: Dataset, strategy: Strategy, en
     if fills.is_empty() or entitlements.steps.is_empty():
         return
     first, last = fills["fill_session"].min(), fills["fill_session"].max()
-    bars = read_prices(resources, dataset, strategy, first, last + timedelta(days=1))
+    bars = read_prices(resources.lake.query, dataset, strategy, first, last + timedelta(days=1))
     wrong = entitlements.in_later_shares(fills, bars)
     if len(wrong):
         raise dg.Failure(
@@ -136,7 +111,7 @@ def _publish(
     fills = ledger.fills(strategy.name)
     shown = sessions.filter(sessions >= since)
     first = fills["fill_session"].min() if len(fills) else since
-    closes = read_prices(resources, dataset, strategy, first, date.max)
+    closes = read_prices(resources.lake.query, dataset, strategy, first, date.max)
     held = positions(strategy.name, fills, closes, sessions, entitlements)
     curve = equity_curve(held, fills, strategy.capital, sessions, entitlements)
     mine = "strategy = ? AND session >= ?"

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.calendars.partitions import Window, windows
+from quantlytic_assets.pages.links import Links
 from quantlytic_assets.universe.models import Dataset
 
 # partition key -> what to show of it in the UI
@@ -79,11 +80,14 @@ def report(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str
         context.add_asset_metadata(dict(entry), partition_key=key)
 
 
-def chart(png: bytes) -> dg.MetadataValue:
-    """A PNG as the UI shows it: markdown with the image inside."""
-    import base64
+def chart_and_page(chart: str, page: str) -> dict[str, object]:
+    """A chart as the UI shows it, and the page that it is on; both are addresses of `pages`, drawn when opened."""
+    return {"chart": dg.MetadataValue.md(f"[![chart]({chart})]({page})"), "page": dg.MetadataValue.url(page)}
 
-    return dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+def partition_charts(links: Links, dataset: Dataset, key: str, name: str) -> dict[str, object]:
+    """The chart `name` of a dataset's partition, and its page."""
+    return chart_and_page(links.chart(dataset.name, key, name), links.partition(dataset.name, key))
 
 
 def group_by_key(keys: Iterable[str], counts: Mapping[str, Mapping[str, object]], empty: dict) -> PartitionMetadata:

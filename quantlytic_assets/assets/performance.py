@@ -1,27 +1,20 @@
 """`<strategy>/performance`: how the paper trades have done, beside buy-and-hold and the naive baselines.
 
-Statistics, chart and report are `trading.performance`'s and `learning.evaluation`'s.
+Statistics are `trading.performance`'s and `learning.evaluation`'s; the chart and the report are made by `pages` when
+somebody opens them.
 """
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.models import read_indicators, read_labels, strategy_key, strategy_metadata
-from quantlytic_assets.assets.paper_trades import read_entitlements, read_prices
-from quantlytic_assets.assets.per_partition import chart
+from quantlytic_assets.assets.per_partition import chart_and_page
 from quantlytic_assets.learning.evaluation import evaluate_predictions
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.trading.performance import (
-    benchmark_curve,
-    comparison,
-    equity_chart,
-    periods_per_year,
-    statistics,
-    write_report,
-)
+from quantlytic_assets.services.accounts import read_account
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
@@ -32,36 +25,23 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         key=strategy_key(strategy, "performance"),
         deps=[dg.AssetDep(strategy_key(strategy, "paper_trades"), partition_mapping=dg.AllPartitionMapping())],
         description=f"How {strategy.name} has done on paper: returns, risk, turnover and costs against buy-and-hold, "
-        "and one HTML report.",
-        kinds={"quantstats"},
+        "and a link to one HTML report.",
+        kinds={"polars"},
         metadata=strategy_metadata(strategy),
         required_resource_keys={"quantlytic"},
         **common,
     )
     def performance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         resources: Resources = context.resources.quantlytic
-        curve = resources.lake.query(
-            "SELECT * FROM trading.equity WHERE strategy = ? ORDER BY session", [strategy.name]
-        )
-        if curve.is_empty():
+        account = read_account(resources.lake.query, dataset, strategy)
+        if account is None:
             raise dg.Failure(f"{strategy.name} has not traded yet: materialize its paper_trades first")
-        sessions = curve["session"]
-        fills = resources.ledger.fills(strategy.name)
-        decided = resources.lake.query(
-            "SELECT min(available_at) AS first FROM ml.predictions WHERE strategy = ?", [strategy.name]
-        )["first"][0]
-        bars = read_prices(resources, dataset, strategy, sessions.min(), sessions.max() + timedelta(days=14))
-        periods = periods_per_year(sessions)
-        held, held_fills = benchmark_curve(strategy, bars, decided, sessions, read_entitlements(resources, strategy))
-        mine = statistics(curve, fills, strategy.capital, periods)
-        figures = comparison(mine, statistics(held, held_fills, strategy.capital, periods))
-        path = resources.settings.directory("reports") / f"{strategy.name}.html"
-        write_report(path, strategy.name, curve, held, figures, strategy.capital)
+        links = resources.links
         metadata: dict[str, object] = {
-            "equity": chart(equity_chart(curve, held, strategy.name)),
-            "statistics": dg.MetadataValue.table(_records(figures)),
-            "report": dg.MetadataValue.path(str(path)),
-            **{name: value for name, value in mine.items() if value is not None},
+            **chart_and_page(links.account_chart(strategy.name), links.strategy(strategy.name)),
+            "report": dg.MetadataValue.url(links.report(strategy.name)),
+            "statistics": dg.MetadataValue.table(_records(account.comparison)),
+            **{name: value for name, value in account.figures.items() if value is not None},
             **{f"forecast/{name}": value for name, value in forecast_quality(resources, strategy).items()},
         }
         return dg.MaterializeResult(metadata=metadata)

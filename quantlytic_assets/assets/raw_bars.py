@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from quantlytic_assets.assets.per_partition import group_by_key, report
+from quantlytic_assets.assets.per_partition import group_by_key, partition_charts, report
 from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, partition_key, windows
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.archive import Archive
@@ -64,12 +64,14 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
         for error in errors:
             context.log.warning(error)
         stored = _stored(resources.archive, dataset, spans)
-        empty = {"objects": 0, "bytes": 0, "bars_asked": 0}
+        empty = {"dagster/partition_row_count": 0, "objects": 0, "bytes": 0, "bars_asked": 0}
         counts = {key: {**stored.get(key, {}), **asked.get(key, {})} for key in {*stored, *asked}}
         metadata = group_by_key(context.partition_keys, counts, empty)
         for key, landed in extra.items():
             if key in metadata:
                 metadata[key]["rows_landed"] = landed["rows"]
+        for key, entry in metadata.items():
+            entry.update(partition_charts(resources.links, dataset, key, "coverage"))
         report(context, metadata)
         report_landing(context, dataset, extra, skip=set(context.partition_keys))
         return dg.MaterializeResult(
@@ -93,10 +95,13 @@ def _asked_per_partition(dataset: Dataset, missing: pl.DataFrame) -> dict[str, d
 
 
 def _stored(archive: Archive, dataset: Dataset, spans: list[Window]) -> dict[str, dict]:
-    """Objects and bytes that the archive holds for each partition."""
+    """Rows, objects and bytes that the archive holds for each partition."""
     counts: dict[str, dict] = {}
-    for stored in archive.objects(dataset.name, spans[0].first, spans[-1].last):
-        entry = counts.setdefault(stored.partition, {"objects": 0, "bytes": 0})
+    objects = archive.objects(dataset.name, spans[0].first, spans[-1].last)
+    rows = archive.row_counts(objects)
+    for stored in objects:
+        entry = counts.setdefault(stored.partition, {"dagster/partition_row_count": 0, "objects": 0, "bytes": 0})
+        entry["dagster/partition_row_count"] += rows[stored.path]
         entry["objects"] += 1
         entry["bytes"] += stored.size
     return counts

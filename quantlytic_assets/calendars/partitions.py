@@ -61,6 +61,24 @@ def partition_key(dataset: Dataset, session: date) -> str:
     return (session.replace(day=1) if dataset.partition == "month" else session).isoformat()
 
 
+def span_of(dataset: Dataset, key: str) -> tuple[date, date]:
+    """First day and the day after the last one of a partition, without Dagster; `LookupError` where there is none."""
+    try:
+        first = date.fromisoformat(key)
+    except ValueError:
+        raise LookupError(f"{key!r} is no partition key: take the ISO date of a partition's first day") from None
+    begin = date.fromisoformat(partition_key(dataset, dataset.first_session))
+    end = dataset.last_session or datetime.now(UTC).date()
+    kind = "month" if dataset.partition == "month" else "session"
+    if not begin <= first <= end:
+        raise LookupError(f"{dataset.name} has no {kind} {key}: it goes from {begin} to {end}")
+    if partition_key(dataset, first) != key or (
+        kind == "session" and session_table(dataset.calendar, first, first).is_empty()
+    ):
+        raise LookupError(f"{dataset.name} has no {kind} {key}: {dataset.calendar} has no such {kind}")
+    return first, _next_month(first) if kind == "month" else first + timedelta(days=1)
+
+
 def last_known() -> date:
     """The last day that an open-ended dataset is planned for: the end of next year."""
     return date(date.today().year + 1, 12, 31)

@@ -1,36 +1,36 @@
 """Charts of bars and of their coverage for people who would rather look: PNG bytes out of frames.
 
-Nothing is decided here; figures in numbers are the tables' business. matplotlib is drawn on its own canvas, without
-pyplot's global state, so that several runs in a process don't meet.
+Nothing is decided here; figures in numbers are the tables' business.
 """
 
 from __future__ import annotations
 
-import io
 from datetime import date
-from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.charts.figures import (
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    new_figure,
+    tidy,
+    time_axis,
+    title,
+    to_png,
+)
 from quantlytic_assets.schemas.vocabulary import CAUSES
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# Distinguishable with any colour vision, on screen and in grey (Okabe and Ito's palette).
 _COMPLETE = "#d9ead3"
-_CAUSE_COLOURS = {
-    "outage": "#d55e00",
-    "no_trade": "#56b4e9",
-    "vendor_hole": "#cc79a7",
-    "not_fetched": "#e69f00",
-    "unknown": "#555555",
-}
+_CAUSE_COLOURS = {"outage": RED, "no_trade": SKY, "vendor_hole": PURPLE, "not_fetched": ORANGE, "unknown": GREY}
 # A session with a single missing bar must be seen beside complete ones.
 _LEAST_SHADE = 0.35
 _MOST_COLUMNS = 600
 _MOST_CANDLES = 120
-_UP, _DOWN = "#009e73", "#d55e00"
+_UP, _DOWN = GREEN, RED
 
 
 def heat_cells(coverage: pl.DataFrame, most_columns: int) -> tuple[pl.DataFrame, list[date]]:
@@ -80,7 +80,7 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     shade = np.where(share > 0, _LEAST_SHADE + (1 - _LEAST_SHADE) * share, 0.0)
     image[rows, cells["column"].to_numpy()] = (1 - shade) * palette[0] + shade * palette[kind]
 
-    figure = _figure(12, 1.4 + 0.3 * len(symbols))
+    figure = new_figure(12, 1.4 + 0.3 * len(symbols))
     axes = figure.add_subplot()
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(symbols)), symbols)
@@ -92,12 +92,12 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     if expected:
         part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
     dataset = coverage["dataset"][0] if len(coverage) else ""
-    axes.set_title(f"{dataset}: {part}, {coverage['session'].n_unique():,} sessions", fontsize=10, loc="left")
+    title(axes, f"{dataset}: {part}, {coverage['session'].n_unique():,} sessions")
     seen = set(coverage["cause"].drop_nulls())
     legend = [Patch(color=_COMPLETE, label="complete")]
     legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
     axes.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
-    return _png(figure)
+    return to_png(figure)
 
 
 def candles(bars: pl.DataFrame, symbol: str) -> bytes:
@@ -116,34 +116,15 @@ def candles(bars: pl.DataFrame, symbol: str) -> bytes:
     )
     at = drawn["at"].to_numpy()
     hues = [_UP if rises else _DOWN for rises in drawn["close"] >= drawn["open"]]
-    figure = _figure(10, 5)
+    figure = new_figure(10, 5)
     price, volume = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     price.vlines(at, drawn["low"].to_numpy(), drawn["high"].to_numpy(), colors=hues, linewidth=0.8)
     body = (drawn["close"] - drawn["open"]).to_numpy()
     price.bar(at, body, 0.7, bottom=drawn["open"].to_numpy(), color=hues, edgecolor=hues, linewidth=0.8)
     volume.bar(at, drawn["volume"].to_numpy(), 0.7, color=hues)
-    marks = sorted({round(i * (len(drawn) - 1) / 5) for i in range(6)}) if len(drawn) else []
-    volume.set_xticks(marks, [drawn["open_time"][mark].strftime("%Y-%m-%d\n%H:%M") for mark in marks])
-    for axes, name in ((price, "price"), (volume, "volume")):
-        axes.set_ylabel(name, fontsize=8)
-        axes.tick_params(length=2, labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+    time_axis(volume, drawn["open_time"].to_list())
+    tidy(price, "price")
+    tidy(volume, "volume")
     each = "" if together == 1 else f", {together} to a candle"
-    price.set_title(f"{symbol}: {len(own):,} bars{each}", fontsize=10, loc="left")
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure in inches on a canvas of its own."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    target = io.BytesIO()
-    figure.savefig(target, format="png")
-    return target.getvalue()
+    title(price, f"{symbol}: {len(own):,} bars{each}, UTC")
+    return to_png(figure)

@@ -6,6 +6,7 @@ not disturb each other. A model can be found only when everything about it is wr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -24,7 +25,9 @@ from quantlytic_assets.learning.moved_models import follow
 from quantlytic_assets.learning.training import TrainedModel
 
 if TYPE_CHECKING:
+    import polars as pl
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from sklearn.pipeline import Pipeline
 
     from quantlytic_assets.universe.models import Strategy
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 # Compiled classes inside our pipelines. skops rejects what is neither well known nor named here, so that reading
 # a model cannot run arbitrary code the way a pickle can.
 _TRUSTED_TYPES = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
+# The chart beside each model, and how many rows show what one takes.
+_EVALUATION = "evaluation.png"
+_EXAMPLE_ROWS = 5
 _SQLITE_SCHEMES = ("sqlite:///", "sqlite+pysqlite:///")
 
 
@@ -66,10 +72,11 @@ class ModelStore:
     ) -> str:
         """Writes a trained model as a new version of the registered model named by the strategy; returns the version.
 
-        The experiment named by the strategy gets a run with the strategy's settings as parameters, the model's metrics
-        and the baselines' (`majority_accuracy`, …) beside them, and `run_tags`. The partition's alias then moves to
-        the new version: a rerun adds a version. Killed on the way, it leaves an unfinished run, and the alias where it
-        was.
+        The experiment named by the strategy gets a run with the strategy's settings and the model's hyperparameters as
+        parameters, the model's metrics, importances and the baselines' metrics (`majority_accuracy`, …), the rows it
+        learned from as an input dataset with their digest, a chart, and `run_tags`. The model has a signature and an
+        input example. The partition's alias then moves to the new version: a rerun adds a version. Killed on the way,
+        it leaves an unfinished run, and the alias where it was.
         """
         client = self._connect()
         experiment = self._experiment(strategy.name)
@@ -78,6 +85,8 @@ class ModelStore:
         run_id = run.info.run_id
         try:
             self._log_figures(run_id, strategy, trained)
+            self._log_input(run_id, strategy, trained)
+            self._log_evaluation(run_id, strategy, partition_key, trained)
             model_id, source = self._log_files(experiment, run_id, strategy, trained, partition)
             self._registered_model(strategy.name)
             found = client.create_model_version(
@@ -105,26 +114,70 @@ class ModelStore:
         """
         import_mlflow()
         import mlflow.sklearn
-        from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-        client = self._connect()
-        missing = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
-        try:
-            found = client.get_model_version_by_alias(strategy.name, alias_of(partition_key))
-        except MlflowException as error:
-            if error.error_code not in missing:
-                raise
-            raise ModelNotFound(
-                f"strategy {strategy.name} has no model for {partition_key}: materialize its model partition "
-                f"{partition_key} first"
-            ) from error
+        found = self._version(strategy, partition_key)
         return (
             mlflow.sklearn.load_model(found.source),
             tuple(json.loads(found.tags["quantlytic.features"])),
             str(found.version),
             datetime.fromisoformat(found.tags["quantlytic.trained_through"]).astimezone(UTC),
         )
+
+    def exists(self) -> bool:
+        """Whether anything can have been kept here yet; asking makes nothing."""
+        scheme = next((s for s in _SQLITE_SCHEMES if self.tracking_uri.startswith(s)), None)
+        return scheme is None or Path(self.tracking_uri[len(scheme) :]).exists()
+
+    def trained(self, strategy: Strategy) -> list[dict[str, str]]:
+        """partition, version, trained_through of each partition's model, the newest partition first."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._connect()
+        try:
+            aliases = client.get_registered_model(strategy.name).aliases
+        except MlflowException as error:
+            if error.error_code not in _missing():
+                raise
+            return []
+        found = [client.get_model_version(strategy.name, version).tags for version in aliases.values()]
+        versions = zip(found, aliases.values(), strict=True)
+        rows = [
+            {
+                "partition": tags["quantlytic.partition"],
+                "version": str(version),
+                "trained_through": tags["quantlytic.trained_through"],
+            }
+            for tags, version in versions
+        ]
+        return sorted(rows, key=lambda row: row["partition"], reverse=True)
+
+    def evaluation_chart(self, strategy: Strategy, partition_key: str) -> bytes:
+        """The PNG of a partition's model. Raises `ModelNotFound` where there is no model, or none with a chart."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._version(strategy, partition_key).run_id
+        with tempfile.TemporaryDirectory(prefix="quantlytic-model-") as scratch:
+            try:
+                return Path(self._connect().download_artifacts(run_id, _EVALUATION, scratch)).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise ModelNotFound(
+                    f"the model of {strategy.name} for {partition_key} has no chart: materialize its model partition "
+                    f"{partition_key} again"
+                ) from error
+
+    def _version(self, strategy: Strategy, partition_key: str) -> ModelVersion:
+        from mlflow.exceptions import MlflowException
+
+        client = self._connect()
+        try:
+            return client.get_model_version_by_alias(strategy.name, alias_of(partition_key))
+        except MlflowException as error:
+            if error.error_code not in _missing():
+                raise
+            raise ModelNotFound(
+                f"strategy {strategy.name} has no model for {partition_key}: materialize its model partition "
+                f"{partition_key} first"
+            ) from error
 
     def _connect(self) -> MlflowClient:
         if self._client is None:
@@ -184,10 +237,12 @@ class ModelStore:
         settings["symbols"] = ",".join(strategy.symbols)
         settings |= {f"costs.{k}": v for k, v in asdict(strategy.costs).items()}
         settings["trained_through"] = trained.trained_through.isoformat()
+        settings |= _hyperparameters(trained.pipeline)
         now = int(time.time() * 1000)
         figures: dict[str, float | None] = {**trained.metrics, "rows": trained.rows, "sessions": trained.sessions}
         for baseline, metrics in trained.baseline_metrics.items():
             figures |= {f"{baseline}_{name}": value for name, value in metrics.items()}
+        figures |= {f"{trained.importances.kind}.{name}": value for name, value in trained.importances.values.items()}
         self._connect().log_batch(
             run_id,
             metrics=[Metric(name, float(value), now, 0) for name, value in figures.items() if value is not None],
@@ -195,17 +250,49 @@ class ModelStore:
             synchronous=True,
         )
 
+    def _log_input(self, run_id: str, strategy: Strategy, trained: TrainedModel) -> None:
+        import mlflow.data
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = {"tables": "features.indicators, features.labels", "dataset": strategy.dataset}
+        rows = mlflow.data.from_polars(
+            trained.learned_from,
+            source=CodeDatasetSource({**source, "interval": strategy.interval, "horizon": str(strategy.horizon)}),
+            targets="label",
+            name=strategy.dataset,
+            digest=_digest(trained.learned_from),
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        self._connect().log_inputs(run_id, [DatasetInput(rows._to_mlflow_entity(), tags)])
+
+    def _log_evaluation(self, run_id: str, strategy: Strategy, partition_key: str, trained: TrainedModel) -> None:
+        from quantlytic_assets.charts.models import evaluation
+
+        drawn = trained.importances
+        png = evaluation(trained.holdout, drawn.values, drawn.kind, f"{strategy.name} {partition_key}")
+        with tempfile.TemporaryDirectory(prefix="quantlytic-model-") as scratch:
+            path = Path(scratch) / _EVALUATION
+            path.write_bytes(png)
+            self._connect().log_artifact(run_id, str(path))
+
     def _log_files(
         self, experiment: str, run_id: str, strategy: Strategy, trained: TrainedModel, tags: Mapping[str, str]
     ) -> tuple[str, str]:
         import mlflow.sklearn
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
+        from mlflow.models import Model, infer_signature
 
         client = self._connect()
         logged = client.create_logged_model(
-            experiment, name=strategy.name, source_run_id=run_id, tags=dict(tags), params={"model": strategy.model}
+            experiment,
+            name=strategy.name,
+            source_run_id=run_id,
+            tags=dict(tags),
+            params={"model": strategy.model, **_hyperparameters(trained.pipeline)},
         )
+        example = trained.learned_from.select(trained.feature_names).head(_EXAMPLE_ROWS).to_pandas()
+        signature = infer_signature(example, trained.pipeline.predict_proba(example.to_numpy()))
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         with tempfile.TemporaryDirectory(prefix="quantlytic-model-") as scratch:
             files = Path(scratch) / "model"
@@ -216,12 +303,33 @@ class ModelStore:
                 pip_requirements=[f"{name}=={installed_version(name)}" for name in ("scikit-learn", "skops", "numpy")],
                 serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
                 skops_trusted_types=_TRUSTED_TYPES,
+                # Served, it answers as it is used here: P(down) and P(up).
+                pyfunc_predict_fn="predict_proba",
+                signature=signature,
+                input_example=example,
                 metadata={"feature_names": list(trained.feature_names)},
             )
             client.log_model_artifacts(logged.model_id, str(files))
         client.finalize_logged_model(logged.model_id, "READY")
         # Not models:/<id>: the registry would look that up in the process-wide tracking store.
         return logged.model_id, logged.artifact_location
+
+
+def _hyperparameters(pipeline: Pipeline) -> dict[str, str]:
+    """Every setting of every step, as `step.setting`."""
+    return {
+        f"{step}.{name}": str(value)
+        for step, part in pipeline.steps
+        for name, value in sorted(part.get_params().items())
+    }
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    """What rows hold, in 32 letters: the same rows in the same order have the same."""
+    said = hashlib.sha256(",".join(frame.columns).encode())
+    for column in frame.iter_columns():
+        said.update(column.to_numpy().tobytes())
+    return said.hexdigest()[:32]
 
 
 def import_mlflow() -> Any:
@@ -233,6 +341,13 @@ def import_mlflow() -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+def _missing() -> tuple[str, ...]:
+    """MLflow's codes for what is not there."""
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    return ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)
 
 
 def _unless_it_exists(create: Callable[[], object]) -> None:

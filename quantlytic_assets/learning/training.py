@@ -15,6 +15,7 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.learning.evaluation import Metrics, evaluate, evaluate_baselines
 from quantlytic_assets.learning.features import resolve_features
+from quantlytic_assets.learning.importance import Importances, importances
 from quantlytic_assets.learning.models import build_model, with_prediction
 from quantlytic_assets.learning.splits import holdout, training_rows
 from quantlytic_assets.schemas.ml import PREDICTIONS
@@ -39,7 +40,9 @@ class TrainedModel:
 
     feature_names: columns of the matrix, in order. trained_through: the latest label_available_at among the rows it
     learned from (UTC). rows, sessions: how many of them. metrics and baseline_metrics: those of the holdout, whose
-    rows the measured pipeline had not seen; the kept pipeline has been fitted again on all rows.
+    rows the measured pipeline had not seen; the kept pipeline has been fitted again on all rows. holdout: score and
+    label of those rows. importances: of the measured pipeline. learned_from: the rows it learned from, the features
+    in their order and `label`.
     """
 
     pipeline: Pipeline
@@ -49,6 +52,9 @@ class TrainedModel:
     sessions: int
     metrics: Metrics
     baseline_metrics: dict[str, Metrics]
+    holdout: pl.DataFrame
+    importances: Importances
+    learned_from: pl.DataFrame
 
 
 def train(strategy: Strategy, frame: pl.DataFrame, cut: datetime, sessions: pl.Series) -> TrainedModel:
@@ -63,7 +69,7 @@ def train(strategy: Strategy, frame: pl.DataFrame, cut: datetime, sessions: pl.S
     rows = rows.sort("open_time", "symbol")
     fit, validate = holdout(rows, strategy.embargo_sessions, sessions)
     validated = _fit(strategy, fit, names, f"the part of the training rows before the holdout (cut {cut:%Y-%m-%d})")
-    metrics = evaluate(predict(validated, names, validate))
+    scored = predict(validated, names, validate)
     baselines = evaluate_baselines(fit, validate)
     return TrainedModel(
         pipeline=_fit(strategy, rows, names, f"the training rows before {cut:%Y-%m-%d}"),
@@ -71,8 +77,11 @@ def train(strategy: Strategy, frame: pl.DataFrame, cut: datetime, sessions: pl.S
         trained_through=rows["label_available_at"].max(),
         rows=len(rows),
         sessions=rows["session"].n_unique(),
-        metrics=metrics,
+        metrics=evaluate(scored),
         baseline_metrics=baselines,
+        holdout=scored.select("score", "label"),
+        importances=importances(validated, _matrix(validate, names), validate["label"].to_numpy(), names),
+        learned_from=rows.select(*(pl.col(name).cast(pl.Float64) for name in names), "label"),
     )
 
 

@@ -315,11 +315,14 @@ class Lake:
                 connection.close()
         return pending
 
-    def reader(self) -> duckdb.DuckDBPyConnection:
+    def reader(self, make: bool = True) -> duckdb.DuckDBPyConnection:
         """A connection of its own that can change nothing, for other people's SQL; the caller closes it.
 
-        It waits for no writer, except where the lake does not exist yet: then its tables are made first.
+        It waits for no writer, except where the lake does not exist yet: then its tables are made first, or with
+        `make=False` DuckDB's error is raised.
         """
+        if not make:
+            return self._attach(read_only=True)
         try:
             connection = self._attach(read_only=True)
         except duckdb.Error:

@@ -1,0 +1,152 @@
+"""What the pages read from the lake: every query of theirs, on one read-only connection.
+
+Nothing is made or changed: a lake, or a table, that is not there yet has no rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from quantlytic_assets.storage.lake import Lake
+
+# Heat maps of a dataset show its newest sessions.
+SESSIONS_IN_PICTURE = 500
+# Bars before a partition from which its averages can be read.
+_BARS_BEFORE = 120
+
+
+class LakeRows:
+    """Rows of a lake. Safe for the threads of a server: they take turns."""
+
+    def __init__(self, lake: Lake):
+        self._lake = lake
+        self._turn = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        """Rows of a SELECT; none, without columns, where the lake or the table does not exist yet."""
+        with self._turn:
+            try:
+                return self._connected().execute(sql, list(parameters)).pl()
+            except duckdb.CatalogException:
+                return pl.DataFrame()
+            except duckdb.Error:
+                # The catalog was replaced or its server restarted; or there was none and now there is.
+                self.close()
+                try:
+                    return self._connected().execute(sql, list(parameters)).pl()
+                except duckdb.CatalogException:
+                    return pl.DataFrame()
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            self._connection = self._lake.reader(make=False)
+        return self._connection
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def sessions(self, dataset: str) -> pl.DataFrame:
+        """session, expected, present, missing of a dataset, newest first."""
+        return self.query(
+            "SELECT session, sum(expected_bars)::BIGINT AS expected, sum(present_bars)::BIGINT AS present, "
+            "sum(missing_bars)::BIGINT AS missing FROM clean.coverage WHERE dataset = ? "
+            "GROUP BY session ORDER BY session DESC",
+            [dataset],
+        )
+
+    def coverage(self, dataset: str, first: date, last: date) -> pl.DataFrame:
+        """Rows of clean.coverage, sessions [first, last)."""
+        return self.query(
+            "SELECT * FROM clean.coverage WHERE dataset = ? AND session >= ? AND session < ?", [dataset, first, last]
+        )
+
+    def newest_coverage(self, dataset: str) -> pl.DataFrame:
+        """Rows of clean.coverage of the newest sessions."""
+        return self.query(
+            "SELECT * FROM clean.coverage WHERE dataset = ? AND session IN (SELECT DISTINCT session "
+            "FROM clean.coverage WHERE dataset = ? ORDER BY session DESC LIMIT ?)",
+            [dataset, dataset, SESSIONS_IN_PICTURE],
+        )
+
+    def bars(self, dataset: str, symbol: str, first: date, last: date) -> pl.DataFrame:
+        """A symbol's rows of clean.bars, sessions [first, last)."""
+        return self.query(
+            "SELECT symbol, open_time, open, high, low, close, volume FROM clean.bars "
+            "WHERE dataset = ? AND symbol = ? AND session >= ? AND session < ?",
+            [dataset, symbol, first, last],
+        )
+
+    def symbols(self, dataset: str, first: date, last: date) -> pl.DataFrame:
+        """symbol, bars, flagged of the sessions [first, last), by symbol."""
+        return self.query(
+            "SELECT symbol, count(*) AS bars, count(*) FILTER (len(flags) > 0) AS flagged FROM clean.bars "
+            "WHERE dataset = ? AND session >= ? AND session < ? GROUP BY symbol ORDER BY symbol",
+            [dataset, first, last],
+        )
+
+    def quarantined(self, dataset: str, first: date, last: date) -> pl.DataFrame:
+        """reason, rows of clean.quarantine, sessions [first, last), most first."""
+        return self.query(
+            "SELECT reason, count(*) AS rows FROM clean.quarantine WHERE dataset = ? AND session >= ? AND session < ? "
+            "GROUP BY reason ORDER BY rows DESC, reason",
+            [dataset, first, last],
+        )
+
+    def indicators(self, dataset: str, symbol: str, interval: str, first: date, last: date) -> pl.DataFrame:
+        """A symbol's rows of features.indicators, sessions [first, last) and some bars before, oldest first."""
+        rows = self.query(
+            'SELECT * FROM features.indicators WHERE dataset = ? AND symbol = ? AND "interval" = ? AND session < ? '
+            "ORDER BY open_time DESC LIMIT ? + (SELECT count(*) FROM features.indicators "
+            'WHERE dataset = ? AND symbol = ? AND "interval" = ? AND session >= ? AND session < ?)',
+            [dataset, symbol, interval, last, _BARS_BEFORE, dataset, symbol, interval, first, last],
+        )
+        return rows.reverse()
+
+    def labels(self, dataset: str, interval: str, first: date, last: date) -> pl.DataFrame:
+        """horizon, forward_return, label of features.labels, sessions [first, last)."""
+        return self.query(
+            'SELECT horizon, forward_return, label FROM features.labels WHERE dataset = ? AND "interval" = ? '
+            "AND session >= ? AND session < ?",
+            [dataset, interval, first, last],
+        )
+
+    def predictions(self, strategy: str, first: date, last: date) -> pl.DataFrame:
+        """symbol, open_time, score of ml.predictions, sessions [first, last)."""
+        return self.query(
+            "SELECT symbol, open_time, score FROM ml.predictions WHERE strategy = ? AND session >= ? AND session < ?",
+            [strategy, first, last],
+        )
+
+    def equity(self, strategy: str, first: date, last: date) -> pl.DataFrame:
+        """session, equity of trading.equity, sessions [first, last), oldest first."""
+        return self.query(
+            "SELECT session, equity FROM trading.equity WHERE strategy = ? AND session >= ? AND session < ? "
+            "ORDER BY session",
+            [strategy, first, last],
+        )
+
+    def fills(self, strategy: str, first: date, last: date) -> pl.DataFrame:
+        """session, symbol, side, price, quantity of trading.fills, sessions [first, last)."""
+        return self.query(
+            "SELECT session, symbol, side, price, quantity FROM trading.fills "
+            "WHERE strategy = ? AND session >= ? AND session < ? ORDER BY session, symbol",
+            [strategy, first, last],
+        )
+
+    def traded(self, strategy: str) -> pl.DataFrame:
+        """session, fills of every session that the strategy has an account of, newest first."""
+        return self.query(
+            "SELECT e.session, count(f.order_ref) AS fills FROM trading.equity e LEFT JOIN trading.fills f "
+            "USING (strategy, session) WHERE e.strategy = ? GROUP BY e.session ORDER BY e.session DESC",
+            [strategy],
+        )
