@@ -6,6 +6,7 @@ Dagster loads `defs` from here. Avoid putting the implementation of any of them 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -33,6 +34,7 @@ from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.schema_checks import schema_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_runs
+from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.universe.loading import load_universe
@@ -110,7 +112,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
         ]
     )
     return dg.Definitions(
-        assets=assets,
+        assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
         asset_checks=[*schema_checks(dataset, partitions_def), *vendor_checks(dataset, partitions_def)],
         jobs=[landing, pipeline],
         sensors=[
@@ -159,10 +161,16 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
         ]
     )
     return dg.Definitions(
-        assets=assets,
+        assets=_with_page(assets, Links(settings.pages).strategy(strategy.name)),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
     )
+
+
+def _with_page(assets: Sequence[Any], address: str) -> list[Any]:
+    """The assets with a link to the page of their dataset or strategy."""
+    page = {"page": dg.MetadataValue.url(address)}
+    return list(dg.map_asset_specs(lambda spec: spec.merge_attributes(metadata=page), assets))
 
 
 def _automation_sensor(

@@ -38,7 +38,13 @@ class Settings(BaseSettings):
     universe: Path = Field(CHECKOUT / "universe.yaml", description="the file that declares datasets and strategies")
     home: Path | None = Field(None, description="data directory; default .quantlytic beside the universe file")
     port: int = Field(3000, ge=1, le=65535, description="port of the web UI on 127.0.0.1")
-    pages_port: int = Field(3002, ge=1, le=65535, description="port of the pages with charts and reports on 127.0.0.1")
+    own_pages_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        validation_alias="QUANTLYTIC_PAGES_PORT",
+        description="port of the pages with charts and reports on 127.0.0.1; left out: two after the web UI's",
+    )
     pages_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s]+$",
@@ -139,6 +145,11 @@ class Settings(BaseSettings):
     def s3_root(self) -> str:
         """`s3://bucket`, with the namespace below it where there is one."""
         return f"s3://{self.s3_bucket}" + (f"/{self.namespace}" if self.namespace else "")
+
+    @property
+    def pages_port(self) -> int:
+        """Port of the pages: two after the UI's, so that a second installation needs one variable alone."""
+        return self.own_pages_port or min(self.port + 2, 65535)
 
     @property
     def pages(self) -> str:

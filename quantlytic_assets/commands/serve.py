@@ -1,7 +1,8 @@
-"""`quantlytic serve`: the Dagster webserver, daemon and code server as child processes, ended together.
+"""`quantlytic serve`: the Dagster webserver, daemon and code server, and the pages, as child processes, ended together.
 
 Webserver and daemon share one code server: each would start one of its own otherwise, which takes as long to start and
-as much memory as all the rest.
+as much memory as all the rest. While they run the universe file is watched: when it has changed, the UI is told to load
+its code location again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +22,36 @@ from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.commands.server_program import PATIENCE_SECONDS, answers
 from quantlytic_assets.settings import CHECKOUT
+from quantlytic_assets.universe.watch import WatchedUniverse
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
 
+_RELOAD = """
+mutation($name: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $name) {
+    __typename
+    ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
+    ... on PythonError { message }
+  }
+}
+"""
+_LOCATION = "quantlytic"
+# How often the universe file is looked at, in seconds.
+_WATCH = 1.0
+
 
 def run_servers(installation: Installation, out: Console) -> None:
-    """Start them, say where the UI is, wait until interrupted or one of them ends."""
-    port = installation.settings.port
-    if answers(port):
-        raise CommandError(f"port {port} on 127.0.0.1 is taken; set QUANTLYTIC_PORT to another one")
+    """Start all, say where the UI is, wait until interrupted or one of them ends."""
+    settings = installation.settings
+    port = settings.port
+    for wanted, variable in ((port, "QUANTLYTIC_PORT"), (settings.pages_port, "QUANTLYTIC_PAGES_PORT")):
+        if answers(wanted):
+            raise CommandError(f"port {wanted} on 127.0.0.1 is taken; set {variable} to another one")
     # A wrong universe is reported here, not as a code location that does not load.
-    _ = installation.universe
+    universe = WatchedUniverse(settings.universe)
     installation.prepare_dagster_home()
     logs = installation.settings.directory("logs")
     code_port = _free_port()
@@ -50,17 +68,21 @@ def run_servers(installation: Installation, out: Console) -> None:
         # The two servers would make Dagster's databases at the same time, and one of them would fail.
         installation.instance.dispose()
         for name, program in (
-            ("webserver", ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port)]),
-            ("daemon", ["dagster-daemon", "run"]),
+            ("webserver", ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", workspace]),
+            ("daemon", ["dagster-daemon", "run", "-w", workspace]),
+            ("pages", ["quantlytic", "pages"]),
         ):
             # They begin when the code server answers.
-            running[name] = _start(
-                logs, name, "quantlytic_assets.commands.server_program", str(code_port), *program, "-w", workspace
-            )
+            running[name] = _start(logs, name, "quantlytic_assets.commands.server_program", str(code_port), *program)
         _wait_for(port, running, logs)
-        out.print(f"UI: http://127.0.0.1:{port}   logs: {logs}   end with Ctrl-C", soft_wrap=True)
+        out.print(
+            f"UI: http://127.0.0.1:{port}   charts and reports: {settings.pages}   logs: {logs}   end with Ctrl-C",
+            soft_wrap=True,
+        )
         while all(process.poll() is None for process in running.values()):
-            time.sleep(0.5)
+            time.sleep(_WATCH)
+            if universe.changed():
+                out.print(_reloaded(universe, port), highlight=False, markup=False, soft_wrap=True)
         ended = next(name for name, process in running.items() if process.poll() is not None)
         raise CommandError(f"the {ended} ended by itself; its log is {_log(logs, ended)}")
     except KeyboardInterrupt:
@@ -113,3 +135,36 @@ def _wait_for(port: int, running: dict[str, subprocess.Popen], logs: Path) -> No
         if time.monotonic() > deadline:
             raise CommandError(f"the webserver did not answer on port {port}; its log is {_log(logs, 'webserver')}")
         time.sleep(0.1)
+
+
+def _reloaded(universe: WatchedUniverse, port: int) -> str:
+    """Have the UI load its code location again where the universe is right; what came of it, for people."""
+    if universe.mistakes:
+        return "\n".join(
+            [f"{universe.path} has changed and has mistakes; the UI keeps what it had before:", *universe.mistakes]
+        )
+    try:
+        answer = reload_location(port)
+    except (OSError, ValueError) as error:
+        return f"{universe.path} has changed, but the UI did not load it again ({error}); in the UI: Deployment, Reload"
+    if answer is not None:
+        return f"{universe.path} has changed, but the UI can't load it: {answer}"
+    return f"{universe.path} has changed; the UI has loaded it again"
+
+
+def reload_location(port: int) -> str | None:
+    """Have the webserver on a port load its code location again; None when all is well, else what it said.
+
+    Raises `OSError` or `ValueError` where it does not answer, or not as Dagster does.
+    """
+    body = json.dumps({"query": _RELOAD, "variables": {"name": _LOCATION}}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql", body, {"content-type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=180) as response:
+        answer = json.loads(response.read())
+    if "data" not in answer:
+        raise ValueError(str(answer)[:300])
+    entry = answer["data"]["reloadRepositoryLocation"]
+    loaded = entry.get("locationOrLoadError") or {}
+    return entry.get("message") or loaded.get("message")

@@ -16,7 +16,7 @@ import polars as pl
 from quantlytic_assets.storage.lake import Lake
 
 # Heat maps of a dataset show its newest sessions.
-SESSIONS_IN_PICTURE = 500
+SESSIONS_IN_CHART = 500
 # Bars before a partition from which its averages can be read.
 _BARS_BEFORE = 120
 
@@ -75,7 +75,7 @@ class LakeRows:
         return self.query(
             "SELECT * FROM clean.coverage WHERE dataset = ? AND session IN (SELECT DISTINCT session "
             "FROM clean.coverage WHERE dataset = ? ORDER BY session DESC LIMIT ?)",
-            [dataset, dataset, SESSIONS_IN_PICTURE],
+            [dataset, dataset, SESSIONS_IN_CHART],
         )
 
     def bars(self, dataset: str, symbol: str, first: date, last: date) -> pl.DataFrame:

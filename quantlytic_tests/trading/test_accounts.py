@@ -1,6 +1,7 @@
 import re
 from datetime import date
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -8,12 +9,12 @@ from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.performance import (
     benchmark_curve,
     comparison,
-    equity_chart,
     periods_per_year,
     session_returns,
     statistics,
-    write_report,
 )
+from quantlytic_assets.charts.accounts import equity
+from quantlytic_assets.charts.report import report_page, write_report
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.universe.models import Costs
 from quantlytic_tests.trading.frames import daily, ledger_in, predict, real_case, strategy
@@ -180,8 +181,8 @@ def test_what_is_not_defined_is_none_and_nothing_breaks(equity, tmp_path):
     curve = pl.DataFrame({"session": DAYS[: len(equity)], "equity": equity}, {"session": pl.Date, "equity": pl.Float64})
     figures = statistics(curve, NO_FILLS, 100.0, 252)
     assert figures["sharpe"] is None
-    write_report(tmp_path / "report.html", "momentum_1d", curve, curve, comparison(figures, figures), 100.0)
-    assert "too little has happened" in (tmp_path / "report.html").read_text()
+    page = report_page("momentum_1d", curve, curve, comparison(figures, figures), 100.0)
+    assert "too little has happened" in page
 
 
 def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures(tmp_path, monkeypatch):
@@ -203,7 +204,7 @@ def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures
         statistics(curve, fills, mine.capital, 252), statistics(benchmark, held_fills, mine.capital, 252)
     )
     path = tmp_path / "reports" / "momentum_1d.html"
-    write_report(path, "momentum_1d <b>", curve, benchmark, figures, mine.capital)
+    write_report(path, report_page("momentum_1d <b>", curve, benchmark, figures, mine.capital, "/strategies/x"))
     page = path.read_text()
     assert [p.name for p in path.parent.iterdir()] == ["momentum_1d.html"]
     assert not re.search(r"""<(script|link|iframe)\b|\bsrc=["']?(http|//)|@import|url\(["']?(http|//)|onload""", page)
@@ -214,8 +215,27 @@ def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures
         shown = shown_in(page, theirs)
         assert shown == pytest.approx([held_figure * scale, strategy_figure * scale], abs=0.006)
     # Two charts of different accounts are different charts.
-    charts = equity_chart(curve, benchmark, "momentum_1d"), equity_chart(benchmark, curve, "momentum_1d")
+    charts = equity(curve, benchmark, "momentum_1d"), equity(benchmark, curve, "momentum_1d")
     assert charts[0].startswith(b"\x89PNG") and charts[0] != charts[1]
+    # The way back to the strategy's page.
+    assert page.count('<a href="/strategies/x">') == 1
+
+
+def test_statistics_are_those_of_quantstats(tmp_path):
+    from quantstats import stats
+
+    mine, predictions, bars, sessions = real_case()
+    ledger = ledger_in(tmp_path)
+    trade(mine, predictions, bars, ledger, sessions)
+    fills = ledger.fills(mine.name)
+    curve = equity_curve(positions(mine.name, fills, bars, sessions), fills, mine.capital, sessions)
+    figures = statistics(curve, fills, mine.capital, 252)
+    returns = session_returns(curve, mine.capital)
+    series = pd.Series(returns["return"].to_list(), index=pd.DatetimeIndex(returns["session"].to_list()))
+    assert figures["cagr"] == pytest.approx(stats.cagr(series, periods=252), rel=1e-9)
+    assert figures["sharpe"] == pytest.approx(stats.sharpe(series, periods=252), rel=1e-9)
+    assert figures["sortino"] == pytest.approx(stats.sortino(series, periods=252), rel=1e-9)
+    assert figures["max_drawdown"] == pytest.approx(stats.max_drawdown(series), rel=1e-9)
 
 
 def shown_in(page: str, metric: str) -> list[float]:
