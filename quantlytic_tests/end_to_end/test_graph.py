@@ -145,10 +145,45 @@ def test_each_partition_of_a_range_run_has_its_own_figures(base: Installed, hist
     assert all(event.metadata["bytes"].value > 0 and event.metadata["objects"].value == 1 for event in stored.values())
 
 
-def test_the_newest_partition_shows_charts(history: dg.DagsterInstance):
-    for asset, name in (("clean_bars", "candles"), ("coverage", "heat_map")):
-        newest = materialized(history, "equities_5m", asset)[SESSIONS[-1]]
-        assert "data:image/png" in newest.metadata[name].value
+def test_every_partition_of_a_range_run_has_its_rows_its_chart_and_its_page(history: dg.DagsterInstance):
+    pages = "http://127.0.0.1:3002"
+    drawn = {"raw_bars": "coverage", "clean_bars": "bars", "coverage": "coverage", "bars": "features"}
+    drawn |= {"indicators": "features", "labels": "labels"}
+    for asset, name in drawn.items():
+        events = materialized(history, "equities_5m", asset)
+        assert sorted(events) == SESSIONS
+        for session, event in events.items():
+            page = f"{pages}/datasets/equities_5m/{session}"
+            assert event.metadata["chart"].value == f"[![chart]({page}/{name}.png)]({page})"
+            assert event.metadata["page"].value == page
+            assert event.metadata["dagster/partition_row_count"].value > 0
+    for asset, name in {"predictions": "predictions", "paper_trades": "trades"}.items():
+        for month, event in materialized(history, "momentum_1d", asset).items():
+            assert f"/strategies/momentum_1d/{month}/{name}.png" in event.metadata["chart"].value
+            assert "dagster/partition_row_count" in event.metadata
+    for step, event in materialized(history, "momentum_1d", "model").items():
+        assert f"/strategies/momentum_1d/models/{step}/evaluation.png" in event.metadata["chart"].value
+        version = event.metadata["model_version"].value
+        assert event.metadata["mlflow"].value == f"{pages}/mlflow/models/momentum_1d/{version}"
+    (report,) = history.fetch_materializations(dg.AssetKey(["momentum_1d", "performance"]), limit=1).records
+    assert report.asset_materialization.metadata["report"].value == f"{pages}/strategies/momentum_1d/report"
+
+
+def test_raw_bars_counts_the_rows_of_the_archive(base: Installed, history: dg.DagsterInstance):
+    archive = Resources(base.settings()).archive
+    counts: dict[str, int] = {}
+    for stored in archive.objects("equities_5m"):
+        counts[stored.partition] = counts.get(stored.partition, 0) + len(archive.read([stored]))
+    events = materialized(history, "equities_5m", "raw_bars")
+    assert {key: event.metadata["dagster/partition_row_count"].value for key, event in events.items()} == counts
+
+
+def test_every_asset_links_to_its_page(definitions: dg.Definitions):
+    for key in graph(definitions).materializable_asset_keys:
+        node = graph(definitions).get(key)
+        if node.group_name != "maintenance":
+            kind = "strategies" if node.group_name == "momentum_1d" else "datasets"
+            assert node.metadata["page"].value == f"http://127.0.0.1:3002/{kind}/{node.group_name}"
 
 
 def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg.DagsterInstance):

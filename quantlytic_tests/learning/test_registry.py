@@ -73,6 +73,75 @@ def test_the_run_shows_settings_and_the_model_beside_its_baselines(shared):
     assert "majority_ic" not in run.data.metrics
 
 
+@pytest.mark.parametrize("name", ["logistic_regression", "gradient_boosting"])
+def test_a_version_says_what_it_takes_what_it_learned_from_and_what_it_goes_by(shared, name):
+    import json
+
+    import mlflow
+
+    named, trained = strategy(name=f"told_{name}", model=name), trained_model(name)
+    version = shared.log(named, "2015-01-01", trained)
+    client = mlflow.MlflowClient(shared.tracking_uri, shared.tracking_uri)
+    found = client.get_model_version(named.name, version)
+    run = client.get_run(found.run_id)
+    # Hyperparameters, those of every step of the pipeline.
+    settings = {"logistic_regression": ("model.C", "0.1"), "gradient_boosting": ("model.max_leaf_nodes", "8")}
+    key, value = settings[name]
+    assert run.data.params[key] == value
+    # Importances: a number a feature; the last return is what this data leans on.
+    kind = {"logistic_regression": "coefficient", "gradient_boosting": "permutation"}[name]
+    kept = {key: value for key, value in run.data.metrics.items() if key.startswith(f"{kind}.")}
+    assert kept == {f"{kind}.{key}": value for key, value in trained.importances.values.items()}
+    assert max(kept, key=lambda key: abs(kept[key])) == f"{kind}.ret_1"
+    # The rows it learned from.
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, len(given.dataset.digest)) == ("equities_1d", 32)
+    assert json.loads(given.dataset.profile)["num_rows"] == trained.rows
+    assert [tag.value for tag in given.tags] == ["training"]
+    # What it takes, with an example that it answers as it does here.
+    served = mlflow.pyfunc.load_model(found.source)
+    assert served.metadata.signature.inputs.input_names() == list(trained.feature_names)
+    example = served.input_example
+    assert list(example.columns) == list(trained.feature_names)
+    assert np.allclose(served.predict(example), trained.pipeline.predict_proba(example.to_numpy()))
+    assert shared.evaluation_chart(named, "2015-01-01").startswith(b"\x89PNG")
+    rows = shared.trained(named)
+    assert [(row["partition"], row["version"]) for row in rows] == [("2015-01-01", version)]
+
+
+def test_the_digest_is_that_of_the_rows(shared):
+    import mlflow
+
+    named, client = strategy(name="digested"), mlflow.MlflowClient(shared.tracking_uri, shared.tracking_uri)
+    later = train(named, frame(), datetime(2014, 12, 1, tzinfo=UTC), weekdays(300))
+
+    def digest(trained) -> str:
+        version = shared.log(named, "2015-01-01", trained)
+        run = client.get_run(client.get_model_version(named.name, version).run_id)
+        return run.inputs.dataset_inputs[0].dataset.digest
+
+    first = digest(trained_model())
+    assert digest(trained_model()) == first
+    assert digest(later) != first
+
+
+def test_a_model_without_a_chart_says_how_to_get_one(shared, monkeypatch):
+    named = strategy(name="undrawn")
+    with monkeypatch.context() as patched:
+        patched.setattr(shared, "_log_evaluation", lambda *_: None)
+        shared.log(named, "2015-01-01", trained_model())
+    with pytest.raises(ModelNotFound, match="has no chart: materialize its model partition 2015-01-01 again"):
+        shared.evaluation_chart(named, "2015-01-01")
+    assert shared.trained(strategy(name="nobody")) == []
+
+
+def test_asking_whether_there_is_a_store_makes_none(tmp_path):
+    store = store_in(tmp_path)
+    assert not store.exists() and list(tmp_path.iterdir()) == []
+    store.log(strategy(), "2015-01-01", trained_model())
+    assert store.exists()
+
+
 def test_a_rerun_makes_a_new_version_and_moves_the_alias(shared):
     named, trained = strategy(name="again"), trained_model()
     first = shared.log(named, "2015-01-01", trained)

@@ -5,6 +5,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from quantlytic_assets.charts.accounts import equity as equity_chart
+from quantlytic_assets.charts.report import report_page, write_report
 from quantlytic_assets.trading.paper import trade
 from quantlytic_assets.trading.performance import (
     benchmark_curve,
@@ -13,8 +15,6 @@ from quantlytic_assets.trading.performance import (
     session_returns,
     statistics,
 )
-from quantlytic_assets.charts.accounts import equity
-from quantlytic_assets.charts.report import report_page, write_report
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.universe.models import Costs
 from quantlytic_tests.trading.frames import daily, ledger_in, predict, real_case, strategy
@@ -215,7 +215,7 @@ def test_the_report_is_one_file_that_fetches_nothing_and_agrees_with_the_figures
         shown = shown_in(page, theirs)
         assert shown == pytest.approx([held_figure * scale, strategy_figure * scale], abs=0.006)
     # Two charts of different accounts are different charts.
-    charts = equity(curve, benchmark, "momentum_1d"), equity(benchmark, curve, "momentum_1d")
+    charts = equity_chart(curve, benchmark, "momentum_1d"), equity_chart(benchmark, curve, "momentum_1d")
     assert charts[0].startswith(b"\x89PNG") and charts[0] != charts[1]
     # The way back to the strategy's page.
     assert page.count('<a href="/strategies/x">') == 1
