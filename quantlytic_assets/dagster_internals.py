@@ -12,7 +12,8 @@ import multiprocessing
 import multiprocessing.forkserver
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ __all__ = [
     "range_tags",
     "run_event_files",
     "run_worker_health",
+    "runs_of_location",
 ]
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,36 @@ _log = logging.getLogger(__name__)
 def range_tags(first: str, last: str) -> dict[str, str]:
     """The tags of one run over the partitions with keys `first` to `last`, both included."""
     return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+@contextmanager
+def runs_of_location(instance: dg.DagsterInstance, module: str, location: str) -> Iterator[dict[str, str]]:
+    """Runs that are executed in this process meanwhile belong to a code location, as if it had launched them.
+
+    module: the location's Python module, whose attribute `defs` are its definitions. Runs without a location are
+    missing from the UI's timeline and from its pages of jobs, which say "No runs". `execute_in_process` has no argument
+    for it. Yields tags for the runs: Dagster's daemon shall not repeat those that fail, for their command tells of them.
+    """
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+    from dagster._core.storage.tags import MAX_RETRIES_TAG
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=module, attribute="defs")
+    origin = RemoteRepositoryOrigin(
+        code_location_origin=ManagedGrpcPythonEnvCodeLocationOrigin(target, location),
+        repository_name=SINGLETON_REPOSITORY_NAME,
+    )
+    create = instance.create_run_for_job
+
+    def create_here(job_def: dg.JobDefinition, *arguments: Any, **named: Any) -> dg.DagsterRun:
+        return create(job_def, *arguments, **named, remote_job_origin=origin.get_job_origin(job_def.name))
+
+    setattr(instance, "create_run_for_job", create_here)  # noqa: B010 - a patch, for mypy's sake
+    try:
+        yield {MAX_RETRIES_TAG: "0"}
+    finally:
+        delattr(instance, "create_run_for_job")
 
 
 def check_evaluation(

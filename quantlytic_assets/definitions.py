@@ -168,7 +168,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
 
 
 def _with_page(assets: Sequence[Any], address: str) -> list[Any]:
-    """The assets with a link to the page of their dataset or strategy."""
+    """The assets, each with a link to the page of its dataset or strategy."""
     page = {"page": dg.MetadataValue.url(address)}
     return list(dg.map_asset_specs(lambda spec: spec.merge_attributes(metadata=page), assets))
 

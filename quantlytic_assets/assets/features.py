@@ -67,7 +67,9 @@ def _is_up_to_date(manifest: Path) -> bool:
     """Whether the manifest is there and none of the project's files is newer."""
     # Not the target directory: what others parse in comes and goes there.
     parts = [part for part in DBT_PROJECT.iterdir() if part.name not in ("target", "logs")]
-    files = [path for part in parts for path in (part, *part.rglob("*")) if path.suffix in (".sql", ".py", ".yml")]
+    files = [
+        path for part in parts for path in (part, *part.rglob("*")) if path.suffix in (".sql", ".py", ".yml", ".md")
+    ]
     return manifest.exists() and manifest.stat().st_mtime >= max(path.stat().st_mtime for path in files)
 
 

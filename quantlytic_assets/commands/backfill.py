@@ -21,7 +21,7 @@ from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
 from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
 from quantlytic_assets.commands.training_history import explain_shortage, training_sessions
-from quantlytic_assets.dagster_internals import range_tags
+from quantlytic_assets.dagster_internals import range_tags, runs_of_location
 from quantlytic_assets.definitions import (
     dataset_chain,
     dataset_job_name,
@@ -31,6 +31,7 @@ from quantlytic_assets.definitions import (
     trading_job_name,
 )
 from quantlytic_assets.market_data.quality.retention import first_kept
+from quantlytic_assets.settings import CODE_LOCATION
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,10 +187,16 @@ class Backfill:
         # dbt and others write to standard output; here that belongs to the progress bar and the result.
         log_path = self.installation.settings.directory("logs") / "backfill.log"
         instance, resources = self.installation.instance, self.installation.resources
-        with log_path.open("a") as log, redirect_stdout(log), redirect_stderr(log), own_run(resources) as lock:
+        with (
+            log_path.open("a") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+            own_run(resources) as lock,
+            runs_of_location(instance, "quantlytic_assets.definitions", CODE_LOCATION) as shown,
+        ):
             result = job.with_hooks({advance_progress}).execute_in_process(
                 instance=instance,
-                tags=tags | lock,
+                tags=tags | lock | shown,
                 run_config={**config, **_QUIET},
                 raise_on_error=False,
                 asset_selection=only,

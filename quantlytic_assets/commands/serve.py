@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.commands.server_program import PATIENCE_SECONDS, answers
-from quantlytic_assets.settings import CHECKOUT
+from quantlytic_assets.settings import CHECKOUT, CODE_LOCATION
 from quantlytic_assets.universe.watch import WatchedUniverse
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ mutation($name: String!) {
   }
 }
 """
-_LOCATION = "quantlytic"
 # How often the universe file is looked at, in seconds.
 _WATCH = 1.0
 
@@ -60,7 +59,7 @@ def run_servers(installation: Installation, out: Console) -> None:
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         # First, for it takes longest and touches no data.
-        code = ["-m", "quantlytic_assets.definitions", "-a", "defs", "--location-name", "quantlytic"]
+        code = ["-m", "quantlytic_assets.definitions", "-a", "defs", "--location-name", CODE_LOCATION]
         running["code server"] = _start(
             logs, "code server", "dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port), *code
         )
@@ -117,7 +116,7 @@ def _free_port() -> int:
 def _write_workspace(home: Path, port: int) -> Path:
     """Where webserver and daemon find the code. The location's name is what Dagster files sensors' states under."""
     path = home / "workspace.yaml"
-    server = {"host": "127.0.0.1", "port": port, "location_name": "quantlytic"}
+    server = {"host": "127.0.0.1", "port": port, "location_name": CODE_LOCATION}
     path.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
     return path
 
@@ -157,7 +156,7 @@ def reload_location(port: int) -> str | None:
 
     Raises `OSError` or `ValueError` where it does not answer, or not as Dagster does.
     """
-    body = json.dumps({"query": _RELOAD, "variables": {"name": _LOCATION}}).encode()
+    body = json.dumps({"query": _RELOAD, "variables": {"name": CODE_LOCATION}}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql", body, {"content-type": "application/json"}, method="POST"
     )

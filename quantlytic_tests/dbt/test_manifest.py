@@ -1,6 +1,7 @@
 """What dbt makes of the project is there whole, or not at all, for all that start at the same moment."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,3 +72,13 @@ def test_a_changed_file_makes_the_next_one_parse_anew(project):
     os.utime(model, (newer, newer))
     after = found(start(project))
     assert after[0] != before[0] and after[1] == before[1] + 1
+
+
+def test_the_docs_open_with_a_page_that_names_tables_there_are():
+    manifest = features.dbt_manifest()
+    overview = manifest["docs"]["doc.quantlytic.__overview__"]["block_contents"]
+    tables = set(features.feature_models(manifest).values())
+    tables |= {f"{source['schema']}.{source['name']}" for source in manifest["sources"].values()}
+    named = set(re.findall(r"\b(?:clean|features)\.[a-z_]+", overview))
+    assert {"clean.bars", "clean.coverage", "features.adjusted_bars"} <= named <= tables
+    assert "quantlytic sql" in overview

@@ -25,7 +25,7 @@ OTHERS = {
     "MLFLOW_": ("mlflow",),
 }
 READ_BY_DAGSTER = ("DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_GRPC_TIMEOUT_SECONDS", "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD")
-OURS = ("setup", "mlflow", "code", "webserver", "daemon", "metrics", "feed")
+OURS = ("migrate", "setup", "mlflow", "code", "webserver", "daemon", "metrics", "pages", "feed")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_volumes_are_declared_or_files_of_the_checkout(services):
 
 def test_every_variable_given_is_read_by_somebody(services, monkeypatch):
     aliases = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *VENDOR_KEYS}
-    known = aliases | {f"QUANTLYTIC_{name.upper()}" for name in Settings.model_fields}
+    known = aliases | {f"QUANTLYTIC_{name.upper()}" for name in Settings.model_fields} | {"QUANTLYTIC_PAGES_PORT"}
     instance = set(re.findall(r"env: (\w+)", (CHECKOUT / "deploy" / "dagster.services.yaml").read_text()))
     for name, service in services.items():
         for variable in service.get("environment") or {}:

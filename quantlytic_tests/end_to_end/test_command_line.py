@@ -18,7 +18,7 @@ from quantlytic_tests.end_to_end.installations import Installed
 from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
 
 ISO_UTC = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")
-COMMANDS = ["demo", "serve", "import", "backfill", "replay", "gaps", "status", "sql", "docs", "doctor"]
+COMMANDS = ["demo", "serve", "pages", "import", "backfill", "replay", "gaps", "status", "sql", "docs", "doctor"]
 
 TEN_MISTAKES = {
     "datasets": {
