@@ -58,7 +58,7 @@ def runs_of_location(instance: dg.DagsterInstance, module: str, location: str) -
 
     module: the location's Python module, whose attribute `defs` are its definitions. Runs without a location are
     missing from the UI's timeline and from its pages of jobs, which say "No runs". `execute_in_process` has no argument
-    for it. Yields tags for the runs: Dagster's daemon shall not repeat those that fail, for their command tells of them.
+    for it. Yields tags for the runs: Dagster's daemon shall not repeat those that fail, their command tells of them.
     """
     from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
     from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin

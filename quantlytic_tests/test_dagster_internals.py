@@ -23,7 +23,9 @@ from quantlytic_assets.dagster_internals import (
     keep_watching_runs,
     range_tags,
     run_event_files,
+    runs_of_location,
 )
+from quantlytic_assets.settings import CHECKOUT, CODE_LOCATION
 
 PACKAGE = Path(quantlytic_assets.__file__).parent
 PATIENCE = 60
@@ -191,3 +193,29 @@ def test_runs_of_a_code_server_are_forked_from_a_process_that_has_imported_what_
 def test_other_processes_than_code_servers_start_none(server):
     fork_run_workers(["json"], warm_up_after=3600)
     assert server._mp_ctx.get_start_method() == "spawn"
+
+
+def test_a_run_of_this_process_belongs_to_the_code_location_meanwhile():
+    @dg.asset
+    def bars() -> None:
+        pass
+
+    job = dg.Definitions(assets=[bars]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        with runs_of_location(instance, "quantlytic_assets.definitions", CODE_LOCATION) as tags:
+            shown = job.execute_in_process(instance=instance, tags=tags).run_id
+        other = job.execute_in_process(instance=instance).run_id
+        run = instance.get_run_by_id(shown)
+        # What the UI's timeline groups runs by, and its pages of jobs filter by.
+        assert run.remote_job_origin.location_name == CODE_LOCATION
+        assert run.remote_job_origin.job_name == job.name
+        label = {".dagster/repository": f"__repository__@{CODE_LOCATION}"}
+        assert [one.run_id for one in instance.get_runs(dg.RunsFilter(tags=label))] == [shown]
+        assert run.tags["dagster/max_retries"] == "0"
+        assert instance.get_run_by_id(other).remote_job_origin is None
+
+
+def test_the_workspaces_call_the_code_location_so():
+    files = [CHECKOUT / "workspace.yaml", CHECKOUT / "deploy" / "workspace.docker.yaml"]
+    for path in files:
+        assert f"location_name: {CODE_LOCATION}" in path.read_text()

@@ -76,7 +76,7 @@ def span_of(dataset: Dataset, key: str) -> tuple[date, date]:
         kind == "session" and session_table(dataset.calendar, first, first).is_empty()
     ):
         raise LookupError(f"{dataset.name} has no {kind} {key}: {dataset.calendar} has no such {kind}")
-    return first, _next_month(first) if kind == "month" else first + timedelta(days=1)
+    return first, next_month(first) if kind == "month" else first + timedelta(days=1)
 
 
 def last_known() -> date:

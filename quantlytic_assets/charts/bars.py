@@ -5,7 +5,7 @@ Nothing is decided here; figures in numbers are the tables' business.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
@@ -17,10 +17,13 @@ from quantlytic_assets.charts.figures import (
     RED,
     SKY,
     new_figure,
+    nothing_to_draw,
+    short_numbers,
     tidy,
     time_axis,
     title,
     to_png,
+    whole_numbers,
 )
 from quantlytic_assets.schemas.vocabulary import CAUSES
 
@@ -92,11 +95,55 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     if expected:
         part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
     dataset = coverage["dataset"][0] if len(coverage) else ""
-    title(axes, f"{dataset}: {part}, {coverage['session'].n_unique():,} sessions")
+    title(axes, f"{dataset}: {part}, {_counted(coverage['session'].n_unique(), 'session')}")
     seen = set(coverage["cause"].drop_nulls())
     legend = [Patch(color=_COMPLETE, label="complete")]
     legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
     axes.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    return to_png(figure)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def timeline(coverage: pl.DataFrame, opens: datetime, closes: datetime) -> bytes:
+    """Symbol × time of one session: green where bars are, else the colour of the cause of what is missing.
+
+    coverage: rows of one dataset and session. opens, closes: the session's, UTC.
+    """
+    from matplotlib.patches import Patch
+
+    known = coverage.filter(pl.col("expected_bars") > 0).sort("symbol")
+    if known.is_empty():
+        return nothing_to_draw("nothing is expected in this session yet")
+    minutes = (closes - opens).total_seconds() / 60
+    figure = new_figure(12, 1.4 + 0.3 * len(known))
+    axes = figure.add_subplot()
+    seen: set[str] = set()
+    for row, (symbol, ranges) in enumerate(known.select("symbol", "missing_ranges").rows()):
+        axes.broken_barh([(0, minutes)], (row - 0.4, 0.8), color=_COMPLETE, linewidth=0)
+        for hole in ranges or []:
+            begin, end = ((hole[edge] - opens).total_seconds() / 60 for edge in ("start", "end"))
+            # One missing minute of a day would be less than a dot.
+            width = max(end - begin, minutes / 400)
+            axes.broken_barh([(begin, width)], (row - 0.4, 0.8), color=_CAUSE_COLOURS[hole["cause"]], linewidth=0)
+            seen.add(hole["cause"])
+    axes.set_yticks(range(len(known)), known["symbol"].to_list())
+    axes.invert_yaxis()
+    marks = [minutes * i / 8 for i in range(9)]
+    axes.set_xticks(marks, [(opens + timedelta(minutes=mark)).strftime("%H:%M") for mark in marks])
+    axes.set_xlim(0, minutes)
+    axes.tick_params(length=2, labelsize=8)
+    expected, present = known["expected_bars"].sum(), known["present_bars"].sum()
+    day = known["session"][0]
+    title(
+        axes,
+        f"{known['dataset'][0]} {day}: {present:,} of {expected:,} bars present, {expected - present:,} missing, UTC",
+    )
+    marked = [Patch(color=_COMPLETE, label="present")]
+    marked += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
+    axes.legend(handles=marked, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return to_png(figure)
 
 
@@ -124,7 +171,9 @@ def candles(bars: pl.DataFrame, symbol: str) -> bytes:
     volume.bar(at, drawn["volume"].to_numpy(), 0.7, color=hues)
     time_axis(volume, drawn["open_time"].to_list())
     tidy(price, "price")
+    whole_numbers(price)
     tidy(volume, "volume")
+    short_numbers(volume)
     each = "" if together == 1 else f", {together} to a candle"
     title(price, f"{symbol}: {len(own):,} bars{each}, UTC")
     return to_png(figure)

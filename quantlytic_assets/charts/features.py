@@ -41,7 +41,7 @@ def indicators(rows: pl.DataFrame, symbol: str, interval: str, since: date) -> b
     price, strength, divergence = figure.subplots(3, sharex=True, height_ratios=[3, 1.2, 1.2])
     price.plot(at, rows["close"].to_numpy(), color="black", linewidth=1.2, label="close")
     for name, colour in _AVERAGES.items():
-        if name in rows.columns:
+        if name in rows.columns and rows[name].is_finite().any():
             price.plot(at, _values(rows, name), color=colour, linewidth=1.0, label=name)
     if {"bb_upper", "bb_lower"} <= set(rows.columns):
         low, high = _values(rows, "bb_lower"), _values(rows, "bb_upper")
@@ -61,7 +61,7 @@ def indicators(rows: pl.DataFrame, symbol: str, interval: str, since: date) -> b
         if 0 < own < len(rows):
             axes.axvspan(-0.8, len(rows) - own - 0.5, color=SHADE, zorder=0, linewidth=0)
     time_axis(divergence, rows["open_time"].to_list())
-    legend(price)
+    legend(price, ncols=5)
     legend(divergence)
     title(
         price, f"{symbol}, {interval}: {own:,} bars from {since} on, after the {len(rows) - own:,} before (shaded), UTC"

@@ -48,6 +48,18 @@ def tidy(axes: Axes, label: str, grid: bool = True) -> None:
         axes.set_axisbelow(True)
 
 
+def short_numbers(axes: Axes) -> None:
+    """Label large values as 12 k or 3 M."""
+    from matplotlib.ticker import EngFormatter
+
+    axes.yaxis.set_major_formatter(EngFormatter(places=None, sep=" "))
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Label values of a thousand and more with commas."""
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}")
+
+
 def title(axes: Axes, text: str) -> None:
     """A title above the left corner."""
     axes.set_title(text, fontsize=10, loc="left")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.charts.accounts import equity
+from quantlytic_assets.trading.figures import shown
 from quantlytic_assets.trading.performance import periods_per_year, session_returns
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _tearsheet(title: str, curve: pl.DataFrame, benchmark: pl.DataFrame, capital
 
 def _plain_page(title: str, curve: pl.DataFrame, benchmark: pl.DataFrame, figures: pl.DataFrame) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{_text(value)}</td>" for value in values) + "</tr>"
+        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{shown(name, value)}</td>" for value in values) + "</tr>"
         for name, *values in figures.rows()
     )
     chart = ""
@@ -116,7 +117,3 @@ def _as_pandas(returns: pl.DataFrame) -> pd.Series:
 
     index = pd.DatetimeIndex(returns["session"].to_numpy().astype("datetime64[ns]"), name="Date")
     return pd.Series(returns["return"].to_numpy(), index=index, name="return")
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.4f}"

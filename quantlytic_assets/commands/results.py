@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from rich.table import Table
 
+from quantlytic_assets.commands.reports import report_file
 from quantlytic_assets.definitions import strategy_keys
 from quantlytic_assets.trading.figures import legend, shown
 
@@ -31,7 +32,7 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
     """Print one strategy; returns the names of the figures shown."""
     event = installation.instance.get_latest_materialization_event(strategy_keys(strategy)["performance"])
     materialization = event.asset_materialization if event else None
-    if materialization is None:
+    if event is None or materialization is None:
         out.print(f"{strategy.name}: no report yet", highlight=False)
         return []
     metadata = materialization.metadata
@@ -49,7 +50,9 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
     }
     line = ", ".join(f"{name} {shown(name, value)}" for name, value in forecast.items())
     out.print(f"forecasts out of sample: {line}", highlight=False)
-    out.print(f"report: {metadata['report'].value}", highlight=False, soft_wrap=True)
+    path = report_file(installation, strategy, event.timestamp)
+    served = installation.resources.links.report(strategy.name)
+    out.print(f"report: {path}   while `quantlytic serve` runs: {served}", highlight=False, soft_wrap=True)
     return [*names, *forecast]
 
 

@@ -30,6 +30,7 @@ from quantlytic_assets.pages.links import Links
 from quantlytic_assets.pages.mlflow_ui import MlflowUi, MlflowUiError
 from quantlytic_assets.pages.rows import LakeRows
 from quantlytic_assets.services.accounts import Account, read_account
+from quantlytic_assets.trading.figures import legend, shown
 from quantlytic_assets.universe.watch import WatchedUniverse
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Pages:
         self._templates.globals |= {
             "links": self.links,
             "dagster": f"http://127.0.0.1:{settings.port}",
-            "on_page": _SYMBOLS_ON_PAGE,
+            "shown": shown,
+            "legend": legend,
         }
 
     def routes(self) -> list[Route | Mount]:
@@ -164,12 +166,16 @@ class Pages:
         return self._chart(heat_map, self.rows.newest_coverage(dataset.name), nothing=f"no coverage of {dataset.name}")
 
     def coverage(self, request: Request) -> Response:
-        """The heat map of a partition."""
-        from quantlytic_assets.charts.bars import heat_map
+        """What there is of a partition: a session by its time, a month by its sessions."""
+        from quantlytic_assets.charts.bars import heat_map, timeline
 
         dataset, key, first, last = self._partition(request)
         rows = self.rows.coverage(dataset.name, first, last)
-        return self._chart(heat_map, rows, nothing=f"no coverage of {dataset.name} {key} yet")
+        nothing = f"no coverage of {dataset.name} {key} yet"
+        hours = self.rows.hours(dataset.name, first) if dataset.partition == "session" else None
+        if hours is not None:
+            return self._chart(timeline, rows, *hours, nothing=nothing)
+        return self._chart(heat_map, rows, nothing=nothing)
 
     def bars(self, request: Request) -> Response:
         """Candles of a symbol of a partition, the dataset's first one where none is named."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import duckdb
@@ -69,6 +69,13 @@ class LakeRows:
         return self.query(
             "SELECT * FROM clean.coverage WHERE dataset = ? AND session >= ? AND session < ?", [dataset, first, last]
         )
+
+    def hours(self, dataset: str, session: date) -> tuple[datetime, datetime] | None:
+        """Open and close of a session, UTC; None where it is not in clean.sessions."""
+        rows = self.query(
+            "SELECT open_time, close_time FROM clean.sessions WHERE dataset = ? AND session = ?", [dataset, session]
+        )
+        return rows.row(0) if len(rows) else None
 
     def newest_coverage(self, dataset: str) -> pl.DataFrame:
         """Rows of clean.coverage of the newest sessions."""

@@ -16,7 +16,6 @@ import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.figures import shown
 from quantlytic_assets.trading.ledger import FILLS_SCHEMA, order_ref
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.trading.simulated_broker import next_bars
@@ -35,6 +34,7 @@ STATISTICS: tuple[str, ...] = (
     "total_costs",
     "trades",
 )
+
 Statistics = dict[str, float | None]
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from quantlytic_assets.commands.results import show_results
 from quantlytic_assets.learning.evaluation import METRIC_NAMES
+from quantlytic_assets.resources import make_resources
+from quantlytic_assets.settings import Settings
 from quantlytic_assets.trading.figures import FIGURES, legend, shown
 from quantlytic_assets.trading.performance import STATISTICS
 from quantlytic_tests.trading.frames import strategy
@@ -40,7 +42,7 @@ def test_every_figure_has_a_meaning():
         assert FIGURES[name].meaning in legend([name])
 
 
-def test_each_strategy_has_a_table_and_each_figure_one_explanation():
+def test_each_strategy_has_a_table_and_each_figure_one_explanation(tmp_path):
     with dg.DagsterInstance.ephemeral() as instance:
         for name in ("one", "two"):
             records = [
@@ -49,18 +51,26 @@ def test_each_strategy_has_a_table_and_each_figure_one_explanation():
             ]
             metadata = {
                 "statistics": dg.MetadataValue.table(records),
-                "report": dg.MetadataValue.path(f"/reports/{name}.html"),
                 "forecast/accuracy": 0.52,
                 "forecast/persistence_accuracy": 0.49,
             }
             key = dg.AssetKey([name, "performance"])
             instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+            # A report that is newer than the trades is not made again.
+            made = tmp_path / "reports" / f"{name}.html"
+            made.parent.mkdir(exist_ok=True)
+            made.write_text("made")
         out = io.StringIO()
+        settings = Settings(home=tmp_path)
+        installation = SimpleNamespace(instance=instance, settings=settings, resources=make_resources(settings))
         strategies = [strategy(name=name) for name in ("one", "two", "three")]
-        show_results(SimpleNamespace(instance=instance), Console(file=out, width=400), strategies)
+        show_results(installation, Console(file=out, width=400), strategies)
     text = out.getvalue()
     assert text.count("12.34%") == text.count("-50.00%") == 2 and text.count("undefined") == 2
     assert text.count("forecasts out of sample: accuracy 52.00%, persistence_accuracy 49.00%") == 2
-    assert "report: /reports/one.html" in text and "three: no report yet" in text
+    served = "http://127.0.0.1:3002/strategies/one/report"
+    assert f"report: {tmp_path}/reports/one.html   while `quantlytic serve` runs: {served}" in text
+    assert (tmp_path / "reports" / "one.html").read_text() == "made"
+    assert "three: no report yet" in text
     for name in ("total_return", "sharpe", "trades", "accuracy", "persistence"):
         assert text.count(FIGURES[name].meaning) == 1, name

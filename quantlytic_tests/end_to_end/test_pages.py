@@ -54,7 +54,7 @@ UNKNOWN = {
     "/strategies/nobody/report": "momentum_1d",
     "/strategies/momentum_1d/models/1999-01-01/evaluation.png": "materialize its model partition 1999-01-01",
     "/mlflow/models/momentum_1d/newest": "no model version",
-    "/datasets/..%2f..%2funiverse.yaml": "There is no dataset",
+    "/datasets/..%2f..%2funiverse.yaml": "no such page",
     "/datasets/%3Cscript%3E": "&lt;script&gt;",
 }
 
@@ -178,8 +178,12 @@ def test_nothing_outside_of_the_docs_is_served(base: Installed, site: Site):
     try:
         assert site.get("/docs/").body == (docs / "index.html").read_bytes()
         secret = Path(base.universe_path).read_text()
-        for path in ("/docs/../../../universe.yaml", "/docs/..%2f..%2f..%2funiverse.yaml", "/docs/%2e%2e/%2e%2e/universe.yaml",
-                     "/docs/" + quote(str(base.universe_path), safe="")):  # fmt: skip
+        for path in (
+            "/docs/../../../universe.yaml",
+            "/docs/..%2f..%2f..%2funiverse.yaml",
+            "/docs/%2e%2e/%2e%2e/universe.yaml",
+            "/docs/" + quote(str(base.universe_path), safe=""),
+        ):
             answer = site.get(path)
             assert answer.status in (400, 404) and secret not in answer.text, path
     finally:
@@ -217,8 +221,9 @@ def test_before_anything_is_materialized_pages_say_what_to_run(tmp_path: Path, b
         "    return said[0]['status'], b''.join(m.get('body', b'') for m in said[1:]).decode('latin-1')\n"
         "print(json.dumps([asyncio.run(get(path)) for path in sys.argv[1:]]))\n"
     )
-    paths = ["/", "/datasets/equities_5m", f"/datasets/equities_5m/{SESSION}", f"/datasets/equities_5m/{SESSION}/bars.png",
-             "/strategies/momentum_1d", "/strategies/momentum_1d/report", "/mlflow", "/docs/"]  # fmt: skip
+    paths = ["/", "/datasets/equities_5m", f"/datasets/equities_5m/{SESSION}"]
+    paths += [f"/datasets/equities_5m/{SESSION}/bars.png", "/strategies/momentum_1d", "/strategies/momentum_1d/report"]
+    paths += ["/mlflow", "/docs/"]
     done = subprocess.run(
         [sys.executable, "-c", script, *paths], env=fresh.environment(), capture_output=True, text=True, check=True
     )
