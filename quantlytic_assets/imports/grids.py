@@ -78,9 +78,11 @@ class Table:
 
 
 class Grid(Protocol):
-    """The rows of a file; `named`: whether the format itself names the columns, as Parquet does and CSV does not."""
+    """The rows of a file as they stand."""
 
-    named: bool
+    @property
+    def named(self) -> bool:
+        """Whether the format itself names the columns, as Parquet does and CSV does not."""
 
     def head(self) -> list[list[str]]:
         """The first rows as text; of a named grid the names come first."""

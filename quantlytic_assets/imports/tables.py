@@ -7,7 +7,7 @@ sensible one is decided in `cleaning`. So duplicates, rows in any order, missing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,11 +119,11 @@ def _looks_like_data(text: str) -> bool:
 
 def _parts(
     table: Table, layout: Layout, options: ImportOptions, names: SymbolNames
-) -> Iterator[tuple[Table, dict[str, int], pl.Series]]:
+) -> Iterator[tuple[Table, Mapping[str, int], pl.Series]]:
     """The table, or that of each symbol that stands beside others: (table, places of our columns, symbols of rows)."""
     if not layout.blocks:
-        at = _match_columns(table.names, dict(layout.columns) | dict(options.columns))
-        yield table, at, _symbols(table, layout, options, names)
+        places = _match_columns(table.names, dict(layout.columns) | dict(options.columns))
+        yield table, places, _symbols(table, layout, options, names)
         return
     tickers = pl.Series("ticker", list(layout.blocks))
     ours = _owners(tickers, "Ticker", names)
@@ -187,7 +187,7 @@ def _symbol_column(table: Table, layout: Layout, options: ImportOptions) -> int 
 
 def _read_part(
     table: Table,
-    at: dict[str, int],
+    at: Mapping[str, int],
     symbols: pl.Series,
     dataset: Dataset,
     options: ImportOptions,
