@@ -1,6 +1,6 @@
 {#
-  Which bars may be used: by indicators and labels here, by predictions, fills and marks in quantlytic_assets/assets
-  (`usable_bars` of paper_trades.py says the same for what reads features.bars there).
+  Which bars may be used by indicators and labels. `usable_bars` of quantlytic_assets/services/accounts.py says the same
+  for fills and marks.
 #}
 
 {#
