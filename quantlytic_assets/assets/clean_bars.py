@@ -22,6 +22,7 @@ from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA
 from quantlytic_assets.market_data.quality.cleaning import Cleaned, clean
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.storage.archive import StoredObject
+from quantlytic_assets.tables.bars import quarantined_objects, sessions_with_bars
 from quantlytic_assets.universe.models import Dataset
 
 # Rows cleaned at once: bounds memory at a few hundred megabytes.
@@ -101,9 +102,7 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
 
 def _cleaned_since(resources: Resources, dataset: Dataset, first: date) -> set[str]:
     """Keys of the partitions that hold bars of `first` or later."""
-    sessions = resources.lake.query(
-        "SELECT DISTINCT session FROM clean.bars WHERE dataset = ? AND session >= ?", [dataset.name, first]
-    )
+    sessions = sessions_with_bars(resources.lake, dataset.name, first)
     known = known_keys(dataset)
     keys = {deciding_key(dataset, key, known) for key in with_partition(sessions, dataset)["partition"].unique()}
     return {key for key in keys if key is not None}
@@ -178,10 +177,7 @@ def quarantine_rejected(resources: Resources, dataset: Dataset) -> int:
     paths = resources.archive.rejected_objects(dataset.name)
     if not paths:
         return 0
-    known = resources.lake.query(
-        "SELECT DISTINCT source_object FROM clean.quarantine WHERE dataset = ? AND source_object LIKE '%/refused/%'",
-        [dataset.name],
-    )["source_object"].to_list()
+    known = quarantined_objects(resources.lake, dataset.name, "%/refused/%")
     new = sorted(set(paths) - set(known))
     if not new:
         return 0

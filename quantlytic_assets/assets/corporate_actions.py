@@ -14,8 +14,10 @@ from quantlytic_assets.assets.per_partition import table_metadata
 from quantlytic_assets.assets.raw_bars import raw_bars_key
 from quantlytic_assets.market_data.actions.late_actions import first_changed
 from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA, Reconciled, reconcile
-from quantlytic_assets.market_data.actions.split_factors import split_factors
+from quantlytic_assets.market_data.actions.split_factors import SPLIT_FACTORS_SCHEMA, split_factors
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.tables import actions as actions_table
+from quantlytic_assets.tables.bars import bases
 from quantlytic_assets.universe.models import Dataset
 
 # Rejected reports in clean.quarantine, distinguished from bars by the object they are in.
@@ -78,21 +80,12 @@ class NewSplitFactors:
 
 def new_split_factors(resources: Resources, dataset: Dataset, actions: pl.DataFrame) -> NewSplitFactors | None:
     """What these actions make of clean.share_counts; None where it says that already."""
-    kept = resources.lake.query(
-        "SELECT dataset, symbol, since, listing, company, shares FROM clean.share_counts WHERE dataset = ? "
-        "ORDER BY symbol, since",
-        [dataset.name],
-    )
+    kept = actions_table.split_factors(resources.lake, dataset.name, SPLIT_FACTORS_SCHEMA.names())
     counts = split_factors(actions, dataset.name)
     if kept.equals(counts):
         return None
     symbols = pl.concat([kept["symbol"], counts["symbol"]]).unique().to_list()
-    days = resources.lake.query(
-        "SELECT symbol, session, adjustment, fetched_at FROM clean.bars WHERE dataset = ? "
-        "AND symbol IN (SELECT unnest(?::VARCHAR[])) "
-        "GROUP BY symbol, session, adjustment, fetched_at",
-        [dataset.name, symbols],
-    )
+    days = bases(resources.lake, dataset.name, symbols)
     return NewSplitFactors(counts, first_changed(days, kept, counts))
 
 

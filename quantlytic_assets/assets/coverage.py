@@ -19,6 +19,7 @@ from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.tables.bars import clean_bars
 from quantlytic_assets.universe.models import Dataset
 
 
@@ -60,9 +61,12 @@ def cover_window(resources: Resources, dataset: Dataset, window: Window) -> pl.D
     condition, parameters = window.condition()
     day = timedelta(days=1)
     # The sessions next to it show whether a quiet minute at midnight is one.
-    bars = resources.lake.query(
-        "SELECT symbol, open_time FROM clean.bars WHERE dataset = ? AND session BETWEEN ? AND ?",
-        [dataset.name, window.first - day, window.last],
+    bars = clean_bars(
+        resources.lake,
+        dataset.name,
+        ["symbol", "open_time"],
+        since=window.first - day,
+        before=window.last + day,
     )
     last = date.fromordinal(window.last.toordinal() - 1)
     grid = expected_bars(dataset.calendar, dataset.interval, window.first, last)

@@ -24,7 +24,9 @@ from quantlytic_assets.assets.coverage import coverage_key
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.lake import MADE_BY_DBT
 from quantlytic_assets.settings import CHECKOUT
+from quantlytic_assets.tables.features import counts as table_counts
 from quantlytic_assets.universe.models import Dataset
 
 DBT_PROJECT = CHECKOUT / "dbt_project"
@@ -209,13 +211,7 @@ def _report(
     key: dg.AssetKey,
     table: str,
 ) -> None:
-    session = "label_session" if table.endswith(".labels") else "session"
-    condition, parameters = window.condition(session)
-    counts = resources.lake.query(
-        f"SELECT {session} AS session, count(*) AS rows, count(DISTINCT symbol) AS symbols FROM {table} "
-        f"WHERE dataset = ? AND {condition} GROUP BY ALL",
-        [dataset.name, *parameters],
-    )
+    counts = table_counts(resources.lake, MADE_BY_DBT[table], dataset.name, since=window.since, before=window.before)
     per_key = {
         row.pop("partition"): row
         for row in with_partition(counts, dataset)

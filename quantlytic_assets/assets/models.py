@@ -3,7 +3,7 @@
 What is learned and measured is in `learning`; here rows are read, steps walked and results reported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -14,9 +14,10 @@ from quantlytic_assets.assets.partitions import model_definition, partitions_bef
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
-from quantlytic_assets.learning.features import LABEL_COLUMNS, design_columns, design_matrix, with_labels
+from quantlytic_assets.learning.features import LABEL_COLUMNS, Design, design_columns, design_matrix, with_labels
 from quantlytic_assets.learning.training import predictions_table, train
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
@@ -35,29 +36,30 @@ def strategy_metadata(strategy: Strategy) -> dict[str, object]:
     }
 
 
-def read_indicators(
-    resources: Resources, strategy: Strategy, first: date | None, last: date, columns: Sequence[str]
-) -> pl.DataFrame:
-    """Rows of features.indicators for the strategy's symbols and interval, sessions [first, last).
-
-    Those of bars that may not be used, which have nothing but nulls, are left out.
-    """
-    condition, parameters = ("AND session >= ?", [first]) if first else ("", [])
-    names = ", ".join(f'"{name}"' for name in columns)
-    return resources.lake.query(
-        f'SELECT {names} FROM features.indicators WHERE dataset = ? AND "interval" = ? AND session < ? '
-        f"AND symbol IN (SELECT unnest(?::VARCHAR[])) AND close IS NOT NULL {condition}",
-        [strategy.dataset, strategy.interval, last, list(strategy.symbols), *parameters],
+def read_design(resources: Resources, strategy: Strategy, since: date | None, before: date) -> Design:
+    """The strategy's design matrix of the sessions [since, before), made of the columns that it uses."""
+    rows = indicators(
+        resources.lake,
+        strategy.dataset,
+        strategy.interval,
+        design_columns(strategy.features),
+        since=since,
+        before=before,
+        symbols=strategy.symbols,
     )
+    return design_matrix(rows, strategy.features)
 
 
-def read_labels(resources: Resources, strategy: Strategy, known_by: date) -> pl.DataFrame:
-    """What learning asks of the strategy's labels (`LABEL_COLUMNS`) that were known in a session before `known_by`."""
-    names = ", ".join(("symbol", "open_time", *LABEL_COLUMNS))
-    return resources.lake.query(
-        f'SELECT {names} FROM features.labels WHERE dataset = ? AND "interval" = ? AND horizon = ? '
-        "AND label_session < ? AND symbol IN (SELECT unnest(?::VARCHAR[]))",
-        [strategy.dataset, strategy.interval, strategy.horizon, known_by, list(strategy.symbols)],
+def read_labels(resources: Resources, strategy: Strategy, known_before: date | None) -> pl.DataFrame:
+    """What learning asks of the strategy's labels (`LABEL_COLUMNS`) that were known in a session before a day."""
+    return labels(
+        resources.lake,
+        strategy.dataset,
+        strategy.interval,
+        strategy.horizon,
+        ["symbol", "open_time", *LABEL_COLUMNS],
+        known_before=known_before,
+        symbols=strategy.symbols,
     )
 
 
@@ -81,8 +83,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
         steps = sorted(context.partition_keys)
         tags = {"dagster.run_id": context.run_id, "quantlytic.lake_snapshot": str(resources.lake.snapshot())}
         last = date.fromisoformat(steps[-1])
-        indicators = read_indicators(resources, strategy, None, last, design_columns(strategy.features))
-        design = design_matrix(indicators, strategy.features)
+        design = read_design(resources, strategy, None, last)
         frame = with_labels(design, read_labels(resources, strategy, last))
         sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
         done: dict[str, dict[str, object]] = {}
@@ -150,8 +151,7 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         resources: Resources = context.resources.quantlytic
         steps = model_steps(dataset, strategy)
         (window,) = windows(dataset, context.partition_keys)
-        indicators = read_indicators(resources, strategy, window.first, window.last, design_columns(strategy.features))
-        design = design_matrix(indicators, strategy.features)
+        design = read_design(resources, strategy, window.first, window.last)
         scored = []
         for i, step in enumerate(steps):
             begin = date.fromisoformat(step)

@@ -16,21 +16,15 @@ from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key,
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.services.accounts import read_entitlements, read_prices
+from quantlytic_assets.tables.predictions import predicted_sessions, predictions
+from quantlytic_assets.tables.trading import session_counts
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.paper import trade
+from quantlytic_assets.trading.paper import PREDICTION_COLUMNS, trade
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 # An order decided at the end of a window is filled by the next bar, which lies after it.
 _NEXT_BAR = timedelta(days=14)
-
-
-def predicted_sessions(resources: Resources, strategy: Strategy) -> pl.Series:
-    """All sessions that the strategy has predictions for, oldest first."""
-    rows = resources.lake.query(
-        "SELECT DISTINCT session FROM ml.predictions WHERE strategy = ? ORDER BY session", [strategy.name]
-    )
-    return rows["session"]
 
 
 def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
@@ -55,21 +49,19 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         resources: Resources = context.resources.quantlytic
         ledger = resources.ledger
         (window,) = windows(dataset, context.partition_keys)
-        every = predicted_sessions(resources, strategy)
+        every = predicted_sessions(resources.lake, strategy.name)
         sessions = every.filter((every >= window.first) & (every < window.last))
         waiting = ledger.open_orders(strategy.name)
         # Orders from before that this run fills change earlier rows too.
         affected = min([window.first, *waiting["session"].to_list()])
-        predictions = resources.lake.query(
-            "SELECT session, symbol, open_time, available_at, prediction, model_version FROM ml.predictions "
-            "WHERE strategy = ? AND session >= ? AND session < ?",
-            [strategy.name, window.first, window.last],
+        predicted = predictions(
+            resources.lake, strategy.name, PREDICTION_COLUMNS, since=window.first, before=window.last
         )
-        bars = read_prices(resources.lake.query, dataset, strategy, affected, window.last + _NEXT_BAR)
-        entitlements = read_entitlements(resources.lake.query, strategy)
+        bars = read_prices(resources.lake, dataset, strategy, affected, window.last + _NEXT_BAR)
+        entitlements = read_entitlements(resources.lake, strategy)
         _check_shares(resources, dataset, strategy, entitlements)
         summary = trade(
-            strategy, predictions, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
+            strategy, predicted, bars, ledger, sessions, predicted_sessions=every, entitlements=entitlements
         )
         context.log.info(str(summary))
         _publish(resources, dataset, strategy, affected, entitlements)
@@ -91,7 +83,7 @@ def _check_shares(resources: Resources, dataset: Dataset, strategy: Strategy, en
     if fills.is_empty() or entitlements.steps.is_empty():
         return
     first, last = fills["fill_session"].min(), fills["fill_session"].max()
-    bars = read_prices(resources.lake.query, dataset, strategy, first, last + timedelta(days=1))
+    bars = read_prices(resources.lake, dataset, strategy, first, last + timedelta(days=1))
     wrong = entitlements.in_later_shares(fills, bars)
     if len(wrong):
         raise dg.Failure(
@@ -111,7 +103,7 @@ def _publish(
     fills = ledger.fills(strategy.name)
     shown = sessions.filter(sessions >= since)
     first = fills["fill_session"].min() if len(fills) else since
-    closes = read_prices(resources.lake.query, dataset, strategy, first, date.max)
+    closes = read_prices(resources.lake, dataset, strategy, first, None)
     held = positions(strategy.name, fills, closes, sessions, entitlements)
     curve = equity_curve(held, fills, strategy.capital, sessions, entitlements)
     mine = "strategy = ? AND session >= ?"
@@ -133,14 +125,7 @@ def _publish(
 
 
 def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, object]]:
-    rows = resources.lake.query(
-        "SELECT e.session, e.equity, e.costs_to_date, count(o.order_ref) AS orders, count(f.order_ref) AS fills, "
-        "count(*) FILTER (o.status = 'refused') AS rejected, count(*) FILTER (o.status = 'open') AS open "
-        "FROM trading.equity e LEFT JOIN trading.orders o USING (strategy, session) "
-        "LEFT JOIN trading.fills f USING (strategy, order_ref) "
-        "WHERE e.strategy = ? AND e.session >= ? AND e.session < ? GROUP BY ALL ORDER BY e.session",
-        [strategy.name, window.first, window.last],
-    )
+    rows = session_counts(resources.lake, strategy.name, since=window.first, before=window.last)
     per_key = (
         with_partition(rows, dataset)
         .group_by("partition", maintain_order=True)

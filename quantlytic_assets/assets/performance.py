@@ -5,16 +5,17 @@ somebody opens them.
 """
 
 from collections.abc import Mapping
-from datetime import date
 
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.models import read_indicators, read_labels, strategy_key, strategy_metadata
+from quantlytic_assets.assets.models import read_labels, strategy_key, strategy_metadata
 from quantlytic_assets.assets.per_partition import chart_and_page
-from quantlytic_assets.learning.evaluation import evaluate_predictions
+from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.services.accounts import read_account
+from quantlytic_assets.tables.features import indicators
+from quantlytic_assets.tables.predictions import predictions
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
@@ -33,7 +34,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
     )
     def performance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         resources: Resources = context.resources.quantlytic
-        account = read_account(resources.lake.query, dataset, strategy)
+        account = read_account(resources.lake, dataset, strategy)
         if account is None:
             raise dg.Failure(f"{strategy.name} has not traded yet: materialize its paper_trades first")
         links = resources.links
@@ -59,11 +60,15 @@ def forecast_quality(resources: Resources, strategy: Strategy) -> dict[str, floa
 
     The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
     """
-    predicted = resources.lake.query(
-        "SELECT symbol, session, open_time, score, prediction FROM ml.predictions WHERE strategy = ?", [strategy.name]
+    predicted = predictions(resources.lake, strategy.name, PREDICTION_COLUMNS)
+    labels = read_labels(resources, strategy, None)
+    last_returns = indicators(
+        resources.lake,
+        strategy.dataset,
+        strategy.interval,
+        ["symbol", "open_time", "ret_1"],
+        symbols=strategy.symbols,
     )
-    labels = read_labels(resources, strategy, date.max)
-    last_returns = read_indicators(resources, strategy, None, date.max, ["symbol", "open_time", "ret_1"])
     mine, naive, outcomes = evaluate_predictions(predicted, labels, last_returns)
     figures: dict[str, float | None] = {**mine, "outcomes": outcomes}
     for baseline, metrics in naive.items():

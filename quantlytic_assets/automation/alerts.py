@@ -20,6 +20,8 @@ from quantlytic_assets.market_data.quality.fetch_plan import vendors_may_take
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.tables.bars import newest_close
+from quantlytic_assets.tables.coverage import lacking
 from quantlytic_assets.universe.models import Dataset
 
 # Landing, tables and the gap sensor have so long to complete a session, after its close or once vendors must have it.
@@ -99,10 +101,7 @@ def stale(resources: Resources, dataset: Dataset, now: datetime) -> list[Alert]:
     session = running_since(dataset, now)
     if session is None:
         return []
-    last = resources.lake.query(
-        "SELECT max(close_time) AS last FROM clean.bars WHERE dataset = ? AND session >= ?",
-        [dataset.name, now.date() - timedelta(days=7)],
-    )["last"].item()
+    last = newest_close(resources.lake, dataset.name, now.date() - timedelta(days=7))
     since = max(last, session) if last is not None else session
     if now - since - dataset.delay <= dataset.stale_after:
         return []
@@ -158,12 +157,7 @@ def closed_with_holes(
     )
     if over.is_empty():
         return []
-    covered = resources.lake.query(
-        "SELECT symbol, session, checked_at, list_sum(list_transform(list_filter(missing_ranges, one -> "
-        'list_contains(?, one.cause)), one -> epoch(one."end" - one."start"))) AS lacking '
-        "FROM clean.coverage WHERE dataset = ? AND session >= ?",
-        [list(_ALARMING), dataset.name, since],
-    )
+    covered = lacking(resources.lake, dataset.name, _ALARMING, since)
     holed = (
         over.join(covered, on=["symbol", "session"], how="left")
         .with_columns((pl.col("checked_at") >= pl.col("closed_at")).fill_null(False).alias("looked_at"))

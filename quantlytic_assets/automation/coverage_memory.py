@@ -11,7 +11,10 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.tables.coverage import coverage
 
+# What judging holes needs of clean.coverage.
+COLUMNS = ("symbol", "session", "expected_bars", "missing_bars", "missing_ranges", "checked_at")
 # Rows are deleted as well as written (by retention, or with the whole lake), and only a full look shows that.
 _FULL_LOOK = timedelta(hours=1)
 
@@ -33,7 +36,7 @@ class CoverageMemory:
         self._known: _Known | None = None
 
     def read(self, lake: Lake, now: datetime) -> pl.DataFrame:
-        """symbol, session, expected_bars, missing_bars, missing_ranges, checked_at of all sessions.
+        """COLUMNS of all sessions.
 
         now: aware. Nothing is read where the lake has no newer snapshot than last time; else the rows that were
         written since; all rows in the first reading, once an hour, and where the lake was made anew.
@@ -50,10 +53,6 @@ class CoverageMemory:
         return known.rows
 
 
-def coverage_rows(lake: Lake, dataset: str, after: int = 0) -> pl.DataFrame:
-    """What judging holes needs of clean.coverage: a dataset's rows that snapshots later than `after` brought."""
-    return lake.query(
-        "SELECT symbol, session, expected_bars, missing_bars, missing_ranges, checked_at FROM clean.coverage "
-        "WHERE dataset = ? AND snapshot_id > ?",
-        [dataset, after],
-    )
+def coverage_rows(lake: Lake, dataset: str, after: int | None = None) -> pl.DataFrame:
+    """COLUMNS of a dataset's coverage: of the rows that snapshots later than `after` brought, or of all."""
+    return coverage(lake, dataset, COLUMNS, after_snapshot=after)

@@ -39,6 +39,16 @@ class Window:
     reaches_back: bool = False
     reaches_on: bool = False
 
+    @property
+    def since(self) -> date | None:
+        """The first session decided here; None where all before is too."""
+        return None if self.reaches_back else self.first
+
+    @property
+    def before(self) -> date | None:
+        """The first session no longer decided here; None where all after is too."""
+        return None if self.reaches_on else self.last
+
     def condition(self, column: str = "session") -> tuple[str, list]:
         """SQL for the rows whose session is decided in this window, with its parameters."""
         parts, parameters = [], []

@@ -35,11 +35,14 @@ _MOST_COLUMNS = 600
 _MOST_CANDLES = 120
 _UP, _DOWN = GREEN, RED
 
+# What a heat map is drawn from: columns of clean.coverage.
+HEAT_MAP_COLUMNS = ("symbol", "session", "expected_bars", "missing_bars", "cause")
+
 
 def heat_cells(coverage: pl.DataFrame, most_columns: int) -> tuple[pl.DataFrame, list[date]]:
     """What a heat map shows: cells of symbol, column, share (missing of expected) and cause; and the columns' days.
 
-    `coverage`: COVERAGE_SCHEMA rows of one dataset. Where sessions outnumber the columns a column stands for several
+    `coverage`: HEAT_MAP_COLUMNS of one dataset. Where sessions outnumber the columns a column stands for several
     and shows the worst of them; its day is its first session's. Nothing expected makes no cell.
     """
     sessions = coverage["session"].unique().sort()
@@ -63,7 +66,7 @@ def heat_cells(coverage: pl.DataFrame, most_columns: int) -> tuple[pl.DataFrame,
 def heat_map(coverage: pl.DataFrame) -> bytes:
     """Symbol × session: green where complete, else the main cause's colour, the stronger the more is missing.
 
-    `coverage`: COVERAGE_SCHEMA rows of one dataset, drawn as `heat_cells` says. White: not in the universe on that
+    `coverage`: HEAT_MAP_COLUMNS of one dataset, drawn as `heat_cells` says. White: not in the universe on that
     session, or nothing expected yet.
     """
     import numpy as np

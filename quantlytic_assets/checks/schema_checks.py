@@ -17,6 +17,7 @@ from quantlytic_assets.dagster_internals import check_evaluation
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas import clean
 from quantlytic_assets.schemas.table import Table
+from quantlytic_assets.tables.select import equal, select, sessions
 from quantlytic_assets.universe.models import Dataset
 
 
@@ -65,10 +66,8 @@ def _schema_check(
 
 
 def _failures(resources: Resources, dataset: Dataset, window: Window, table: Table) -> pl.DataFrame:
-    condition, parameters = window.condition()
-    rows = resources.lake.query(
-        f"SELECT * FROM {table.name} WHERE dataset = ? AND {condition}", [dataset.name, *parameters]
-    )
+    of_window = sessions(window.since, window.before, table.session)
+    rows = select(resources.lake, table, table.polars.names(), equal("dataset", dataset.name), of_window)
     return failures(with_partition(rows, dataset), table)
 
 

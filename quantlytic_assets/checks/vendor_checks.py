@@ -13,11 +13,12 @@ from quantlytic_assets.market_data.actions.reconcile import reconcile
 from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, as_traded, differences
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.vocabulary import COMPARED_FIELDS
+from quantlytic_assets.tables.bars import clean_bars, vendor_differences
 from quantlytic_assets.universe.models import Dataset
 
 NAME = "vendors_agree"
 _SHOWN = 50
-_COLUMNS = ", ".join(["symbol", "session", "open_time", "vendor", "fetched_at", "adjustment", *COMPARED_FIELDS])
+_COLUMNS = ("symbol", "session", "open_time", "vendor", "fetched_at", "adjustment", *COMPARED_FIELDS)
 
 
 def vendor_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> list[dg.AssetChecksDefinition]:
@@ -80,11 +81,7 @@ def _shown(found: pl.DataFrame) -> dict[str, object]:
 
 def _between_vendors(resources: Resources, dataset: Dataset, window: Window) -> pl.DataFrame:
     """What cleaning wrote down of the window."""
-    condition, parameters = window.condition()
-    rows = resources.lake.query(
-        f"SELECT * FROM clean.vendor_differences WHERE dataset = ? AND {condition}", [dataset.name, *parameters]
-    )
-    return rows.match_to_schema(DIFFERENCES_SCHEMA, integer_cast="upcast")
+    return vendor_differences(resources.lake, dataset.name, since=window.since, before=window.before)
 
 
 def against_other(resources: Resources, dataset: Dataset, window: Window) -> tuple[int, pl.DataFrame]:
@@ -104,10 +101,7 @@ def against_other(resources: Resources, dataset: Dataset, window: Window) -> tup
 
 
 def _bars(resources: Resources, name: str, window: Window) -> pl.DataFrame:
-    condition, parameters = window.condition()
-    return resources.lake.query(
-        f"SELECT {_COLUMNS} FROM clean.bars WHERE dataset = ? AND {condition}", [name, *parameters]
-    )
+    return clean_bars(resources.lake, name, _COLUMNS, since=window.since, before=window.before)
 
 
 def _splits(resources: Resources, *names: str) -> pl.DataFrame:

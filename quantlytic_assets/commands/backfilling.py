@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,6 +14,7 @@ from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.market_data.quality.fetch_plan import PLAN_SCHEMA
 from quantlytic_assets.market_data.quality.retention import first_kept
+from quantlytic_assets.tables import coverage as coverage_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,11 +151,9 @@ def _length(seconds: float) -> str:
 def _show_holes(
     installation: Installation, out: Console, dataset: Dataset, first: date | None, last: date | None
 ) -> None:
-    rows = installation.resources.lake.query(
-        "SELECT symbol, cause, count(*) AS sessions, sum(missing_bars)::BIGINT AS bars FROM clean.coverage "
-        "WHERE dataset = ? AND missing_bars > 0 AND session BETWEEN ? AND ? GROUP BY ALL ORDER BY ALL",
-        [dataset.name, first or date.min, last or date.max],
-    )
+    # `last` is among the sessions asked about.
+    before = last + timedelta(days=1) if last else None
+    rows = coverage_table.holes(installation.resources.lake, dataset.name, first, before)
     if rows.is_empty():
         out.print("no holes")
         return

@@ -49,7 +49,7 @@ def run_doctor(installation: Installation, out: Console) -> None:
     parts: dict[str, Callable[[], str | None]] = {
         "bus": lambda: _opens(lambda: installation.resources.bus.watermarks("doctor")),
         "archive": lambda: _opens(lambda: installation.resources.archive.objects("none")),
-        "lake": lambda: _opens(lambda: installation.resources.lake.query("SELECT 1")),
+        "lake": lambda: _opens(lambda: installation.resources.lake.connect()),
         "state": lambda: _opens(lambda: installation.resources.attempts),
         "models": lambda: _opens(lambda: installation.resources.models),
         "dagster": lambda: _opens(lambda: installation.instance.get_runs_count()),

@@ -13,6 +13,7 @@ from quantlytic_assets.automation.gap_plan import DECISIONS
 from quantlytic_assets.automation.gap_sensor import decide
 from quantlytic_assets.charts.bars import heat_cells
 from quantlytic_assets.commands.inspection import print_json
+from quantlytic_assets.tables.coverage import coverage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,11 @@ _MARKS: dict[str, tuple[str, str]] = {
 _COMPLETE = ("·", "green")
 _WIDEST_MAP = 120
 _GONE = "nothing: the symbol is not in the universe on that session any more"
+
+# What gaps are shown from: columns of clean.coverage.
+_COLUMNS = (
+    "dataset", "symbol", "session", "expected_bars", "missing_bars", "cause", "missing_ranges", "attempts",
+)  # fmt: skip
 
 
 def gap_rows(installation: Installation, dataset: str | None) -> list[dict[str, Any]]:
@@ -87,9 +93,7 @@ def _datasets(installation: Installation, dataset: str | None) -> list[Dataset]:
 
 
 def _coverage(installation: Installation, dataset: Dataset) -> pl.DataFrame:
-    return installation.resources.lake.query(
-        "SELECT * FROM clean.coverage WHERE dataset = ? ORDER BY session, symbol", [dataset.name]
-    )
+    return coverage(installation.resources.lake, dataset.name, _COLUMNS)
 
 
 def _decided(installation: Installation, dataset: Dataset) -> pl.DataFrame:

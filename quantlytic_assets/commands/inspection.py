@@ -14,6 +14,8 @@ import duckdb
 from rich.table import Table
 
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.tables import bars as bars_table
+from quantlytic_assets.tables import coverage as coverage_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,20 +54,8 @@ def status_rows(installation: Installation) -> list[dict[str, Any]]:
     from quantlytic_assets.calendars.sessions import session_table
 
     resources = installation.resources
-    bars = {
-        row["dataset"]: row
-        for row in resources.lake.query(
-            "SELECT dataset, count(*) AS bars, max(open_time) AS last_bar FROM clean.bars GROUP BY ALL"
-        ).to_dicts()
-    }
-    covered = {
-        row["dataset"]: row
-        for row in resources.lake.query(
-            "SELECT dataset, count(DISTINCT session) AS sessions, "
-            "count(*) FILTER (missing_bars > 0) AS holes, sum(missing_bars)::BIGINT AS missing_bars "
-            "FROM clean.coverage GROUP BY ALL"
-        ).to_dicts()
-    }
+    bars = {row["dataset"]: row for row in bars_table.summary(resources.lake).to_dicts()}
+    covered = {row["dataset"]: row for row in coverage_table.summary(resources.lake).to_dicts()}
     rows = []
     for name, dataset in installation.universe.datasets.items():
         today = datetime.now(UTC).date()
@@ -80,7 +70,7 @@ def status_rows(installation: Installation) -> list[dict[str, Any]]:
                 "bars": seen.get("bars", 0),
                 "holes": holes.get("holes", 0),
                 "missing_bars": holes.get("missing_bars") or 0,
-                "last_bar": seen.get("last_bar"),
+                "last_bar": seen.get("last_open"),
                 "bytes": sum(stored.size for stored in resources.archive.objects(name)),
             }
         )

@@ -18,7 +18,7 @@ def report_file(installation: Installation, strategy: Strategy, traded: float) -
     path = installation.settings.directory("reports") / f"{strategy.name}.html"
     if not path.exists() or path.stat().st_mtime < traded:
         dataset = installation.universe.datasets[strategy.dataset]
-        account = read_account(installation.resources.lake.query, dataset, strategy)
+        account = read_account(installation.resources.lake, dataset, strategy)
         if account is not None:
             write_report(path, account.report())
     return path

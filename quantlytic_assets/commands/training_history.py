@@ -12,6 +12,8 @@ from quantlytic_assets.calendars import partitions
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.learning.features import resolve_features
 from quantlytic_assets.learning.splits import training_rows
+from quantlytic_assets.tables.coverage import holes_by_cause
+from quantlytic_assets.tables.features import trainable_sessions
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
@@ -70,24 +72,19 @@ def explain_shortage(
 
 def _trainable(lake: Lake, strategy: Strategy) -> pl.DataFrame:
     """session, available_at, label_available_at: of each session with a row to learn from, the earliest times."""
-    defined = " AND ".join(f'isfinite("{name}")' for name in resolve_features(strategy.features))
-    return lake.query(
-        "SELECT i.session, min(i.available_at) AS available_at, min(l.label_available_at) AS label_available_at "
-        'FROM features.indicators i JOIN features.labels l USING (dataset, symbol, "interval", open_time) '
-        'WHERE i.dataset = ? AND i."interval" = ? AND l.horizon = ? AND i.symbol IN (SELECT unnest(?::VARCHAR[])) '
-        f"AND {defined} GROUP BY ALL",
-        [strategy.dataset, strategy.interval, strategy.horizon, list(strategy.symbols)],
+    return trainable_sessions(
+        lake,
+        strategy.dataset,
+        strategy.interval,
+        strategy.horizon,
+        resolve_features(strategy.features),
+        symbols=strategy.symbols,
     )
 
 
 def _holes(lake: Lake, dataset: Dataset, strategy: Strategy, last: date) -> list[str]:
     """Bars that the strategy's symbols lack up to a session, by cause, with the command that would get them."""
-    rows = lake.query(
-        "SELECT cause, sum(missing_bars)::BIGINT AS bars, count(DISTINCT session) AS sessions, min(session) AS first, "
-        "max(session) AS last, min(symbol) AS symbol FROM clean.coverage WHERE dataset = ? AND missing_bars > 0 "
-        "AND session <= ? AND symbol IN (SELECT unnest(?::VARCHAR[])) GROUP BY cause ORDER BY bars DESC",
-        [dataset.name, last, list(strategy.symbols)],
-    )
+    rows = holes_by_cause(lake, dataset.name, strategy.symbols, before=last + timedelta(days=1))
     lines = []
     for row in rows.iter_rows(named=True):
         said = (

@@ -17,6 +17,9 @@ CROSS_SECTION_SYMBOLS = 3
 
 Metrics = dict[str, float | None]
 
+# What judging predictions needs of ml.predictions.
+PREDICTION_COLUMNS = ("symbol", "session", "open_time", "score", "prediction")
+
 
 def evaluate(scored: pl.DataFrame) -> Metrics:
     """Accuracy, precision and recall of `prediction` against `label`, and the information coefficient of `score`.
@@ -86,7 +89,7 @@ def evaluate_predictions(
 ) -> tuple[Metrics, dict[str, Metrics], int]:
     """How stored predictions turned out: (metrics, {"persistence": metrics}, rows that have an outcome).
 
-    predictions: the columns of ml.predictions, of one strategy. labels: symbol, open_time, label, forward_return of
+    predictions: PREDICTION_COLUMNS of one strategy. labels: symbol, open_time, label, forward_return of
     the strategy's dataset, interval and horizon. indicators: symbol, open_time, ret_1. These rows are out of sample,
     so this is the honest figure; what training reports is its holdout's.
     """

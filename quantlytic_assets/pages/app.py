@@ -28,8 +28,8 @@ from quantlytic_assets.calendars.partitions import span_of, with_partition
 from quantlytic_assets.learning.registry import ModelNotFound
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.pages.mlflow_ui import MlflowUi, MlflowUiError
-from quantlytic_assets.pages.rows import LakeRows
 from quantlytic_assets.services.accounts import Account, read_account
+from quantlytic_assets.tables.pages import LakeRows
 from quantlytic_assets.trading.figures import legend, shown
 from quantlytic_assets.universe.watch import WatchedUniverse
 
@@ -318,7 +318,7 @@ class Pages:
         return asked
 
     def _read_account(self, strategy: Strategy) -> Account | None:
-        return read_account(self.rows.query, self.universe.now().datasets[strategy.dataset], strategy)
+        return read_account(self.rows, self.universe.now().datasets[strategy.dataset], strategy)
 
     def _account(self, request: Request) -> Account:
         strategy = self._strategy(request)

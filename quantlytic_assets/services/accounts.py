@@ -1,18 +1,22 @@
 """A strategy's account beside buy-and-hold, read from the lake: what its performance, its pages and its report show.
 
-Figures are `trading.performance`'s. `query` is whatever answers a SELECT with its parameters: a run's lake or a reader.
+Figures are `trading.performance`'s. `lake` is a run's lake or a read-only connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import polars as pl
 
+from quantlytic_assets.tables.actions import dividends, split_factors
+from quantlytic_assets.tables.features import usable_bars
+from quantlytic_assets.tables.predictions import first_decision
+from quantlytic_assets.tables.select import Queries
+from quantlytic_assets.tables.trading import equity, fills
 from quantlytic_assets.trading.entitlements import Entitlements
+from quantlytic_assets.trading.ledger import FILLS_SCHEMA
 from quantlytic_assets.trading.performance import (
     Statistics,
     benchmark_curve,
@@ -20,9 +24,8 @@ from quantlytic_assets.trading.performance import (
     periods_per_year,
     statistics,
 )
+from quantlytic_assets.trading.portfolio import EQUITY_SCHEMA
 from quantlytic_assets.universe.models import Dataset, Strategy
-
-Query = Callable[[str, Sequence[Any]], pl.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -48,56 +51,44 @@ class Account:
         return report_page(self.strategy.name, self.curve, self.held, self.comparison, capital, back)
 
 
-def usable_bars(dataset: Dataset) -> str:
-    """SQL condition on features.bars: what may be decided on, filled at and valued by.
-
-    That is a bar with a price that is not known to be wrong, and a complete one unless the dataset does not mind;
-    features and labels go by the same rule (dbt_project/macros/usable_bars.sql).
-    """
-    return "close IS NOT NULL" if dataset.incomplete_bars == "keep" else "close IS NOT NULL AND complete"
-
-
-def read_prices(query: Query, dataset: Dataset, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
-    """symbol, session, open_time, open, close of the strategy's usable bars of sessions [first, last)."""
-    return query(
-        'SELECT symbol, session, open_time, open, close FROM features.bars WHERE dataset = ? AND "interval" = ? '
-        "AND session >= ? AND session < ? AND symbol IN (SELECT unnest(?::VARCHAR[])) "
-        f"AND {usable_bars(dataset)} ORDER BY symbol, open_time",
-        [strategy.dataset, strategy.interval, first, last, list(strategy.symbols)],
+def read_prices(lake: Queries, dataset: Dataset, strategy: Strategy, since: date, before: date | None) -> pl.DataFrame:
+    """symbol, session, open_time, open, close of the strategy's usable bars of sessions [since, before)."""
+    return usable_bars(
+        lake,
+        dataset.name,
+        strategy.interval,
+        ["symbol", "session", "open_time", "open", "close"],
+        incomplete=dataset.incomplete_bars == "keep",
+        since=since,
+        before=before,
+        symbols=strategy.symbols,
     )
 
 
-def read_entitlements(query: Query, strategy: Strategy) -> Entitlements:
+def read_entitlements(lake: Queries, strategy: Strategy) -> Entitlements:
     """Splits, renames and dividends of the strategy's dataset."""
-    steps = query(
-        "SELECT symbol, since, company, shares AS split_factor FROM clean.share_counts WHERE dataset = ?",
-        [strategy.dataset],
-    )
-    dividends = query(
-        "SELECT symbol, session, value FROM clean.corporate_actions WHERE dataset = ? AND kind = 'dividend'",
-        [strategy.dataset],
-    )
-    return Entitlements(steps, dividends)
+    steps = split_factors(lake, strategy.dataset, ["symbol", "since", "company", "shares"])
+    return Entitlements(steps.rename({"shares": "split_factor"}), dividends(lake, strategy.dataset))
 
 
-def read_account(query: Query, dataset: Dataset, strategy: Strategy) -> Account | None:
+def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account | None:
     """The account over all sessions that the strategy has traded; None where it has not traded yet."""
-    curve = query("SELECT * FROM trading.equity WHERE strategy = ? ORDER BY session", [strategy.name])
+    curve = equity(lake, strategy.name, EQUITY_SCHEMA.names())
     if curve.is_empty():
         return None
     sessions = curve["session"]
-    fills = query("SELECT * FROM trading.fills WHERE strategy = ? ORDER BY session, symbol", [strategy.name])
-    decided = query("SELECT min(available_at) AS first FROM ml.predictions WHERE strategy = ?", [strategy.name])
+    filled = fills(lake, strategy.name, FILLS_SCHEMA.names())
+    decided = first_decision(lake, strategy.name)
+    if decided is None:
+        return None
     # The benchmark's last fill may come a bar after the last session.
-    bars = read_prices(query, dataset, strategy, sessions.min(), sessions.max() + timedelta(days=14))
+    bars = read_prices(lake, dataset, strategy, sessions.min(), sessions.max() + timedelta(days=14))
     periods = periods_per_year(sessions)
-    held, held_fills = benchmark_curve(
-        strategy, bars, decided["first"][0], sessions, read_entitlements(query, strategy)
-    )
+    held, held_fills = benchmark_curve(strategy, bars, decided, sessions, read_entitlements(lake, strategy))
     return Account(
         strategy=strategy,
         curve=curve,
         held=held,
-        figures=statistics(curve, fills, strategy.capital, periods),
+        figures=statistics(curve, filled, strategy.capital, periods),
         held_figures=statistics(held, held_fills, strategy.capital, periods),
     )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Strategy
 
 
+# What a decision needs of a prediction: columns of ml.predictions.
+PREDICTION_COLUMNS = ("symbol", "session", "open_time", "available_at", "prediction", "model_version")
+
+
 class OutOfOrder(RuntimeError):
     """Sessions of a strategy were to be traded in another order than that of time."""
 
@@ -58,7 +62,7 @@ def trade(
 ) -> TradeSummary:
     """Trades `sessions` of a strategy on paper; a rerun over the same sessions changes nothing.
 
-    predictions: rows of ml.predictions of this strategy; the last one of each symbol and session counts, its
+    predictions: PREDICTION_COLUMNS of this strategy; the last one of each symbol and session counts, its
     available_at is the decision time. bars: symbol, session, open_time, open, close of the strategy's interval, with
     the bars of the predictions (their close is the reference price) and those after the decisions; they must reach
     back to `ledger.oldest_open_decision(strategy.name)` and may end anywhere: what they cannot fill stays open for a

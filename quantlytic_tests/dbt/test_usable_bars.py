@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from quantlytic_assets.assets.models import read_indicators
 from quantlytic_assets.calendars.sessions import expected_bars, session_table
 from quantlytic_assets.learning.features import design_columns, design_matrix
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.defects import DEFECTS
 from quantlytic_assets.services.accounts import read_prices
+from quantlytic_assets.tables.features import indicators
 from quantlytic_assets.trading.simulated_broker import next_bars
 from quantlytic_tests.dbt.conftest import ROOT
 from quantlytic_tests.dbt.test_dbt_models import TABLES, assert_equal_rows
@@ -151,12 +151,13 @@ def test_trading_and_learning_read_only_bars_that_may_be_used(warehouse, whole):
     mine = strategy(dataset="usable", interval="5m", symbols=("AAA",))
     for rule, unusable in (("drop", [WRONG, UNFINISHED]), ("keep", [WRONG])):
         dataset = replace(make_dataset(interval="5m"), name="usable", incomplete_bars=rule)
-        prices = read_prices(warehouse.resources.lake.query, dataset, mine, FIRST, LAST + timedelta(days=1))
+        prices = read_prices(warehouse.resources.lake, dataset, mine, FIRST, LAST + timedelta(days=1))
         every = warehouse.table("features.bars", "usable").filter(pl.col("symbol") == "AAA", pl.col("interval") == "5m")
         assert prices["open_time"].to_list() == [one for one in every["open_time"] if one not in unusable]
     columns = design_columns(["ret_1", "sma_20"])
     design = design_matrix(
-        read_indicators(warehouse.resources, mine, None, LAST + timedelta(days=1), columns), ["ret_1", "sma_20"]
+        indicators(warehouse.resources.lake, mine.dataset, mine.interval, columns, symbols=mine.symbols),
+        ["ret_1", "sma_20"],
     )
     assert not set(design.frame["open_time"]) & {WRONG, UNFINISHED} and design.left_out == 19
 
