@@ -30,6 +30,7 @@ DECISIONS: dict[str, str] = {
     "no_trade": "nothing: the vendor serves no bar without a trade",
     "not_served": "nothing: no vendor serves it; `quantlytic backfill {dataset} --dry-run` says why",
     "no_vendor": "nothing by itself: the dataset has no vendor; `quantlytic import` brings a file",
+    "replay": "published by `quantlytic replay {dataset}`; `quantlytic backfill {dataset} --force` asks the vendors",
     "running": "nothing yet: the session is not over",
     "expired": "nothing: the session is older than the dataset keeps",
 }
@@ -156,6 +157,8 @@ def decisions(
         .then(pl.lit("expired"))
         .when(~closed)
         .then(pl.lit("running"))
+        .when(pl.col("session") >= (dataset.replay_from or date.max))
+        .then(pl.lit("replay"))
         .otherwise(pl.coalesce("decision", pl.lit(open_ask)))
         .alias("decision"),
         pl.when("looked_at").then("missing_bars").otherwise("bars").alias("bars"),

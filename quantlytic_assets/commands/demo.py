@@ -35,5 +35,13 @@ def run_demo(installation: Installation, out: Console) -> None:
         f"{time.monotonic() - started:.0f} s",
         highlight=False,
     )
+    for dataset in installation.universe.datasets.values():
+        if dataset.replay_from:
+            out.print(
+                f"{dataset.name}: sessions from {dataset.replay_from} on are left for `quantlytic replay "
+                f"{dataset.name}`, which plays them as a live feed would",
+                highlight=False,
+                soft_wrap=True,
+            )
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))

@@ -121,7 +121,7 @@ def _next(dataset: str, decision: str | None) -> str:
 
 def _unseen(decided: pl.DataFrame) -> pl.DataFrame:
     """Sessions that are over and kept, and that coverage has not looked at since."""
-    return decided.filter(~pl.col("looked_at"), pl.col("decision").is_in(["ask", "not_served", "no_vendor"]))
+    return decided.filter(~pl.col("looked_at"), pl.col("decision").is_in(["ask", "not_served", "no_vendor", "replay"]))
 
 
 def _show_map(out: Console, dataset: Dataset, covered: pl.DataFrame, decided: pl.DataFrame) -> None:

@@ -19,6 +19,7 @@ from quantlytic_assets.calendars.sessions import expected_bars, session_table
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.quality.fetch_plan import (
     PLAN_SCHEMA,
+    asked_of_vendors,
     expected_keys,
     missing_keys,
     outside_outages,
@@ -130,7 +131,7 @@ class Ingest:
             present = self._present(first, last)
             traits = joint_traits(self.vendors, self.dataset.name)
             known = self.attempts.read(self.dataset.name, first, last)
-            askable = outside_outages(expected, self.dataset)
+            askable = asked_of_vendors(outside_outages(expected, self.dataset), self.dataset)
             missing = missing_keys(askable, present, known, traits.attempts_before_hole)
         return Need(expected, missing, plan(missing, expected, self.dataset.calendar), force)
 

@@ -55,6 +55,11 @@ def _dataset(place: Place, dataset: DatasetDeclaration) -> Mistakes:
     if first and last and last < first:
         yield (*place, "last_session"), f"{last} is before first_session {first}, swap or correct them"
         first = last = None
+    replayed = dataset.replay_from
+    if replayed and first and replayed <= first:
+        yield (*place, "replay_from"), f"{replayed} leaves nothing to ask for, take a day after first_session {first}"
+    elif replayed and last and replayed > last:
+        yield (*place, "replay_from"), f"{replayed} is after last_session {last}, take an earlier day or leave it out"
     yield from _repeated((*place, "vendors"), dataset.vendors)
     yield from _repeated((*place, "feature_intervals"), dataset.feature_intervals)
     native = dataset.interval

@@ -138,6 +138,9 @@ class DatasetDeclaration(Declaration):
     incomplete_bars: Annotated[str, _DropOrKeep] = optional(
         "Whether features, labels, predictions and trades may use bars that have not ended or have a hole.", "drop"
     )
+    replay_from: Day = optional(
+        "Vendors are not asked for sessions from this one on; `quantlytic replay` publishes them as a live feed would."
+    )
     feed: Annotated[str, one_of(("binance_trades", "binance_klines", "coinbase_trades"))] = optional(
         "Live feed for `quantlytic feed`; for 1m bars round the clock."
     )

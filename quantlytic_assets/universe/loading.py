@@ -79,6 +79,7 @@ def _dataset(name: str, one: DatasetDeclaration, outages: list[Outage]) -> Datas
         outages=tuple(sorted((one for one in outages if one.venue == venue), key=lambda outage: outage.start)),
         compare_with=Comparison(**one.compare_with.model_dump()) if one.compare_with else None,
         incomplete_bars=one.incomplete_bars,
+        replay_from=one.replay_from,
     )
 
 

@@ -52,6 +52,7 @@ class Dataset:
     alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages` are the known ones of its
     venue. `compare_with`: what its prices are checked against, if anything. `incomplete_bars`: `drop` or `keep`,
     whether features, labels, predictions and trades may use feature bars that have not ended or have a hole.
+    `replay_from`: vendors are not asked for sessions from this one on, `quantlytic replay` publishes them.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Dataset:
     outages: tuple[Outage, ...] = ()
     compare_with: Comparison | None = None
     incomplete_bars: str = "drop"
+    replay_from: date | None = None
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,8 @@ def test_ten_mistakes_are_ten_lines_and_a_date_that_yaml_rejects_is_one_of_them(
         ("first_session", "0205-05-10", "0205-05-10 is no year of market data"),
         ("first_session", "'2025-02-30'", "is not a date (day is out of range for month)"),
         ("last_session", "2025-05-09", "2025-05-09 is before first_session 2025-05-10"),
+        ("replay_from", "2025-05-10", "2025-05-10 leaves nothing to ask for"),
+        ("replay_from", "2026-01-01", "2026-01-01 is after last_session"),
         ("delay", "1:30", "datasets.prices_1m.delay: '1:30' is not a time span"),
         ("delay", "5", "it should be a length of time such as 0s, 5m or 2h"),
         ("vendors", "sample", "is 'sample', it should be a list of vendors"),

@@ -66,6 +66,7 @@ def test_each_field_is_described_where_an_editor_shows_it():
         universe(replaced("stale_after", "1h", replaced("keep", "550d"))),
         universe(replaced("compare_with", "{dataset: other_1m, tolerance_bps: 2.5}")),
         universe(replaced("incomplete_bars", "keep")),
+        universe(replaced("replay_from", "2025-05-20")),
         universe() + OUTAGES,
         universe(strategies=STRATEGY + "    capital: 0.5\n    costs: {slippage_bps: 0}\n"),
     ],

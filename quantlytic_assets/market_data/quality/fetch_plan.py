@@ -42,6 +42,11 @@ def outside_outages(expected: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     return expected.filter(~in_known_outage(expected["open_time"], dataset)) if dataset.outages else expected
 
 
+def asked_of_vendors(expected: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Expected bars less those of sessions that are left for `quantlytic replay`."""
+    return expected if dataset.replay_from is None else expected.filter(pl.col("session") < dataset.replay_from)
+
+
 def missing_keys(
     expected: pl.DataFrame, present: pl.DataFrame, attempts: pl.DataFrame, attempts_before_hole: int
 ) -> pl.DataFrame:
