@@ -11,21 +11,22 @@ from typing import Any
 
 import dagster as dg
 
-from quantlytic_assets.assets.clean_bars import clean_bars_asset, clean_bars_key
+from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
-from quantlytic_assets.assets.coverage import coverage_asset, coverage_key
-from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, feature_key, source_columns
+from quantlytic_assets.assets.coverage import coverage_asset
+from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, source_columns
+from quantlytic_assets.assets.keys import clean_bars_key, coverage_key, feature_key, raw_bars_key, strategy_key
 from quantlytic_assets.assets.maintenance import (
     archive_maintenance_asset,
     instance_maintenance_asset,
     lake_maintenance_asset,
     retention_asset,
 )
-from quantlytic_assets.assets.models import model_asset, predictions_asset, strategy_key
+from quantlytic_assets.assets.models import model_asset, predictions_asset
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.partitions import definition
 from quantlytic_assets.assets.performance import performance_asset
-from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset, raw_bars_key
+from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
+from quantlytic_assets.assets.keys import clean_bars_key, coverage_key
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     group_by_key,
@@ -19,13 +19,9 @@ from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.bars import clean_bars
 from quantlytic_assets.universe.models import Dataset
-
-
-def coverage_key(dataset: Dataset) -> dg.AssetKey:
-    """The key of a dataset's coverage."""
-    return dg.AssetKey([dataset.name, "coverage"])
 
 
 def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]) -> dg.AssetsDefinition:

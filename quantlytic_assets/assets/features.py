@@ -18,9 +18,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 from filelock import FileLock
 from packaging.version import Version
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key
-from quantlytic_assets.assets.corporate_actions import corporate_actions_key
-from quantlytic_assets.assets.coverage import coverage_key
+from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, coverage_key, feature_key
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
@@ -93,11 +91,6 @@ def dbt_resource(project: DbtProject) -> DbtCliResource:
         dbt_executable=str(Path(sys.executable).parent / "dbt"),
         global_config_flags=["--no-use-colors"],
     )
-
-
-def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
-    """The key of a dbt model's table for a dataset."""
-    return dg.AssetKey([dataset.name, model])
 
 
 class _Translator(DagsterDbtTranslator):

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.features import feature_key
+from quantlytic_assets.assets.keys import feature_key, strategy_key
 from quantlytic_assets.assets.partitions import model_definition, partitions_before, trading_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
@@ -19,11 +19,6 @@ from quantlytic_assets.learning.training import predictions_table, train
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.universe.models import Dataset, Strategy
-
-
-def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
-    """The key of one of a strategy's assets: model, predictions, paper_trades, performance."""
-    return dg.AssetKey([strategy.name, name])
 
 
 def strategy_metadata(strategy: Strategy) -> dict[str, object]:

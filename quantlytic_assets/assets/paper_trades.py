@@ -9,8 +9,8 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.corporate_actions import corporate_actions_key
-from quantlytic_assets.assets.models import strategy_key, strategy_metadata
+from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
+from quantlytic_assets.assets.models import strategy_metadata
 from quantlytic_assets.assets.partitions import trading_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition

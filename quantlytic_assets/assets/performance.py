@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.models import read_labels, strategy_key, strategy_metadata
+from quantlytic_assets.assets.keys import strategy_key
+from quantlytic_assets.assets.models import read_labels, strategy_metadata
 from quantlytic_assets.assets.per_partition import chart_and_page
 from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
 from quantlytic_assets.resources import Resources

@@ -10,9 +10,11 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from quantlytic_assets.assets.keys import raw_bars_key
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts, report
-from quantlytic_assets.calendars.partitions import Window, deciding_key, known_keys, partition_key, windows
+from quantlytic_assets.calendars.partitions import Window, partition_key, windows
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.landing import landed_by_partition
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.landing import Landed
 from quantlytic_assets.universe.models import Dataset
@@ -23,11 +25,6 @@ class RawBarsConfig(dg.Config):
 
     symbols: list[str] = Field(default=[], description="Ask for these symbols only; empty means all of the dataset.")
     force: bool = Field(default=False, description="Ask again for everything, archived or not, known hole or not.")
-
-
-def raw_bars_key(dataset: Dataset) -> dg.AssetKey:
-    """The key of a dataset's raw bars."""
-    return dg.AssetKey([dataset.name, "raw_bars"])
 
 
 def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
@@ -107,25 +104,6 @@ def _stored(archive: Archive, dataset: Dataset, spans: list[Window]) -> dict[str
     return counts
 
 
-def landing_materializations(
-    dataset: Dataset, landed: Mapping[str, Mapping[str, int]]
-) -> list[dg.AssetMaterialization]:
-    """One materialization of raw_bars for each partition that a landing touched."""
-    known = known_keys(dataset)
-    events: dict[str, dict[str, int]] = {}
-    for archived, entry in landed.items():
-        key = deciding_key(dataset, archived, known)
-        if key is None:
-            continue
-        total = events.setdefault(key, {"rows_landed": 0, "bytes_landed": 0})
-        total["rows_landed"] += entry["rows"]
-        total["bytes_landed"] += entry["bytes"]
-    return [
-        dg.AssetMaterialization(raw_bars_key(dataset), partition=key, metadata=dict(entry))
-        for key, entry in sorted(events.items())
-    ]
-
-
 def report_landing(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     dataset: Dataset,
@@ -133,9 +111,9 @@ def report_landing(
     skip: set[str],
 ) -> None:
     """Record the partitions that a landing touched beside those of the run itself."""
-    for event in landing_materializations(dataset, landed):
-        if event.partition not in skip:
-            context.log_event(event)
+    for key, figures in landed_by_partition(dataset, landed).items():
+        if key not in skip:
+            context.log_event(dg.AssetMaterialization(raw_bars_key(dataset), partition=key, metadata=dict(figures)))
 
 
 def report_lost(context: dg.AssetExecutionContext | dg.OpExecutionContext, dataset: Dataset, landed: Landed) -> None:

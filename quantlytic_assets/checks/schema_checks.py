@@ -9,14 +9,14 @@ from collections.abc import Mapping
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
-from quantlytic_assets.assets.coverage import coverage_key
+from quantlytic_assets.assets.keys import clean_bars_key, coverage_key
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.dagster_internals import check_evaluation
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas import clean
 from quantlytic_assets.schemas.table import Table
+from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.select import equal, select, sessions
 from quantlytic_assets.universe.models import Dataset
 

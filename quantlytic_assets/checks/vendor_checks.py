@@ -6,13 +6,14 @@ How prices are compared is in `market_data.vendor_comparison`. Each partition ge
 import dagster as dg
 import polars as pl
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key, partitions_at_once
+from quantlytic_assets.assets.keys import clean_bars_key
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.checks.schema_checks import report_each
 from quantlytic_assets.market_data.actions.reconcile import reconcile
 from quantlytic_assets.market_data.quality.vendor_comparison import DIFFERENCES_SCHEMA, as_traded, differences
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.vocabulary import COMPARED_FIELDS
+from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.bars import clean_bars, vendor_differences
 from quantlytic_assets.universe.models import Dataset
 

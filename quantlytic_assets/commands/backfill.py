@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.assets.keys import clean_bars_key
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run

@@ -12,6 +12,7 @@ from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.calendars.partitions import deciding_key, known_keys, partition_key
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
+from quantlytic_assets.commands.recording import record, record_landing
 from quantlytic_assets.imports.action_files import ImportedActions, read_actions
 from quantlytic_assets.imports.times import StructuralFault
 
@@ -25,19 +26,13 @@ _SHOWN = 20
 
 
 def run_import_actions(installation: Installation, out: Console, path: Path, dataset_name: str | None) -> None:
-    """Read, keep, rebuild clean.corporate_actions, and say what was rejected and what to run next.
+    """Read, keep, clean again what depends on it, and say what was rejected and what to run next.
 
     Raises `CommandError` for a file that is rejected whole, `UsageError` where the symbols do not say which dataset is
     meant.
     """
-    from quantlytic_assets.assets.clean_bars import quarantine_rejected
-    from quantlytic_assets.assets.corporate_actions import (
-        corporate_actions_key,
-        figures,
-        new_split_factors,
-        rebuild,
-        replace_split_factors,
-    )
+    from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key
+    from quantlytic_assets.services.clean import Cleaner, action_figures, quarantine_rejected
 
     if not path.is_file():
         raise UsageError(f"{path} is not a file")
@@ -52,11 +47,10 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     if len(imported.rejected):
         _keep_rejected(installation, dataset, imported.rejected)
         quarantine_rejected(resources, dataset)
-    reconciled = rebuild(resources, dataset)
-    new_factors = new_split_factors(resources, dataset, reconciled.actions)
-    if new_factors:
-        replace_split_factors(resources, dataset, new_factors)
-    _record(installation, corporate_actions_key(dataset), figures(reconciled))
+    followed = Cleaner(resources, dataset).follow_actions(
+        lambda key, figures: record(installation, clean_bars_key(dataset), figures, key)
+    )
+    record(installation, corporate_actions_key(dataset), action_figures(followed.reconciled))
     out.print(
         f"{imported.read} read, {len(imported.actions)} accepted, {len(imported.rejected)} refused"
         + (f" ({len(imported.actions) - new} were known already)" if new < len(imported.actions) else ""),
@@ -65,8 +59,7 @@ def run_import_actions(installation: Installation, out: Console, path: Path, dat
     _show_rejected(out, dataset, imported.rejected)
     _show_strangers(installation, out, dataset, imported.actions)
     trading = [one for one in installation.universe.strategies.values() if one.dataset == dataset.name]
-    changed = new_factors.since if new_factors else None
-    _show_next(installation, out, dataset, trading, imported.actions, changed)
+    _show_next(installation, out, dataset, trading, imported.actions, followed.since)
 
 
 def _meant(installation: Installation, imported: ImportedActions) -> Dataset:
@@ -91,8 +84,6 @@ def _few(symbols: set[str | None]) -> str:
 
 def _keep_rejected(installation: Installation, dataset: Dataset, rejected: pl.DataFrame) -> None:
     """Put rejected rows where those of bar files are: on the bus, in the archive, in clean.quarantine."""
-    from quantlytic_assets.assets.raw_bars import landing_materializations
-
     lander = installation.resources.lander(dataset)
     lander.publish_rejected(
         rejected.select(
@@ -103,15 +94,7 @@ def _keep_rejected(installation: Installation, dataset: Dataset, rejected: pl.Da
             "line",
         )
     )
-    landed = lander.land()
-    for event in landing_materializations(dataset, landed.partitions):
-        installation.instance.report_runless_asset_event(event)
-
-
-def _record(installation: Installation, key: object, metadata: dict[str, object]) -> None:
-    import dagster as dg
-
-    installation.instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+    record_landing(installation, dataset, lander.land())
 
 
 def _show_rejected(out: Console, dataset: Dataset, rejected: pl.DataFrame) -> None:
@@ -155,7 +138,8 @@ def _show_next(
     if actions.is_empty():
         return
     out.print(
-        "features.adjusted_bars takes them in from now on; flags, features and paper accounts when they are made again",
+        "features.adjusted_bars and the flags of bars take them in from now on; features and paper accounts when they "
+        "are made again",
         highlight=False,
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ import polars as pl
 from quantlytic_assets.calendars.partitions import deciding_key, known_keys
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
+from quantlytic_assets.commands.recording import record_landing
 from quantlytic_assets.imports.advice import advice
 from quantlytic_assets.imports.options import ImportOptions, OptionError
 from quantlytic_assets.imports.paths import FoundFile, find_files
@@ -99,12 +100,10 @@ def imports_of(installation: Installation, dataset: Dataset) -> Imports:
 
 def land(installation: Installation, dataset: Dataset) -> Landed:
     """Land what is on the bus, record the partitions it touched, and bring rejected rows into quarantine."""
-    from quantlytic_assets.assets.clean_bars import quarantine_rejected
-    from quantlytic_assets.assets.raw_bars import landing_materializations
+    from quantlytic_assets.services.clean import quarantine_rejected
 
     landed = installation.resources.lander(dataset).land()
-    for event in landing_materializations(dataset, landed.partitions):
-        installation.instance.report_runless_asset_event(event)
+    record_landing(installation, dataset, landed)
     quarantine_rejected(installation.resources, dataset)
     return landed
 

@@ -13,6 +13,7 @@ from quantlytic_assets.calendars.partitions import deciding_key, known_keys
 from quantlytic_assets.commands.importing import imports_of, land
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
+from quantlytic_assets.commands.recording import record
 from quantlytic_assets.services.imports import Chosen, FoundRows
 
 if TYPE_CHECKING:
@@ -128,11 +129,9 @@ def _show(out: Console, dataset: Dataset, chosen: Chosen, rows: FoundRows) -> No
 
 def _follow(installation: Installation, out: Console, dataset: Dataset, rows: FoundRows) -> None:
     """Let the lake follow: what is made of raw bars is behind from now on, and clean bars are made at once."""
-    import dagster as dg
-
-    from quantlytic_assets.assets.clean_bars import quarantine_rejected
-    from quantlytic_assets.assets.raw_bars import raw_bars_key
+    from quantlytic_assets.assets.keys import raw_bars_key
     from quantlytic_assets.commands.backfill import Backfill
+    from quantlytic_assets.services.clean import quarantine_rejected
 
     quarantine_rejected(installation.resources, dataset)
     known = known_keys(dataset)
@@ -143,8 +142,7 @@ def _follow(installation: Installation, out: Console, dataset: Dataset, rows: Fo
     if not counts:
         return
     for key, count in sorted(counts.items()):
-        event = dg.AssetMaterialization(raw_bars_key(dataset), partition=key, metadata={"rows_taken_back": count})
-        installation.instance.report_runless_asset_event(event)
+        record(installation, raw_bars_key(dataset), {"rows_taken_back": count}, key)
     backfill = Backfill(installation, out)
     backfill.clean(dataset, sorted(counts))
     again = f"quantlytic backfill {dataset.name} --from {min(counts)} --to {rows.bars['session'].max()}"

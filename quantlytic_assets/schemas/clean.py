@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
@@ -259,6 +261,34 @@ REPAIRS = Table(
     key=("dataset", "symbol", "open_time"),
 )
 
+FOLLOWED_SPLIT_FACTORS = replace(
+    SHARE_COUNTS,
+    name="clean.followed_split_factors",
+    description="clean.share_counts as it was when all that depends on it had been cleaned. Where the two differ, what "
+    "depends on the difference is cleaned again.",
+)
+
+PRICE_LEVELS = Table(
+    "clean.price_levels",
+    writer="clean_bars",
+    description="Bars at which a symbol's price level begins or ends: the first and last of each partition, and those "
+    "on either side of a large move. By them a partition is compared with its neighbours.",
+    columns=(
+        DATASET,
+        SYMBOL,
+        SESSION,
+        Column("bar", pl.Int64, "Number of the bar within the symbol's partition, from 0.", at_least=0),
+        Column("step", pl.Boolean, "Whether the move from the bar just before is a large one."),
+        described(CLOSE, "Last traded price, as served."),
+        Column("traded", pl.Int64, "Bars with volume since the row before, this one included.", at_least=0),
+        Column("bars", pl.Int64, "Bars since the row before, this one included.", at_least=0),
+        Column("adjustment", pl.String, "What the price is adjusted for.", allowed=ADJUSTMENTS),
+        Column("fetched_at", TIME, "When the bar was fetched, UTC."),
+        Column("factor", pl.Float64, "What the bar was found to be off by when it was cleaned; 1 if nothing.", above=0),
+    ),
+    key=("dataset", "symbol", "session", "bar"),
+)
+
 VENDOR_DIFFERENCES = Table(
     "clean.vendor_differences",
     writer="clean_bars",
@@ -283,4 +313,15 @@ VENDOR_DIFFERENCES = Table(
     key=("dataset", "symbol", "open_time", "field", "other_vendor"),
 )
 
-TABLES = (BARS, QUARANTINE, COVERAGE, SESSIONS, CORPORATE_ACTIONS, SHARE_COUNTS, REPAIRS, VENDOR_DIFFERENCES)
+TABLES = (
+    BARS,
+    QUARANTINE,
+    COVERAGE,
+    SESSIONS,
+    CORPORATE_ACTIONS,
+    SHARE_COUNTS,
+    FOLLOWED_SPLIT_FACTORS,
+    REPAIRS,
+    PRICE_LEVELS,
+    VENDOR_DIFFERENCES,
+)

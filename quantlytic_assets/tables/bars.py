@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.clean import BARS, QUARANTINE, VENDOR_DIFFERENCES
+from quantlytic_assets.schemas.clean import BARS, PRICE_LEVELS, QUARANTINE, VENDOR_DIFFERENCES
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, rows, scalar, select, sessions
 
 # One row a dataset: rows of clean.bars, and when the newest of them opened and closed.
@@ -59,6 +59,18 @@ def vendor_differences(
     """Rows of clean.vendor_differences of the sessions [since, before)."""
     columns = VENDOR_DIFFERENCES.polars.names()
     return select(lake, VENDOR_DIFFERENCES, columns, equal("dataset", dataset), sessions(since, before))
+
+
+def price_levels(lake: Queries, dataset: str, since: date, before: date) -> pl.DataFrame:
+    """Rows of clean.price_levels of the sessions [since, before), in no order."""
+    columns = PRICE_LEVELS.polars.names()
+    return select(lake, PRICE_LEVELS, columns, equal("dataset", dataset), sessions(since, before))
+
+
+def quarantined(lake: Queries, dataset: str, pattern: str) -> int:
+    """How many rows of clean.quarantine come from archive objects whose path is LIKE `pattern`."""
+    like = Condition("source_object LIKE ?", (pattern,))
+    return scalar(lake, QUARANTINE, "count(*)", equal("dataset", dataset), like) or 0
 
 
 def quarantined_objects(lake: Queries, dataset: str, pattern: str) -> list[str]:

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from quantlytic_assets.assets.clean_bars import quarantine_rejected
 from quantlytic_assets.calendars.partitions import known_keys
 from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.importing import run_import
@@ -22,6 +21,7 @@ from quantlytic_assets.commands.pending import pending_in_chain
 from quantlytic_assets.commands.unimport import run_unimport
 from quantlytic_assets.definitions import dataset_chain
 from quantlytic_assets.imports.options import ImportOptions
+from quantlytic_assets.services.clean import quarantine_rejected
 from quantlytic_assets.storage.compaction import Compactor
 from quantlytic_tests.storage.places import close_all
 

@@ -11,11 +11,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from quantlytic_assets.assets.corporate_actions import corporate_actions_key
+from quantlytic_assets.assets import partitions
+from quantlytic_assets.assets.clean_bars import clean_bars_asset
+from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
+from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key
 from quantlytic_assets.commands.import_actions import run_import_actions
 from quantlytic_assets.commands.inspection import run_sql
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
+from quantlytic_assets.dagster_internals import range_tags
+from quantlytic_assets.imports.action_files import read_actions
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all
 
@@ -80,6 +86,49 @@ def test_good_rows_count_at_once_and_bad_ones_are_told_and_kept(install, tmp_pat
     ]
     event = installation.instance.get_latest_materialization_event(corporate_actions_key(installation.dataset("daily")))
     assert event.asset_materialization.metadata["dagster/row_count"].value == 2
+
+
+@pytest.mark.parametrize("way", ["command", "corporate_actions", "clean_bars"])
+def test_whatever_takes_an_action_in_leaves_the_same_state(install, tmp_path, way):
+    installation = install(declared(daily=["AAPL"]))
+    dataset, resources = installation.dataset("daily"), installation.resources
+    bars = lean_bars("AAPL", first=date(2014, 6, 2), last=date(2014, 8, 29)).with_columns(
+        pl.lit("file").alias("vendor")
+    )
+    lander = resources.lander(dataset)
+    lander.publish(bars.select(RAW_SCHEMA.names()))
+    lander.land()
+    defined = partitions.definition(dataset)
+    common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.single_run()}
+    assets = {
+        "clean_bars": clean_bars_asset(dataset, common, {}),
+        "corporate_actions": corporate_actions_asset(dataset, {}, {}),
+    }
+
+    def materialize(name: str, **run: object) -> None:
+        given = {"quantlytic": resources}
+        assert dg.materialize([assets[name]], instance=installation.instance, resources=given, **run).success
+
+    materialize("clean_bars", tags=range_tags("2014-06-01", "2014-08-01"))
+    flagged = "SELECT session, flags FROM clean.bars WHERE len(flags) > 0"
+    # Nobody knows of the split yet.
+    assert resources.lake.query(flagged).rows() == [(date(2014, 6, 9), ["jump"])]
+    text = "symbol,date,kind,value\nAAPL,2014-06-09,split,7\n"
+    if way == "command":
+        imported(installation, tmp_path, text)
+    else:
+        path = tmp_path / "actions.csv"
+        path.write_text(text)
+        resources.actions.record("daily", read_actions(path, datetime.now(UTC)).actions)
+        materialize(way, **({"partition_key": "2014-08-01"} if way == "clean_bars" else {}))
+    assert resources.lake.query(flagged).rows() == []
+    assert resources.lake.query("SELECT value FROM clean.corporate_actions").rows() == [(7.0,)]
+    assert resources.lake.query("SELECT max(shares) FROM clean.share_counts").item() == 7.0
+    made = installation.instance.fetch_materializations(clean_bars_key(dataset), limit=50).records
+    june = [one for one in made if one.partition_key == "2014-06-01"]
+    assert len(june) == 2, "what follows from June is seen to be out of date"
+    actions = installation.instance.fetch_materializations(corporate_actions_key(dataset), limit=50).records
+    assert len(actions) == 1
 
 
 def test_told_again_it_changes_nothing_and_says_so(install, tmp_path):

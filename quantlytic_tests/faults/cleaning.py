@@ -6,7 +6,7 @@ import sys
 
 import dagster as dg
 
-from quantlytic_assets.assets.clean_bars import clean_bars_key
+from quantlytic_assets.assets.keys import clean_bars_key
 from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import build_definitions, dataset_job_name
 from quantlytic_assets.settings import load_settings

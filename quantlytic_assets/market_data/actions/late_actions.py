@@ -1,6 +1,6 @@
 """From which session on bars have to be made anew when splits or renames become known after they were used.
 
-What each session means is in `split_factors`; flags look a few days around a split, which is in `defects`.
+What each session means is in `split_factors`; flags look a few days around a split, further off by `levels`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import polars as pl
 
 from quantlytic_assets.market_data.actions.adjustment import basis, factor_at
 from quantlytic_assets.market_data.actions.listings import BEGINNING, with_last_step
-from quantlytic_assets.market_data.quality.defects import SPLIT_REACH
+from quantlytic_assets.market_data.quality.levels import SPLIT_NEAR
 
 
 def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> date | None:
@@ -29,7 +29,7 @@ def first_changed(days: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame)
         return None
     # Where a symbol comes to have steps at all, that of its beginning says nothing new by itself.
     since = steps.filter(pl.col("since") != BEGINNING).group_by("symbol").agg(pl.col("since").min())
-    near = days.join(since, on="symbol").filter(pl.col("session") >= pl.col("since") - SPLIT_REACH)
+    near = days.join(since, on="symbol").filter(pl.col("session") >= pl.col("since") - SPLIT_NEAR)
     old, new = _meaning(days, before), _meaning(days, after)
     apart = days.filter(pl.any_horizontal(old[name].ne_missing(new[name]) for name in old.columns))
     return pl.concat([near["session"], apart["session"]]).min()

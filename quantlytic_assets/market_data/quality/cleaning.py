@@ -14,7 +14,8 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import INTERVALS, TIME
 from quantlytic_assets.calendars.sessions import assign_sessions, calendar_timezone
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA, SOURCED_SCHEMA
-from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA, find_defects, steady_close
+from quantlytic_assets.market_data.quality.defects import REPAIRS_SCHEMA, find_defects
+from quantlytic_assets.market_data.quality.levels import LEVELS_SCHEMA, neighbours_within, price_levels, steady_close
 from quantlytic_assets.market_data.quality.vendor_comparison import DEFAULT_TOLERANCE_BPS, between_vendors
 from quantlytic_assets.schemas.clean import OHLC_TOLERANCE
 from quantlytic_assets.schemas.vocabulary import ADJUSTMENTS, DEFECTS, FLAGS
@@ -63,22 +64,31 @@ class Cleaned:
     """The two ways out: `bars` (CLEAN_SCHEMA by symbol, open_time) and `quarantine` (QUARANTINE_SCHEMA).
 
     Beside them `repairs` (REPAIRS_SCHEMA): what those of `bars` that are flagged with one of DEFECTS should probably
-    be, and `differences` (DIFFERENCES_SCHEMA): where another vendor said something else of one of `bars`.
+    be, `differences` (DIFFERENCES_SCHEMA): where another vendor said something else of one of `bars`, and `levels`
+    (LEVELS_SCHEMA): what other partitions are compared with.
     """
 
     bars: pl.DataFrame
     quarantine: pl.DataFrame
     repairs: pl.DataFrame
     differences: pl.DataFrame
+    levels: pl.DataFrame
 
 
-def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: pl.DataFrame | None = None) -> Cleaned:
-    """Place, judge, de-duplicate and flag archived rows.
+def clean(
+    raw: pl.DataFrame,
+    dataset: Dataset,
+    sessions: pl.DataFrame,
+    splits: pl.DataFrame | None = None,
+    neighbours: pl.DataFrame | None = None,
+) -> Cleaned:
+    """Place, check, de-duplicate and flag archived rows.
 
     `raw`: SOURCED_SCHEMA rows in any order, of whole partitions; the result depends on the set of rows alone.
     `sessions`: `session_table` of the dataset's calendar over all of them, with the `partition` (text) each session
-    belongs to: what is usual for a symbol, and so what a jump or defect is, is judged within its partition.
-    `splits`: the known ones (symbol, session, value); None: none.
+    belongs to: what is usual for a symbol, and so what a jump is, is decided within its partition. `splits`: the known
+    ones (symbol, session, value); None: none. `neighbours`: LEVELS_SCHEMA rows of other partitions with their
+    `partition`, which the levels of prices are compared with; None: none.
 
     Each row ends as a bar, in quarantine, or nowhere when it repeats a bar that was archived later value for value.
     A rejected row never supersedes a good one. The quarantine names a row's own `open_time` as archived, also where a
@@ -92,7 +102,9 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: p
     del checked
     winners, superseded = _resolve(good)
     splits = pl.DataFrame(schema=_NO_SPLITS) if splits is None else splits
-    defects = find_defects(winners.rename({"_partition": "partition"}), splits)
+    named = winners.rename({"_partition": "partition"})
+    levels = price_levels(named, splits, neighbours_within(dataset.partition), neighbours)
+    defects = find_defects(named, splits, levels)
     bars = winners.with_columns(_flags(winners, dataset, splits, defects)).select(
         pl.lit(dataset.name).alias("dataset"),
         "symbol",
@@ -113,7 +125,10 @@ def clean(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame, splits: p
     tolerance = dataset.compare_with.tolerance_bps if dataset.compare_with else DEFAULT_TOLERANCE_BPS
     timed = [part.with_columns(pl.col("_start").alias("open_time")) for part in (winners, good)]
     differences = between_vendors(*timed, splits, tolerance, dataset.name)
-    return Cleaned(bars, _quarantine([rejected, superseded], dataset), _repairs(bars, defects), differences)
+    levels = levels.with_columns(pl.lit(dataset.name).alias("dataset")).match_to_schema(
+        LEVELS_SCHEMA, extra_columns="ignore"
+    )
+    return Cleaned(bars, _quarantine([rejected, superseded], dataset), _repairs(bars, defects), differences, levels)
 
 
 def _repairs(bars: pl.DataFrame, defects: pl.DataFrame) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import pytest
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.cleaning import clean
 from quantlytic_assets.market_data.quality.defects import find_defects
+from quantlytic_assets.market_data.quality.levels import neighbours_within, price_levels
 from quantlytic_assets.schemas.vocabulary import DEFECTS, FLAGS
 from quantlytic_tests.frames import make_dataset
 from quantlytic_tests.market_data.recorded_prices import FETCHED, PRICES, actions, lean_actions, lean_bars
@@ -32,8 +33,12 @@ def as_served(name: str, symbol: str, adjustment: str = "split") -> tuple[pl.Dat
     return rows.drop("value").sort("session"), rows.filter(pl.col("value") > 0).select("symbol", "session", "value")
 
 
+def defects_of(bars: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
+    return find_defects(bars, splits, price_levels(bars, splits, neighbours_within("month")))
+
+
 def found_in(bars: pl.DataFrame, splits: pl.DataFrame) -> dict[str, int]:
-    defects = find_defects(bars, splits)
+    defects = defects_of(bars, splits)
     return {name: count for name in DEFECTS if (count := int(defects[name].sum()))}
 
 
@@ -53,7 +58,7 @@ def test_recorded_defects_are_mended_as_yfinance_mends_them(name: str, symbol: s
     bars, splits = as_served(name, symbol)
     wanted, _ = as_served(f"{name}-fixed", symbol)
     assert found_in(bars, splits) == defects
-    mended = find_defects(bars, splits)
+    mended = defects_of(bars, splits)
     for column in PRICE_COLUMNS:
         assert (mended[column] / wanted[column] - 1).abs().max() < rtol, column
     assert (mended["volume"] - wanted["volume"]).abs().max() < 0.5
@@ -95,7 +100,7 @@ def test_each_defect_put_into_sound_raw_bars_is_named_and_mended(condition: pl.E
     sound = apple()
     bars = sound.with_columns(**scaled(condition, factor))
     assert found_in(bars, SPLIT) == defects
-    mended = find_defects(bars, SPLIT)
+    mended = defects_of(bars, SPLIT)
     for column in PRICE_COLUMNS:
         assert (mended[column] / sound[column] - 1).abs().max() < 1e-12, column
     if "times_100" not in defects:
@@ -120,7 +125,7 @@ def test_the_pre_split_print_in_apple_s_first_minute_after_the_split_is_found_an
         pl.lit(FETCHED).alias("fetched_at"),
     )
     assert found_in(bars, SPLIT) == {"pre_split_print": 1}
-    first = find_defects(bars, SPLIT).row(0, named=True)
+    first = defects_of(bars, SPLIT).row(0, named=True)
     assert bars.row(0, named=True)["high"] == 645.57
     assert first["open"] == pytest.approx(645.57 / 7)
     assert first["high"] == pytest.approx(92.42) and first["low"] == pytest.approx(645.57 / 7)
@@ -140,7 +145,7 @@ def test_the_pre_split_print_in_apple_s_first_minute_after_the_split_is_found_an
 )
 def test_a_repair_says_whether_it_rests_on_later_bars(fields, day, factor, needs_later_bars):
     off = pl.when(pl.col("session") == day).then(factor).otherwise(1.0)
-    found = find_defects(apple().with_columns(pl.col(name) * off for name in fields), SPLIT)
+    found = defects_of(apple().with_columns(pl.col(name) * off for name in fields), SPLIT)
     some = pl.any_horizontal(*DEFECTS)
     assert found.filter(some)["uses_later_bars"].to_list() == [needs_later_bars]
     assert not found.filter(~some)["uses_later_bars"].any()
