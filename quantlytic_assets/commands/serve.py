@@ -81,7 +81,7 @@ def run_servers(installation: Installation, out: Console) -> None:
         while all(process.poll() is None for process in running.values()):
             time.sleep(_WATCH)
             if universe.changed():
-                out.print(_reloaded(universe, port), highlight=False, markup=False, soft_wrap=True)
+                out.print(on_change(universe, port), highlight=False, markup=False, soft_wrap=True)
         ended = next(name for name, process in running.items() if process.poll() is not None)
         raise CommandError(f"the {ended} ended by itself; its log is {_log(logs, ended)}")
     except KeyboardInterrupt:
@@ -136,7 +136,7 @@ def _wait_for(port: int, running: dict[str, subprocess.Popen], logs: Path) -> No
         time.sleep(0.1)
 
 
-def _reloaded(universe: WatchedUniverse, port: int) -> str:
+def on_change(universe: WatchedUniverse, port: int) -> str:
     """Have the UI load its code location again where the universe is right; what came of it, for people."""
     if universe.mistakes:
         return "\n".join(

@@ -9,6 +9,9 @@ import os
 import signal
 import socket
 import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -92,6 +95,40 @@ def test_with_sensors_on_live_bars_become_rows_of_their_session(installed: Insta
     assert offsets, "no landing run was asked for"
     assert len(set(offsets)) == len(offsets), "a range of offsets was asked for twice"
     assert not [run for run in runs if run["status"] == "FAILURE"]
+
+
+def test_the_pages_run_beside_the_ui_and_know_its_port(browser: Browser) -> None:
+    wait_for(lambda: pages_beside(browser))
+    page = pages_beside(browser)
+    assert "crypto_1m" in page and browser.url.removesuffix("/graphql") in page
+
+
+def pages_beside(browser: Browser) -> str:
+    """The first of the pages, two ports after the UI; empty while they start."""
+    port = urllib.parse.urlsplit(browser.url).port
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port + 2}/", timeout=60) as response:
+            return response.read().decode()
+    except urllib.error.URLError:
+        return ""
+
+
+def test_a_changed_universe_is_loaded_by_the_running_ui_and_one_with_mistakes_is_not(
+    installed: Installed, browser: Browser
+) -> None:
+    def datasets() -> set[str]:
+        nodes = browser.ask("{assetNodes{assetKey{path}}}")["assetNodes"]
+        return {node["assetKey"]["path"][0] for node in nodes if len(node["assetKey"]["path"]) == 2}
+
+    before = installed.universe
+    other = {**CRYPTO_1M, "symbols": ["ETH-USD"]}
+    installed.declare(universe(crypto_1m=CRYPTO_1M, other_1m=other))
+    wait_for(lambda: datasets() == {"crypto_1m", "other_1m"})
+    installed.declare(universe(crypto_1m=CRYPTO_1M, other_1m={**other, "interval": "7m"}))
+    wait_for(lambda: "datasets.other_1m.interval" in pages_beside(browser))
+    assert datasets() == {"crypto_1m", "other_1m"}
+    installed.declare(before)
+    wait_for(lambda: datasets() == {"crypto_1m"})
 
 
 def test_serve_says_that_its_port_is_taken(installed: Installed) -> None:
