@@ -82,7 +82,7 @@ def report(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str
 
 def chart_and_page(chart: str, page: str) -> dict[str, object]:
     """A chart as the UI shows it, and the page that it is on; both are addresses of `pages`, drawn when opened."""
-    return {"chart": dg.MetadataValue.md(f"[![chart]({chart})]({page})"), "page": dg.MetadataValue.url(page)}
+    return {"chart": dg.MetadataValue.md(f"[![chart]({chart}?size=small)]({page})"), "page": dg.MetadataValue.url(page)}
 
 
 def partition_charts(links: Links, dataset: Dataset, key: str, name: str) -> dict[str, object]:

@@ -7,7 +7,9 @@ do not meet. Runs draw nothing: charts are made when somebody opens them (`pages
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,12 +23,28 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e0
 GREY, SHADE = "#555555", "#f0f4f8"
 
 
+# Part of a figure's full width and height: Dagster cuts off what is wider than a cell of its tables.
+_part: ContextVar[tuple[float, float]] = ContextVar("part", default=(1.0, 1.0))
+_SMALL = (0.58, 0.75)
+
+
+@contextmanager
+def small_figures() -> Iterator[None]:
+    """What is drawn meanwhile, in this thread, fits into a cell of Dagster's tables; letters stay as large."""
+    token = _part.set(_SMALL)
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure in inches on a canvas of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    wide, high = _part.get()
+    figure = Figure(figsize=(width * wide, height * high), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -163,7 +163,9 @@ class Pages:
         from quantlytic_assets.charts.bars import heat_map
 
         dataset = self._dataset(request)
-        return self._chart(heat_map, self.rows.newest_coverage(dataset.name), nothing=f"no coverage of {dataset.name}")
+        return self._chart(
+            request, heat_map, self.rows.newest_coverage(dataset.name), nothing=f"no coverage of {dataset.name}"
+        )
 
     def coverage(self, request: Request) -> Response:
         """What there is of a partition: a session by its time, a month by its sessions."""
@@ -174,8 +176,8 @@ class Pages:
         nothing = f"no coverage of {dataset.name} {key} yet"
         hours = self.rows.hours(dataset.name, first) if dataset.partition == "session" else None
         if hours is not None:
-            return self._chart(timeline, rows, *hours, nothing=nothing)
-        return self._chart(heat_map, rows, nothing=nothing)
+            return self._chart(request, timeline, rows, *hours, nothing=nothing)
+        return self._chart(request, heat_map, rows, nothing=nothing)
 
     def bars(self, request: Request) -> Response:
         """Candles of a symbol of a partition, the dataset's first one where none is named."""
@@ -184,7 +186,7 @@ class Pages:
         dataset, key, first, last = self._partition(request)
         symbol = self._symbol(request, dataset)
         rows = self.rows.bars(dataset.name, symbol, first, last)
-        return self._chart(candles, rows, symbol, nothing=f"no bars of {symbol} in {dataset.name} {key}")
+        return self._chart(request, candles, rows, symbol, nothing=f"no bars of {symbol} in {dataset.name} {key}")
 
     def features(self, request: Request) -> Response:
         """Indicators of a symbol of a partition, at the longest of the dataset's intervals unless one is named."""
@@ -194,7 +196,7 @@ class Pages:
         symbol, interval = self._symbol(request, dataset), self._interval(request, dataset)
         rows = self.rows.indicators(dataset.name, symbol, interval, first, last)
         nothing = f"no features of {symbol} at {interval} in {dataset.name} {key}"
-        return self._chart(indicators, rows, symbol, interval, first, nothing=nothing)
+        return self._chart(request, indicators, rows, symbol, interval, first, nothing=nothing)
 
     def labels(self, request: Request) -> Response:
         """How the forward returns of a partition are spread."""
@@ -204,14 +206,14 @@ class Pages:
         interval = self._interval(request, dataset)
         rows = self.rows.labels(dataset.name, interval, first, last)
         what = f"{dataset.name} {key}, {interval}"
-        return self._chart(labels, rows, what, nothing=f"no labels of {what} yet")
+        return self._chart(request, labels, rows, what, nothing=f"no labels of {what} yet")
 
     def equity(self, request: Request) -> Response:
         """Equity and drawdown of a strategy."""
         from quantlytic_assets.charts.accounts import equity
 
         account = self._account(request)
-        return self._chart(equity, account.curve, account.held, account.strategy.name, nothing="")
+        return self._chart(request, equity, account.curve, account.held, account.strategy.name, nothing="")
 
     def predictions(self, request: Request) -> Response:
         """Scores of a strategy in a partition."""
@@ -220,7 +222,7 @@ class Pages:
         strategy, key, first, last = self._traded_partition(request)
         what = f"{strategy.name} {key}"
         rows = self.rows.predictions(strategy.name, first, last)
-        return self._chart(predictions, rows, what, nothing=f"no predictions of {what}")
+        return self._chart(request, predictions, rows, what, nothing=f"no predictions of {what}")
 
     def trades(self, request: Request) -> Response:
         """Equity and trades of a strategy in a partition."""
@@ -229,7 +231,7 @@ class Pages:
         strategy, key, first, last = self._traded_partition(request)
         what = f"{strategy.name} {key}"
         curve, fills = (read(strategy.name, first, last) for read in (self.rows.equity, self.rows.fills))
-        return self._chart(trades, curve, fills, what, nothing=f"no session traded in {what}")
+        return self._chart(request, trades, curve, fills, what, nothing=f"no session traded in {what}")
 
     def evaluation(self, request: Request) -> Response:
         """Calibration, ROC curve and importances of a model, as MLflow keeps them."""
@@ -332,11 +334,13 @@ class Pages:
     def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(**values), status)
 
-    def _chart(self, draw: Callable[..., bytes], rows: pl.DataFrame, *more: Any, nothing: str) -> Response:
+    def _chart(
+        self, request: Request, draw: Callable[..., bytes], rows: pl.DataFrame, *more: Any, nothing: str
+    ) -> Response:
         """What `draw` makes of the rows; without rows a chart that says so, for a page has a place for it."""
-        from quantlytic_assets.charts.figures import nothing_to_draw
+        from quantlytic_assets.charts.figures import nothing_to_draw, small_figures
 
-        with self._drawing:
+        with self._drawing, small_figures() if request.query_params.get("size") == "small" else nullcontext():
             png = draw(rows, *more) if len(rows) else nothing_to_draw(nothing)
         return Response(png, media_type="image/png", headers={"cache-control": "no-cache"})
 

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.charts import accounts, bars, features, models
+from quantlytic_assets.charts.figures import small_figures
 from quantlytic_tests.charts.test_bars import ORANGE, covered, has_colour, pixels
 
 DAY = date(2025, 1, 6)
@@ -133,3 +134,14 @@ def test_a_model_is_drawn_whatever_its_holdout_is_like():
     for rows in (scored, one_class, scored.head(2)):
         png = models.evaluation(rows, {"ret_1": 0.2, "rsi_14": -0.1}, "coefficient", "m")
         assert has_colour(png, BLUE) and has_colour(png, ORANGE)
+
+
+def test_a_small_chart_is_narrower_and_only_while_it_is_asked_for():
+    rows = indicator_rows(40)
+
+    def width() -> int:
+        return pixels(features.indicators(rows, "AAA", "1h", DAY)).shape[1]
+
+    with small_figures():
+        small = width()
+    assert small <= 600 < width()

@@ -154,7 +154,7 @@ def test_every_partition_of_a_range_run_has_its_rows_its_chart_and_its_page(hist
         assert sorted(events) == SESSIONS
         for session, event in events.items():
             page = f"{pages}/datasets/equities_5m/{session}"
-            assert event.metadata["chart"].value == f"[![chart]({page}/{name}.png)]({page})"
+            assert event.metadata["chart"].value == f"[![chart]({page}/{name}.png?size=small)]({page})"
             assert event.metadata["page"].value == page
             assert event.metadata["dagster/partition_row_count"].value > 0
     for asset, name in {"predictions": "predictions", "paper_trades": "trades"}.items():
