@@ -102,7 +102,7 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     seen = set(coverage["cause"].drop_nulls())
     legend = [Patch(color=_COMPLETE, label="complete")]
     legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
-    axes.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="outside upper right")
     return to_png(figure)
 
 
@@ -146,7 +146,7 @@ def timeline(coverage: pl.DataFrame, opens: datetime, closes: datetime) -> bytes
     )
     marked = [Patch(color=_COMPLETE, label="present")]
     marked += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
-    axes.legend(handles=marked, ncols=6, fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(handles=marked, ncols=6, fontsize=8, frameon=False, loc="outside upper right")
     return to_png(figure)
 
 

@@ -63,9 +63,7 @@ def indicators(rows: pl.DataFrame, symbol: str, interval: str, since: date) -> b
     time_axis(divergence, rows["open_time"].to_list())
     legend(price, ncols=5)
     legend(divergence)
-    title(
-        price, f"{symbol}, {interval}: {own:,} bars from {since} on, after the {len(rows) - own:,} before (shaded), UTC"
-    )
+    title(price, f"{symbol}, {interval}, UTC: {own:,} bars since {since} (shaded: before)")
     return to_png(figure)
 
 

@@ -45,6 +45,10 @@ class ModelNotFound(LookupError):
     """No finished model is registered for this strategy and partition."""
 
 
+class ChartNotFound(ModelNotFound):
+    """The model is there and has no chart: it was trained by a version that kept none."""
+
+
 def alias_of(partition_key: str) -> str:
     """The registered model's alias for a partition: `cut-2015-01-01` for `2015-01-01`.
 
@@ -152,7 +156,7 @@ class ModelStore:
         return sorted(rows, key=lambda row: row["partition"], reverse=True)
 
     def evaluation_chart(self, strategy: Strategy, partition_key: str) -> bytes:
-        """The PNG of a partition's model. Raises `ModelNotFound` where there is no model, or none with a chart."""
+        """The PNG of a partition's model. Raises `ModelNotFound` where there is none, else `ChartNotFound`."""
         from mlflow.exceptions import MlflowException
 
         run_id = self._version(strategy, partition_key).run_id
@@ -160,7 +164,7 @@ class ModelStore:
             try:
                 return Path(self._connect().download_artifacts(run_id, _EVALUATION, scratch)).read_bytes()
             except (MlflowException, OSError) as error:
-                raise ModelNotFound(
+                raise ChartNotFound(
                     f"the model of {strategy.name} for {partition_key} has no chart: materialize its model partition "
                     f"{partition_key} again"
                 ) from error

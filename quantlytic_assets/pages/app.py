@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from quantlytic_assets.calendars.partitions import span_of, with_partition
-from quantlytic_assets.learning.registry import ModelNotFound
+from quantlytic_assets.learning.registry import ChartNotFound, ModelNotFound
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.pages.mlflow_ui import MlflowUi, MlflowUiError
 from quantlytic_assets.services.accounts import Account, read_account
@@ -235,11 +235,16 @@ class Pages:
 
     def evaluation(self, request: Request) -> Response:
         """Calibration, ROC curve and importances of a model, as MLflow keeps them."""
+        from quantlytic_assets.charts.figures import nothing_to_draw
+
         strategy, step = self._strategy(request), request.path_params["step"]
         try:
             if not self.resources.models.exists():
                 raise ModelNotFound(f"strategy {strategy.name} has no model yet")
             return Response(self.resources.models.evaluation_chart(strategy, step), media_type="image/png")
+        except ChartNotFound as error:
+            # The strategy's page has a place for it.
+            return Response(nothing_to_draw(str(error)), 404, media_type="image/png")
         except ModelNotFound as error:
             raise HTTPException(404, str(error)) from None
 

@@ -10,7 +10,7 @@ import pytest
 
 from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.models import MODEL_NAMES
-from quantlytic_assets.learning.registry import ModelNotFound, ModelStore, alias_of
+from quantlytic_assets.learning.registry import ChartNotFound, ModelNotFound, ModelStore, alias_of
 from quantlytic_assets.learning.training import train
 from quantlytic_tests.learning.frames import indicators, labels, strategy, weekdays
 
@@ -130,7 +130,7 @@ def test_a_model_without_a_chart_says_how_to_get_one(shared, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(shared, "_log_evaluation", lambda *_: None)
         shared.log(named, "2015-01-01", trained_model())
-    with pytest.raises(ModelNotFound, match="has no chart: materialize its model partition 2015-01-01 again"):
+    with pytest.raises(ChartNotFound, match="has no chart: materialize its model partition 2015-01-01 again"):
         shared.evaluation_chart(named, "2015-01-01")
     assert shared.trained(strategy(name="nobody")) == []
 
