@@ -135,7 +135,7 @@ def _files(dataset: Dataset, paths: Sequence[str], symbol: str | None, universe:
 def _show_file(out: Console, file: FoundFile, imported: ImportedFile) -> None:
     symbols = imported.bars["symbol"].unique().sort().to_list()
     of = f" ({', '.join(symbols[:5])}{' …' if len(symbols) > 5 else ''})" if symbols else ""
-    _say(out, f"{file.path}{of}: {imported.read} read, {len(imported.bars)} accepted, {len(imported.rejected)} refused")
+    say(out, f"{file.path}{of}: {imported.read} read, {len(imported.bars)} accepted, {len(imported.rejected)} refused")
 
 
 def _all_rejected(path: Path, imported: ImportedFile, options: ImportOptions) -> str:
@@ -164,15 +164,15 @@ def _show(
     files: int,
 ) -> None:
     if files > 1:
-        _say(out, f"{files} files of {len(totals.symbols)} symbols:")
-    _say(out, f"{totals.read} read, {totals.accepted} accepted, {totals.rejected} refused")
+        say(out, f"{files} files of {len(totals.symbols)} symbols:")
+    say(out, f"{totals.read} read, {totals.accepted} accepted, {totals.rejected} refused")
     if totals.rejected:
-        _say(out, f"why: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"")
+        say(out, f"why: quantlytic sql \"SELECT reason, raw FROM clean.quarantine WHERE dataset = '{dataset.name}'\"")
     for note in notes:
-        _say(out, note)
+        say(out, note)
     strangers = sorted(totals.symbols - {one.symbol for one in dataset.symbols})
     if strangers:
-        _say(
+        say(
             out,
             f"{', '.join(strangers)} is not among the symbols of {dataset.name} in {installation.universe.path}: "
             "its bars are archived, and will be quarantined until it is added there",
@@ -181,8 +181,9 @@ def _show(
     keys = [key for archived in landed.partitions if (key := deciding_key(dataset, archived, known))]
     if keys:
         begin = min(keys)
-        _say(out, f"next: quantlytic backfill {dataset.name} --from {begin} --to {max(totals.last_session, begin)}")
+        say(out, f"next: quantlytic backfill {dataset.name} --from {begin} --to {max(totals.last_session, begin)}")
 
 
-def _say(out: Console, text: str) -> None:
+def say(out: Console, text: str) -> None:
+    """Print a line as it is, however wide."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from quantlytic_assets.calendars.partitions import deciding_key, known_keys
-from quantlytic_assets.commands.importing import imports_of, land
+from quantlytic_assets.commands.importing import imports_of, land, say
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.commands.recording import record
@@ -74,10 +73,10 @@ def run_unimport(
     for name, rows in found.items():
         about = {"what": list(what), "symbol": symbol, "from": first, "to": last}
         path = imports_of(installation, installation.dataset(name)).take_back(rows, about)
-        _say(out, f"{len(rows.bars):,} bars and {len(rows.rejected):,} refused rows were taken back by {path}")
+        say(out, f"{len(rows.bars):,} bars and {len(rows.rejected):,} refused rows were taken back by {path}")
     for name in already:
         # A command that was killed after its tombstone is finished by the next one.
-        _say(out, f"{name}: these rows were taken back before; what was made of them is brought up to date")
+        say(out, f"{name}: these rows were taken back before; what was made of them is brought up to date")
     for name, rows in (found | already).items():
         _follow(installation, out, installation.dataset(name), rows)
 
@@ -117,14 +116,14 @@ def _show(out: Console, dataset: Dataset, chosen: Chosen, rows: FoundRows) -> No
     for moment, symbol, bars, begin, end in shown.head(_SHOWN).iter_rows():
         record = files.get(moment)
         of = f" from {record.path} (import {record.id})" if record else ""
-        _say(
+        say(
             out,
             f"{dataset.name} {symbol}: {bars:,} bars of {begin} to {end}, imported {moment:%Y-%m-%d %H:%M:%S} UTC{of}",
         )
     if len(counted) > _SHOWN:
-        _say(out, f"and {shown['bars'][_SHOWN:].sum():,} bars more")
+        say(out, f"and {shown['bars'][_SHOWN:].sum():,} bars more")
     if len(rows.rejected):
-        _say(out, f"{dataset.name}: {len(rows.rejected):,} rows that were refused leave clean.quarantine")
+        say(out, f"{dataset.name}: {len(rows.rejected):,} rows that were refused leave clean.quarantine")
 
 
 def _follow(installation: Installation, out: Console, dataset: Dataset, rows: FoundRows) -> None:
@@ -145,10 +144,11 @@ def _follow(installation: Installation, out: Console, dataset: Dataset, rows: Fo
         record(installation, raw_bars_key(dataset), {"rows_taken_back": count}, key)
     backfill = Backfill(installation, out)
     backfill.clean(dataset, sorted(counts))
-    again = f"quantlytic backfill {dataset.name} --from {min(counts)} --to {rows.bars['session'].max()}"
+    last = max([max(counts), *rows.bars["session"].drop_nulls().cast(pl.String).sort().tail(1)])
+    again = f"quantlytic backfill {dataset.name} --from {min(counts)} --to {last}"
     if backfill.outcome.failures:
         raise CommandError("\n".join([*backfill.outcome.failures, f"clean.bars follows with: {again}"]))
-    _say(out, f"clean.bars follows already; next: {again}")
+    say(out, f"clean.bars follows already; next: {again}")
 
 
 def _recent(installation: Installation, datasets: Sequence[Dataset]) -> str:
@@ -158,11 +158,6 @@ def _recent(installation: Installation, datasets: Sequence[Dataset]) -> str:
     if not newest:
         return "no import is on record; name an object of the archive, as clean.quarantine has them in source_object"
     lines = [
-        f"  {one.id}  {one.dataset}  {', '.join(one.symbols[:5])}  {one.accepted:,} bars  {Path(one.path)}"
-        for one in newest
+        f"  {one.id}  {one.dataset}  {', '.join(one.symbols[:5])}  {one.accepted:,} bars  {one.path}" for one in newest
     ]
     return "\n".join(["imports on record:", *lines])
-
-
-def _say(out: Console, text: str) -> None:
-    out.print(text, highlight=False, markup=False, soft_wrap=True)

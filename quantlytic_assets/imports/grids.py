@@ -177,7 +177,9 @@ class TextGrid:
         return [self._split(line) for line in self.raw.head(_HEAD)]
 
     def _split(self, line: str) -> list[str]:
-        return next(csv.reader([line], delimiter=self.delimiter)) if self.quoted else line.split(self.delimiter)
+        if not self.quoted:
+            return line.split(self.delimiter)
+        return _split_quoted([line], self.delimiter)[0].to_list()
 
     def fields(self, begin: int) -> tuple[pl.Series, pl.Series]:
         """The fields of the rows after the first `begin`, and which of these rows leave a quote open."""

@@ -37,14 +37,6 @@ class Layout:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A shape's name for people, and its look at the first rows."""
-
-    name: str
-    recognise: Callable[[Rows], Layout | None]
-
-
 # What Stooq and MetaTrader write for an interval.
 PERIODS = {"1": "1m", "5": "5m", "15": "15m", "60": "1h", "D": "1d"}
 
@@ -179,22 +171,22 @@ def yahoo(rows: Rows) -> Layout | None:
     return Layout(rows[0], note=_ADJUSTED.format("Yahoo")) if "adj close" in _folded(rows[0]) else None
 
 
-# The first that recognises a file is taken.
-SHAPES = (
-    Shape("yfinance", yfinance),
-    Shape("yfinance in Parquet", yfinance_columns),
-    Shape("Stooq", bracketed),
-    Shape("CryptoDataDownload", cryptodatadownload),
-    Shape("Binance klines", binance_klines),
-    Shape("freqtrade", freqtrade),
-    Shape("date and time", date_and_time),
-    Shape("Yahoo", yahoo),
+# The first that knows a file is taken.
+SHAPES: Sequence[Callable[[Rows], Layout | None]] = (
+    yfinance,
+    yfinance_columns,
+    bracketed,
+    cryptodatadownload,
+    binance_klines,
+    freqtrade,
+    date_and_time,
+    yahoo,
 )
 
 
 def layout_of(rows: Rows) -> Layout:
     """What the columns of a file with these first rows are; for a file of no known shape its first row names them."""
-    found = (shape.recognise(rows) for shape in SHAPES)
+    found = (shape(rows) for shape in SHAPES)
     return next((layout for layout in found if layout is not None), Layout(rows[0]))
 
 
