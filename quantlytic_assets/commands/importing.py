@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.storage.landing import Landed
+    from quantlytic_assets.storage.landing import PartitionOf
     from quantlytic_assets.universe.models import Dataset
 
 _REASONS_SHOWN = 3
@@ -39,15 +39,17 @@ class _Totals:
     accepted: int = 0
     rejected: int = 0
     symbols: frozenset[str] = frozenset()
+    partitions: frozenset[str] = frozenset()
     last_session: str = ""
 
-    def add(self, imported: ImportedFile) -> None:
+    def add(self, imported: ImportedFile, partition_of: PartitionOf) -> None:
         bars = imported.bars
         self.read += imported.read
         self.accepted += len(bars)
         self.rejected += len(imported.rejected)
         self.symbols |= set(bars["symbol"].unique())
         if len(bars):
+            self.partitions |= set(partition_of(bars)["partition"].unique())
             last = bars["open_time"].dt.date().cast(pl.String).sort()[-1]
             self.last_session = max(self.last_session, last)
 
@@ -79,15 +81,15 @@ def run_import(
             faults.append(f"{file.path} was rejected: {error}")
             continue
         imports.publish(file.path, imported, options)
-        totals.add(imported)
+        totals.add(imported, imports.lander.partition_of)
         notes |= {imported.note} - {""}
         if len(files) > 1:
             _show_file(out, file, imported)
         if imported.bars.is_empty():
             faults.append(_all_rejected(file.path, imported, options))
     if totals.read:
-        landed = land(installation, dataset)
-        _show(installation, out, dataset, totals, sorted(notes), landed, len(files))
+        land(installation, dataset)
+        _show(installation, out, dataset, totals, sorted(notes), len(files))
     if faults:
         raise CommandError("\n".join(faults))
 
@@ -98,14 +100,13 @@ def imports_of(installation: Installation, dataset: Dataset) -> Imports:
     return Imports(dataset, resources.archive, resources.lander(dataset), resources.lake)
 
 
-def land(installation: Installation, dataset: Dataset) -> Landed:
+def land(installation: Installation, dataset: Dataset) -> None:
     """Land what is on the bus, record the partitions it touched, and bring rejected rows into quarantine."""
     from quantlytic_assets.services.clean import quarantine_rejected
 
     landed = installation.resources.lander(dataset).land()
     record_landing(installation, dataset, landed)
     quarantine_rejected(installation.resources, dataset)
-    return landed
 
 
 def _files(dataset: Dataset, paths: Sequence[str], symbol: str | None, universe: Path) -> list[FoundFile]:
@@ -160,7 +161,6 @@ def _show(
     dataset: Dataset,
     totals: _Totals,
     notes: Sequence[str],
-    landed: Landed,
     files: int,
 ) -> None:
     if files > 1:
@@ -178,7 +178,8 @@ def _show(
             "its bars are archived, and will be quarantined until it is added there",
         )
     known = known_keys(dataset)
-    keys = [key for archived in landed.partitions if (key := deciding_key(dataset, archived, known))]
+    # Of the files, not of the landing: another process may have landed these rows.
+    keys = [key for archived in totals.partitions if (key := deciding_key(dataset, archived, known))]
     if keys:
         begin = min(keys)
         say(out, f"next: quantlytic backfill {dataset.name} --from {begin} --to {max(totals.last_session, begin)}")

@@ -22,6 +22,7 @@ from quantlytic_assets.commands.unimport import run_unimport
 from quantlytic_assets.definitions import dataset_chain
 from quantlytic_assets.imports.options import ImportOptions
 from quantlytic_assets.services.clean import quarantine_rejected
+from quantlytic_assets.services.imports import Imports
 from quantlytic_assets.storage.compaction import Compactor
 from quantlytic_tests.storage.places import close_all
 
@@ -207,6 +208,19 @@ def test_of_several_files_a_faulty_one_is_named_and_the_others_are_imported(desk
             ImportOptions(),
         )
     assert "3 read, 3 accepted, 0 refused" in said.getvalue()
+
+
+def test_what_to_run_next_follows_from_the_file_whoever_landed_its_rows(desk, monkeypatch):
+    publish = Imports.publish
+
+    def publish_and_let_another_land(self, *given):
+        record = publish(self, *given)
+        self.lander.land()
+        return record
+
+    monkeypatch.setattr(Imports, "publish", publish_and_let_another_land)
+    said = desk.imported(desk.write("bars.csv", csv(RIGHT)))
+    assert f"next: quantlytic backfill daily --from 2024-01-01 --to {DAYS[2]}" in said
 
 
 # Unimport ----------------------------------------------------------------------------------------------------------
