@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # A command with servers of its own, on free ports, which end with their data when it does.
 WITH_SERVICES := scripts/services run --free-ports --
 
-.PHONY: install programs demo test lint services soak faults bench lock clean
+.PHONY: install programs demo test lint generate services soak faults bench lock clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The files that follow from the declarations in quantlytic_assets/schemas: dbt's sources and models, docs/tables.md.
+generate: install
+	$(BIN)/python -m quantlytic_assets.schemas.generate
 
 # Servers that stay, for QUANTLYTIC_PROFILE=services: eval "$(scripts/services env)" afterwards.
 services: programs

@@ -278,7 +278,7 @@ INDICATORS = Table(
     partitioned_by=("dataset", '"interval"', "year(session)"),
     rules=(
         Rule(
-            "usable_bars_have_both",
+            "of_usable_bars",
             "A bar that may be used has a close and a history, another one has neither.",
             "(close is null) = (history_bars is null)",
         ),

@@ -77,6 +77,13 @@ class Column:
         return " and ".join(parts)
 
     @property
+    def documentation(self) -> str:
+        """The description, with the unit behind it where it does not say it."""
+        if self.unit is None or self.unit in self.description:
+            return self.description
+        return f"{self.description} Unit: {self.unit}."
+
+    @property
     def sql_limits(self) -> str:
         """The limits as a SQL condition, empty where there are none."""
         parts = [

@@ -1,7 +1,4 @@
-{{ config(
-    materialized='range_table',
-    partitioned_by='dataset, "interval", year(session)',
-) }}
+{{ config(materialized='range_table') }}
 {#
   Buckets start at the session's open and again where a lunch break ends, as the market's own bars do; bars before the
   open or after the close have buckets of their own that end or start there. 1d is the session: only its own hours.

@@ -1,6 +1,5 @@
 {{ config(
     materialized='range_table',
-    partitioned_by='dataset, "interval", year(label_session)',
     span=['session', 'label_session'],
     pre_hook=[
         "{{ make_run_groups(['session', 'label_session']) }}",
