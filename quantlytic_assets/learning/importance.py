@@ -34,12 +34,15 @@ def importances(pipeline: Pipeline, matrix: np.ndarray, labels: np.ndarray, name
     matrix: (n_rows, n_features) of rows that it was not fitted on; labels: (n_rows,), 0 or 1. Two calls give the same.
     """
     from sklearn.inspection import permutation_importance
+    from threadpoolctl import threadpool_limits
 
     coefficients = getattr(pipeline[-1], "coef_", None)
     if coefficients is not None:
         return Importances("coefficient", dict(zip(names, map(float, coefficients[0]), strict=True)))
     step = -(-len(matrix) // _ROWS)
-    found = permutation_importance(
-        pipeline, matrix[::step], labels[::step], scoring="neg_log_loss", n_repeats=_REPEATS, random_state=SEED
-    )
+    # Dozens of short predictions: threads would wait for each other longer than they work.
+    with threadpool_limits(1):
+        found = permutation_importance(
+            pipeline, matrix[::step], labels[::step], scoring="neg_log_loss", n_repeats=_REPEATS, random_state=SEED
+        )
     return Importances("permutation", dict(zip(names, map(float, found.importances_mean), strict=True)))
