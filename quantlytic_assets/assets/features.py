@@ -182,16 +182,15 @@ def feature_assets(dataset: Dataset, horizons: Sequence[int], common: Mapping[st
         os.environ.update(resources.lake.dbt_environment() | dbt_run_environment(dataset, horizons, window))
         # One target directory an installation: dbt finds what it parsed last time there.
         target = resources.settings.directory("dbt") / "target"
-        # Before the lock is taken, for a first connection takes it too.
+        # The lake's tables are there before dbt looks for them. Locks are taken by dbt's materializations, a model at a
+        # time (storage/dbt_writes.py).
         resources.lake.connect()
-        # DuckLake sees no conflict between two first insertions of the same rows, so writers take turns.
-        with resources.lake.write_lock:
-            for event in dbt.cli(["build"], context=context, target_path=target).stream():
-                if isinstance(event, dg.Output):
-                    # The model's rows are there; its materializations are written when the output is handed on.
-                    key = context.asset_key_for_output(event.output_name)
-                    _report(context, resources, dataset, window, key, models[key.path[-1]])
-                yield event
+        for event in dbt.cli(["build"], context=context, target_path=target).stream():
+            if isinstance(event, dg.Output):
+                # The model's rows are there; its materializations are written when the output is handed on.
+                key = context.asset_key_for_output(event.output_name)
+                _report(context, resources, dataset, window, key, models[key.path[-1]])
+            yield event
 
     return features
 

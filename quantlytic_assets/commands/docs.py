@@ -38,8 +38,7 @@ def build_docs(installation: Installation) -> Path:
         "--target-path",
         str(target),
     ]
-    with lake.write_lock:
-        done = subprocess.run(command, env={**os.environ, **lake.dbt_environment()}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, **lake.dbt_environment()}, capture_output=True, text=True)
     if done.returncode != 0:
         raise CommandError(f"dbt docs generate failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
     return target

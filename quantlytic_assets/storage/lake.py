@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 import duckdb
 import polars as pl
-from filelock import FileLock
 from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
 from quantlytic_assets.storage.extensions import extension_directory, extension_settings
+from quantlytic_assets.storage.lake_locks import FileLocks, LakeLocks, PostgresLocks, is_conflict
 from quantlytic_assets.storage.migrations.lake import (
     LAKE_STEPS,
     Step,
@@ -33,10 +33,9 @@ from quantlytic_assets.storage.migrations.lake import (
 )
 from quantlytic_assets.storage.migrations.lake_steps import relative_data_path
 from quantlytic_assets.storage.object_store import S3Place, create_secret
-from quantlytic_assets.storage.postgres import advisory_lock, ensure_database
+from quantlytic_assets.storage.postgres import ensure_database
 
-# What DuckDB says of another process's commit, and of a catalog or store that has gone away under a connection.
-_CONFLICTS = ("database is locked", "conflict")
+# What DuckDB says of a catalog or store that has gone away under a connection.
 _LOST = ("server closed the connection", "connection refused", "terminating connection", "no connection to the server",
          "the database system is", "could not connect", "connection already closed", "unable to connect",
          "connection to server", "could not establish connection")  # fmt: skip
@@ -46,17 +45,11 @@ _LOST = ("server closed the connection", "connection refused", "terminating conn
 _NO_LAKE = ("creating a new DuckLake is explicitly disabled", "unable to open database file")
 
 
-def _is_conflict(error: BaseException) -> bool:
-    """Whether an error is another process's commit, which a new attempt gets past."""
-    text = str(error).lower()
-    return isinstance(error, duckdb.Error) and any(words in text for words in _CONFLICTS)
-
-
 def _is_passing(error: BaseException) -> bool:
     """Whether a new attempt, on a new connection where need be, may get past an error."""
     text = str(error).lower()
     lost = isinstance(error, (duckdb.Error, OperationalError)) and any(words in text for words in _LOST)
-    return lost or _is_conflict(error)
+    return lost or is_conflict(error)
 
 
 class LakePlace(Protocol):
@@ -83,8 +76,9 @@ class LakePlace(Protocol):
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Give a connection the secrets it needs."""
 
-    def write_lock(self) -> AbstractContextManager:
-        """The lock that writers hold."""
+    @property
+    def locks(self) -> LakeLocks:
+        """The locks of writers."""
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that dbt's profile reads beside those of every lake."""
@@ -121,10 +115,10 @@ class EmbeddedPlace:
         """See `LakePlace.prepare`: files need no secret."""
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def write_lock(self) -> AbstractContextManager:
-        """See `LakePlace.write_lock`."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / "write.lock")
+    @property
+    def locks(self) -> LakeLocks:
+        """See `LakePlace.locks`."""
+        return FileLocks(self.root)
 
     def dbt_environment(self) -> dict[str, str]:
         """See `LakePlace.dbt_environment`."""
@@ -168,10 +162,10 @@ class ServicesPlace:
         create_secret(connection, "data", self.bucket.secret())
         connection.execute("SET http_retries = 8")
 
-    def write_lock(self) -> AbstractContextManager:
-        """See `LakePlace.write_lock`."""
-        ensure_database(self.url)
-        return advisory_lock(self.url, "lake")
+    @property
+    def locks(self) -> LakeLocks:
+        """See `LakePlace.locks`."""
+        return PostgresLocks(self.url)
 
     def dbt_environment(self) -> dict[str, str]:
         """See `LakePlace.dbt_environment`. Secrets go by environment to dbt's process and no further."""
@@ -210,13 +204,14 @@ class Lake:
         """Where the extensions that this lake needs are kept."""
         return extension_directory(self.scratch / "extensions", self.place.extensions)
 
-    @property
-    def write_lock(self) -> AbstractContextManager:
-        """Held by whoever writes. DuckLake sees a conflict only between rows that exist, so two runs that insert the
+    def dataset_lock(self, dataset: str) -> AbstractContextManager:
+        """Held from reading what a dataset's rows are computed from until they are replaced (see `lake_locks`)."""
+        return self.place.locks.dataset(dataset)
 
-        same session for the first time would both succeed; with the lock the second one replaces the first's rows.
-        """
-        return self.place.write_lock()
+    @property
+    def commit_lock(self) -> AbstractContextManager:
+        """Held for one transaction, everything that is to be written at hand (see `lake_locks`)."""
+        return self.place.locks.commit()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """This thread's connection, with the lake attached and in use; made on first call, then kept."""
@@ -228,7 +223,7 @@ class Lake:
         return connection
 
     @retry(
-        retry=retry_if_exception(_is_conflict),
+        retry=retry_if_exception(is_conflict),
         stop=stop_after_attempt(10),
         wait=wait_random_exponential(0.05, 2),
         reraise=True,
@@ -238,7 +233,7 @@ class Lake:
             connection = self._open("READ_ONLY")
             check_lake(connection, lake_tables(connection))
             return connection
-        with self.write_lock:
+        with self.commit_lock:
             connection = self._open()
             tables = lake_tables(connection)
             if tables:
@@ -305,7 +300,7 @@ class Lake:
 
         Writers wait; a second migration waits and finds nothing to do. Raises `NewLayout` as `pending_migrations` does.
         """
-        with self.write_lock:
+        with self.commit_lock:
             connection = self._open()
             try:
                 pending = pending_steps(connection) if lake_tables(connection) else []
@@ -336,9 +331,9 @@ class Lake:
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A transaction of this thread's connection, with the write lock held; an error rolls it back and passes."""
+        """A transaction of this thread's connection, with the commit lock held; an error rolls it back and passes."""
         connection = self.connect()
-        with self.write_lock:
+        with self.commit_lock:
             try:
                 connection.execute("BEGIN")
                 yield connection
@@ -399,6 +394,7 @@ class Lake:
             "QUANTLYTIC_DUCKDB_UNSIGNED": settings["allow_unsigned_extensions"],
             "QUANTLYTIC_DUCKDB_MEMORY": self.memory,
             "QUANTLYTIC_DUCKDB_THREADS": str(self.threads),
+            **self.place.locks.environment(),
             **self.place.dbt_environment(),
         }
 

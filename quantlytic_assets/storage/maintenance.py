@@ -91,7 +91,7 @@ def maintain_lake(
     small_files: int = 10,
     now: datetime | None = None,
 ) -> LakeMaintained:
-    """Expire, merge, delete; each step holds the lake's write lock for itself, so that writers get their turns.
+    """Expire, merge, delete; each step holds the lake's commit lock for itself, so that writers get their turns.
 
     `keep_snapshots`: how far back time travel goes. `grace`: how long a file that is no longer needed stays for
     readers that still have it open, at most a day longer. `small_files`: so many small files of a table, and they are
@@ -120,7 +120,7 @@ def _expire(lake: Lake, before: datetime) -> int:
     """Expire the snapshots that had been followed by another one at a time; the newest of all always stays."""
     # A connection that is being made takes the lock as well.
     connection = lake.connect()
-    with lake.write_lock:
+    with lake.commit_lock:
         # By number: SQLite's catalog compares times as text, and mistakes those of one day.
         old = connection.execute(
             "SELECT list(snapshot_id) FROM lake.snapshots() WHERE snapshot_id < "
@@ -138,7 +138,7 @@ def _file_bytes(lake: Lake) -> int:
     """The size of the files that DuckLake makes: a moderate one, unless somebody has told it another."""
     connection = lake.connect()
     option = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'target_file_size' AND scope = 'GLOBAL'"
-    with lake.write_lock:
+    with lake.commit_lock:
         if not connection.execute(option).fetchall():
             connection.execute(f"CALL ducklake_set_option('lake', 'target_file_size', '{_FILE_BYTES}B')")
         return int(connection.execute(option).fetchall()[0][0])
@@ -180,7 +180,7 @@ def _delete_unused(lake: Lake, before: datetime) -> int:
     last = datetime.combine(before.astimezone(UTC).date(), time(), UTC) - timedelta(microseconds=1)
     call = "CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)"
     connection = lake.connect()
-    with lake.write_lock:
+    with lake.commit_lock:
         return len(connection.execute(call, [last]).fetchall())
 
 
@@ -190,7 +190,7 @@ def _delete_orphaned(lake: Lake, before: datetime) -> int:
     DuckLake takes a file for one of those although the catalog knows it.
     """
     connection = lake.connect()
-    with lake.write_lock:
+    with lake.commit_lock:
         call = "CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ, dry_run => {})"
         found = {_name(path) for (path,) in connection.execute(call.format("true"), [before]).fetchall()}
         if not found:

@@ -207,7 +207,7 @@ def test_the_reader_of_a_lake_that_was_never_written_finds_its_tables_and_cannot
 
 def test_a_reader_waits_for_no_writer(lake):
     replace_session(lake, 1, "A", DAY, 10)
-    with lake.write_lock:
+    with lake.commit_lock:
         reader = lake.reader()
         assert reader.execute("SELECT count(*) FROM clean.bars").fetchall() == [(10,)]
         reader.close()

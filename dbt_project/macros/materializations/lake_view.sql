@@ -5,11 +5,10 @@
 {% materialization lake_view, adapter='duckdb' %}
     {%- set target = this.incorporate(type='view') -%}
     {{ run_hooks(pre_hooks) }}
-    {%- call statement('main') -%}
-        create or replace view {{ target }} as {{ sql }}
+    {%- set definition = 'create or replace view ' ~ target ~ ' as ' ~ sql -%}
+    {%- call statement('main', language='python') -%}
+        {{ commit_statements([definition] + comment_statements(target, of_columns=false)) }}
     {%- endcall -%}
-    {%- do persist_docs(target, model, for_columns=false) -%}
-    {%- do adapter.commit() -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}

@@ -1,6 +1,7 @@
 {#
   A lake table of which each run replaces exactly its range of sessions, in one transaction: readers see the old
-  rows or the new ones, and so does the next run when this one is killed.
+  rows or the new ones, and so does the next run when this one is killed. Rows are computed before that transaction,
+  in a turn of the dataset's.
 
   Columns and their types are the model's yml. Configuration:
     partitioned_by   how the lake splits the table's files
@@ -13,30 +14,26 @@
 {% materialization range_table, adapter='duckdb', supported_languages=['sql', 'python'] %}
     {%- set target = this.incorporate(type='table') -%}
     {%- set columns = range_table_columns(model) -%}
-    {%- do declare_range_table(target, load_cached_relation(this), columns) -%}
+    {#- Nobody else computes the dataset's rows until they are replaced. -#}
+    {%- call statement('turn', language='python') -%}
+{{ python_job('dbt_writes.take_turn(' ~ tojson(run_range().dataset) ~ ')') }}
+    {%- endcall -%}
+    {%- set declared = declare_range_table(target, load_cached_relation(this), columns) -%}
+    {%- if declared -%}
+        {%- call statement('declare', language='python') -%} {{ commit_statements(declared) }} {%- endcall -%}
+    {%- endif -%}
     {%- set span = config.get('span', ['session', 'session']) -%}
-    {%- set delete_range -%}
-        delete from {{ target }} where {{ in_run_range(span[0], span[1]) }}
-    {%- endset -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {%- if model['language'] == 'python' -%}
-        {%- call statement('main', language='python') -%}
-{{ compiled_code }}
+    {%- call statement('main', language='python') -%}
+{{ compiled_code if model['language'] == 'python' else query_model(compiled_code) }}
 
-{{ write_frames(target, delete_range, config.get('tail_key')) }}
-        {%- endcall -%}
-    {%- else -%}
-        {%- call statement('delete') -%} {{ delete_range }} {%- endcall -%}
-        {%- call statement('main') -%}
-            insert into {{ target }} by name ({{ compiled_code }})
-        {%- endcall -%}
-    {%- endif -%}
+{{ replace_range(target, in_run_range(span[0], span[1]), config.get('tail_key', [])) }}
+    {%- endcall -%}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
-    {%- do adapter.commit() -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target]}) }}
 {% endmaterialization %}
@@ -54,59 +51,77 @@
 {% endmacro %}
 
 
-{# Make the table, or give an older one the columns that have been added to the model since. #}
+{# The statements that make the table, or give an older one the columns that have been added to the model since. #}
 {% macro declare_range_table(target, existing, columns) %}
+    {%- set statements = [] -%}
     {%- if existing is none -%}
-        {%- call statement('declare') -%}
-            create table {{ target }} (
+        {#- A run of another dataset may have made it since dbt looked. -#}
+        {%- set definition -%}
+            create table if not exists {{ target }} (
                 {%- for name, type in columns %}
                 {{ adapter.quote(name) }} {{ type }}{{ ',' if not loop.last }}
                 {%- endfor %}
-            );
-            alter table {{ target }} set partitioned by ({{ config.require('partitioned_by') }});
-        {%- endcall -%}
-        {%- do persist_docs(target, model) -%}
-        {%- do adapter.commit() -%}
+            )
+        {%- endset -%}
+        {%- do statements.extend([
+            definition,
+            'alter table ' ~ target ~ ' set partitioned by (' ~ config.require('partitioned_by') ~ ')'
+        ]) -%}
+        {%- do statements.extend(comment_statements(target, of_columns=true)) -%}
     {%- else -%}
         {%- set known = adapter.get_columns_in_relation(existing) | map(attribute='name') | list -%}
         {%- for name, type in columns if name not in known -%}
-            {%- call statement('add_column') -%}
-                alter table {{ target }} add column {{ adapter.quote(name) }} {{ type }}
-            {%- endcall -%}
+            {%- do statements.append(
+                'alter table ' ~ target ~ ' add column if not exists ' ~ adapter.quote(name) ~ ' ' ~ type
+            ) -%}
         {%- endfor -%}
-        {%- do adapter.commit() -%}
     {%- endif -%}
+    {{- return(statements) -}}
 {% endmacro %}
 
 
-{#
-  The function that dbt-duckdb calls with what a Python model returns and a connection of its own. Frames go through a
-  file: DuckDB imports pandas before it looks at a frame, which takes longer than most runs.
-#}
-{% macro write_frames(target, delete_range, tail_key) -%}
-def materialize(frames, connection):
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
+{# A SQL model as a Python one: its rows are staged by the connection that has the temporary tables. #}
+{% macro query_model(query) -%}
+class dbtObj:
+    def __init__(self, load_df_function):
+        pass
 
-    connection.execute("begin")
-    connection.execute("""{{ delete_range }}""")
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "frame.parquet"
-        for frame in frames:
-            frame.write_parquet(path, compression="uncompressed")
-    {%- if tail_key %}
-        {%- set key -%}
-            ({% for name in tail_key %}{{ adapter.quote(name) }}{{ ', ' if not loop.last }}{% endfor %})
-        {%- endset %}
-            tail = "session >= date '{{ run_range().end }}'"
-            (last,) = connection.execute(f"select max(session) from '{path}' where {tail}").fetchall()[0]
-            if last is not None:
-                connection.execute(
-                    f"""delete from {{ target }}
-                    where dataset = '{{ run_range().dataset }}' and {tail} and session <= date '{last}'
-                    and {{ key }} in (select {{ key }} from '{path}' where {tail})"""
-                )
-    {%- endif %}
-            connection.execute(f"""insert into {{ target }} by name select * from '{path}'""")
-    connection.execute("commit")
+
+def model(dbt, session):
+    def stage(directory):
+        dbt_writes.stage_query(session, directory, {{ tojson(query) }})
+
+    return stage
 {%- endmacro %}
+
+
+{# The function that dbt-duckdb calls with what the model returns and a cursor of its own. #}
+{% macro replace_range(target, in_range, tail_key) -%}
+from quantlytic_assets.storage import dbt_writes
+
+
+def materialize(rows, connection):
+    with dbt_writes.stage() as directory:
+    {%- if model['language'] == 'python' %}
+        dbt_writes.stage_frames(directory, rows)
+    {%- else %}
+        rows(directory)
+    {%- endif %}
+        dbt_writes.replace_range(
+            connection,
+            {{ tojson(target | string) }},
+            {{ tojson(in_range) }},
+            directory,
+            tail={{ tojson("dataset = '" ~ run_range().dataset ~ "' and session >= date '" ~ run_range().end ~ "'") }},
+            tail_key={{ tojson(quoted_names(tail_key)) }},
+        )
+{%- endmacro %}
+
+
+{% macro quoted_names(names) %}
+    {%- set quoted = [] -%}
+    {%- for name in names -%}
+        {%- do quoted.append(adapter.quote(name)) -%}
+    {%- endfor -%}
+    {{- return(quoted) -}}
+{% endmacro %}
