@@ -57,6 +57,7 @@ faults: install programs
 bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
 	$(BIN)/python -m quantlytic_tests.benchmarks.backfill
+	$(BIN)/python -m quantlytic_tests.benchmarks.two_backfills
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.

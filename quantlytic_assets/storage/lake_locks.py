@@ -91,8 +91,9 @@ class PostgresLocks:
         return {"QUANTLYTIC_LAKE_LOCKS": ""}
 
     def _lock(self, name: str) -> AbstractContextManager[object]:
-        from quantlytic_assets.storage.postgres import advisory_lock
+        from quantlytic_assets.storage.postgres import advisory_lock, ensure_database
 
+        ensure_database(self.url)
         return advisory_lock(self.url, name)
 
 
@@ -103,9 +104,10 @@ def locks_from_environment() -> LakeLocks:
         return FileLocks(Path(root))
     from sqlalchemy import URL
 
-    part = {name: os.environ[f"QUANTLYTIC_LAKE_PG_{name.upper()}"] for name in ("user", "password", "host", "database")}
+    names = ("user", "password", "host", "port", "database")
+    part = {name: os.environ[f"QUANTLYTIC_LAKE_PG_{name.upper()}"] for name in names}
     url = URL.create(
-        "postgresql+psycopg2", **part, username=part.pop("user"), port=int(os.environ["QUANTLYTIC_LAKE_PG_PORT"])
+        "postgresql+psycopg2", part["user"], part["password"], part["host"], int(part["port"]), part["database"]
     )
     return PostgresLocks(url.render_as_string(hide_password=False))
 

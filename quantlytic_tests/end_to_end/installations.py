@@ -236,17 +236,10 @@ class Installed:
             connection.close()
 
     def copied_to(self, root: Path, *, with_lake: bool, universe: Universe | None = None) -> Installed:
-        """A copy that nothing of this one is touched through. Models are left out: MLflow knows their old place."""
+        """A copy that nothing of this one is touched through. Models are left out."""
         other = Installed(root, universe or self.universe)
         without = shutil.ignore_patterns("mlflow", "*.lock") if with_lake else shutil.ignore_patterns("mlflow", "lake")
         shutil.copytree(self.home, other.home, ignore=without)
-        if with_lake:
-            # DuckLake writes down where its files lie, and refuses to look elsewhere.
-            with sqlite3.connect(other.home / "lake" / "catalog.sqlite") as catalog:
-                catalog.execute(
-                    "UPDATE ducklake_metadata SET value = ? WHERE key = 'data_path'",
-                    [f"{other.home / 'lake' / 'data'}/"],
-                )
         return other
 
     def fingerprint(self, *parts: str) -> dict[str, str]:
