@@ -16,6 +16,7 @@ import duckdb
 
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import load_settings
+from quantlytic_assets.storage.statements import NotReading, one_select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,8 +173,13 @@ class Reader:
     ) -> Frame:
         """Rows of a SELECT on the lake's tables (`quantlytic docs` describes them); `?` stands for a parameter.
 
-        `as_of` is the day for which features.adjusted_bars adjusts; default today. Raises DuckDB's errors.
+        `as_of` is the day for which features.adjusted_bars adjusts; default today. Raises `ReadError` for what is not
+        one SELECT, and DuckDB's errors.
         """
+        try:
+            one_select(self._connection, query)
+        except NotReading as error:
+            raise ReadError(str(error)) from None
         return self._read(query, parameters, as_pandas, as_of)
 
     def _of_strategy(
@@ -286,6 +292,6 @@ def _known(kind: str, name: str, known: Sequence[str], where: str, hint: str = "
     if name in known:
         return
     near = get_close_matches(str(name), known, n=1, cutoff=0.6)
-    likely = f"; did you mean {near[0]!r}?" if near else ""
+    likely = f": did you mean {near[0]!r}?" if near else "."
     shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-    raise ReadError(f"no {kind} {name!r} in {where}{likely} There are: {shown or 'none'}{f' ({hint})' if hint else ''}")
+    raise ReadError(f"no {kind} {name!r} in {where}{likely} There are: {shown or 'none'}{f'; {hint}' if hint else ''}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -14,6 +13,7 @@ import duckdb
 from rich.table import Table
 
 from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.storage.statements import NotReading, one_select
 from quantlytic_assets.tables import bars as bars_table
 from quantlytic_assets.tables import coverage as coverage_table
 
@@ -107,14 +107,11 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
     try:
         if as_of is not None:
             connection.execute(f"SET VARIABLE as_of = DATE '{as_of.isoformat()}'")
-        statements = connection.extract_statements(query)
-        if len(statements) != 1:
-            raise UsageError(f"one SELECT is wanted, {len(statements)} statements were given")
-        if not _only_reads(connection, statements[0]):
-            raise UsageError("only reading is allowed here: give a SELECT")
-        cursor = connection.execute(statements[0])
+        cursor = connection.execute(one_select(connection, query))
         names = [column[0] for column in cursor.description]
         rows = cursor.fetchall()
+    except NotReading as error:
+        raise UsageError(str(error)) from error
     except duckdb.Error as error:
         raise CommandError(str(error)) from error
     finally:
@@ -132,15 +129,6 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
         for row in rows:
             table.add_row(*("" if value is None else str(_plain(value)) for value in row))
         out.print(table)
-
-
-def _only_reads(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> bool:
-    """Whether it is a SELECT, or explains one: EXPLAIN ANALYZE carries out what it explains, a COPY to a file too."""
-    if statement.type != duckdb.StatementType.EXPLAIN:
-        return statement.type == duckdb.StatementType.SELECT
-    explained = re.sub(r"^\s*EXPLAIN(\s+ANALYZE)?(\s*\([^)]*\))?\s+", "", statement.query, flags=re.IGNORECASE)
-    inner = connection.extract_statements(explained)
-    return [one.type for one in inner] == [duckdb.StatementType.SELECT]
 
 
 def _csv_cell(value: Any) -> Any:

@@ -6,19 +6,17 @@ A step of `storage/migrations` that renames or drops something says so in RENAME
 from __future__ import annotations
 
 import sqlite3
-import tarfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
-import yaml
 
 from quantlytic_assets.resources import make_resources
 from quantlytic_tests.end_to_end.installations import Done, Installed, in_order
+from quantlytic_tests.old_installation import unpacked
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "upgrade" / "installation.tar.xz"
 # Tables of the lake, and of the state database, whose name is another one today.
 RENAMED: dict[str, str] = {}
 # Columns that are called otherwise today, by the table's name of today.
@@ -68,10 +66,7 @@ def state_rows(installed: Installed) -> dict[str, list[tuple]]:
 
 @pytest.fixture(scope="module")
 def upgrade(tmp_path_factory) -> Upgrade:
-    root = tmp_path_factory.mktemp("upgrade")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
-    installed = Installed(root, yaml.safe_load((root / "universe.yaml").read_text()))
+    installed = unpacked(tmp_path_factory.mktemp("upgrade"))
     lake_before, state_before = lake_rows(installed), state_rows(installed)
     *reading, dry_run = installed.run_in_turn(
         [["sql", "SELECT 1"], ["status"], ["gaps"], ["migrate", "--dry-run"]], at_once=1
