@@ -55,7 +55,9 @@ def _is_passing(error: BaseException) -> bool:
 class LakePlace(Protocol):
     """Where a lake's catalog and data are, and how DuckDB gets at them."""
 
-    extensions: tuple[str, ...]
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """DuckDB's extensions that it needs."""
 
     @property
     def catalog(self) -> str:
