@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# The models that make features, which dbt reads itself.
+DBT_PROJECT = CHECKOUT / "dbt_project"
 # What the files of workspaces call the code location of `definitions`.
 CODE_LOCATION = "quantlytic"
 

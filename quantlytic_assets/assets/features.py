@@ -23,11 +23,10 @@ from quantlytic_assets.assets.per_partition import group_by_key, partition_chart
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.lake import MADE_BY_DBT
-from quantlytic_assets.settings import CHECKOUT
+from quantlytic_assets.settings import DBT_PROJECT
 from quantlytic_assets.tables.features import counts as table_counts
 from quantlytic_assets.universe.models import Dataset
 
-DBT_PROJECT = CHECKOUT / "dbt_project"
 _SOURCES = {
     "bars": clean_bars_key,
     "quarantine": clean_bars_key,

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import dagster as dg
 from pydantic import Field
 
-from quantlytic_assets.automation.run_retention import forget_old_runs
+from quantlytic_assets.assets.run_retention import forget_old_runs
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.resources import Resources

@@ -14,12 +14,12 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.automation.alert_plan import Alert, Message, Notified, delivered, due, take_in
-from quantlytic_assets.automation.gap_plan import wanted_pairs
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.fetch_plan import vendors_may_take
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.gaps import wanted_pairs
 from quantlytic_assets.tables.bars import newest_close
 from quantlytic_assets.tables.coverage import lacking
 from quantlytic_assets.universe.models import Dataset

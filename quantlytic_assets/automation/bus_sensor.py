@@ -11,15 +11,8 @@ import dagster as dg
 
 from quantlytic_assets.automation.landing_plan import Asked, Request, Wait, next_request
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.run_statuses import UNFINISHED
 from quantlytic_assets.universe.models import Dataset
-
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> dg.SensorDefinition:
@@ -42,7 +35,7 @@ def bus_sensor(dataset: Dataset, job: dg.JobDefinition, batch_records: int) -> d
         source = lander.source()
         if source is None:
             return dg.SkipReason(f"there is no topic {lander.topic} yet")
-        running = context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED), limit=1)
+        running = context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=UNFINISHED), limit=1)
         if running:
             return dg.SkipReason(f"landing run {running[0].run_id} is at work")
         asked = Asked.from_json(context.cursor)

@@ -1,6 +1,6 @@
 """What a gap sensor remembers of clean.coverage between its ticks, so that a tick reads what has changed and no more.
 
-The memory belongs to the process that evaluates the sensor. What holes mean is `gap_plan`'s business.
+The memory belongs to the process that evaluates the sensor. What holes mean is `services.gaps`' business.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from quantlytic_assets.services.gaps import coverage_rows
 from quantlytic_assets.storage.lake import Lake
-from quantlytic_assets.tables.coverage import coverage
 
-# What judging holes needs of clean.coverage.
-COLUMNS = ("symbol", "session", "expected_bars", "missing_bars", "missing_ranges", "checked_at")
 # Rows are deleted as well as written (by retention, or with the whole lake), and only a full look shows that.
 _FULL_LOOK = timedelta(hours=1)
 
@@ -36,7 +34,7 @@ class CoverageMemory:
         self._known: _Known | None = None
 
     def read(self, lake: Lake, now: datetime) -> pl.DataFrame:
-        """COLUMNS of all sessions.
+        """COVERAGE_COLUMNS of all sessions.
 
         now: aware. Nothing is read where the lake has no newer snapshot than last time; else the rows that were
         written since; all rows in the first reading, once an hour, and where the lake was made anew.
@@ -51,8 +49,3 @@ class CoverageMemory:
             known = _Known(pl.concat([kept, changed]), snapshot, known.full_at)
         self._known = known
         return known.rows
-
-
-def coverage_rows(lake: Lake, dataset: str, after: int | None = None) -> pl.DataFrame:
-    """COLUMNS of a dataset's coverage: of the rows that snapshots later than `after` brought, or of all."""
-    return coverage(lake, dataset, COLUMNS, after_snapshot=after)

@@ -1,33 +1,25 @@
 """One sensor a dataset with vendors: asks for exactly the sessions and symbols that are missing, oldest first.
 
-It reads coverage, attempts and budgets only; what is worth asking is decided in `gap_plan`, and asking is the job's
-business: `raw_bars` looks for itself what the archive lacks and asks for no more than that.
+It reads coverage, attempts and budgets only; what is worth asking is decided in `services.gaps`, and asking is the
+job's business: `raw_bars` looks for itself what the archive lacks and asks for no more than that.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 
 import dagster as dg
-import polars as pl
 
-from quantlytic_assets.automation.coverage_memory import CoverageMemory, coverage_rows
-from quantlytic_assets.automation.gap_plan import Asked, decisions, next_request, wanted_pairs, with_not_served
+from quantlytic_assets.automation.coverage_memory import CoverageMemory
+from quantlytic_assets.automation.gap_plan import Asked, next_request
 from quantlytic_assets.calendars.partitions import known_keys, with_partition
 from quantlytic_assets.dagster_internals import UnresolvedAssetJobDefinition, range_tags
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.run_statuses import UNFINISHED
+from quantlytic_assets.services.gaps import decide, session_request
 from quantlytic_assets.storage.postgres import Held
 from quantlytic_assets.universe.models import Dataset
-from quantlytic_assets.vendors.protocol import BarRequest, Vendor
+from quantlytic_assets.vendors.protocol import Vendor
 
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 # A limit of a longer window is a quota that a run can use up; a shorter one only makes it wait.
 _QUOTA_SECONDS = 600
 
@@ -94,25 +86,6 @@ def gap_sensor(
     return sense
 
 
-def decide(resources: Resources, dataset: Dataset, now: datetime, covered: pl.DataFrame | None = None) -> pl.DataFrame:
-    """`gap_plan.decisions` on what the lake, the log of attempts and the vendors' reach say at this moment.
-
-    covered: `coverage_rows` of the dataset, where the caller has them already.
-    """
-    wanted = wanted_pairs(dataset, now)
-    if covered is None:
-        covered = coverage_rows(resources.lake, dataset.name)
-    # Attempts are looked up where bars are missing only.
-    holes = covered.filter(pl.col("missing_bars") > 0)["session"]
-    span = (holes.min(), holes.max()) if len(holes) else (date.max, date.min)
-    attempts = resources.attempts.read(dataset.name, *span)
-    traits = resources.traits(dataset)
-    decided = decisions(dataset, wanted, covered, attempts, traits, now)
-    vendors = [resources.vendor(name) for name in dataset.vendors]
-    names = {one.symbol: one.names for one in dataset.symbols}
-    return with_not_served(decided, partial(_served, dataset, vendors, names))
-
-
 def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | None]:
     """Vendors that may be asked now, in order, and the weight that their quotas have room for (None: no quota)."""
     usable, allowances = [], []
@@ -127,24 +100,7 @@ def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | 
 
 def _weight(dataset: Dataset, vendor: Vendor, symbol: str, first: date, last: date) -> int:
     """What asking for a symbol's sessions in one go counts against the vendor's limits, about."""
-    return sum(vendor.weight(part) for part in vendor.parts(_request(dataset, symbol, first, last)))
-
-
-def _served(
-    dataset: Dataset, vendors: list[Vendor], names: Mapping[str, Mapping[str, str]], symbol: str, day: date
-) -> bool:
-    """Whether any vendor has some of a symbol's session, as far as that is known without asking."""
-    whole = _request(dataset, symbol, day, day)
-    return any(
-        vendor.unsupported(part) is None
-        for vendor in vendors
-        for part in vendor.parts(replace(whole, name=names[symbol].get(vendor.name)))
-    )
-
-
-def _request(dataset: Dataset, symbol: str, first: date, last: date) -> BarRequest:
-    start, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
-    return BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)
+    return sum(vendor.weight(part) for part in vendor.parts(session_request(dataset, symbol, first, last)))
 
 
 def _why_not(resources: Resources, vendors: list[Vendor]) -> str:
@@ -157,7 +113,7 @@ def _why_not(resources: Resources, vendors: list[Vendor]) -> str:
 
 def _at_work(instance: dg.DagsterInstance, resources: Resources, job_name: str, asking: dg.AssetKey) -> str | None:
     """A run of the dataset's job that is under way, or one of a backfill in the UI that asks for its bars, if any."""
-    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         if run.job_name != job_name and asking not in (run.asset_selection or ()):
             continue
         # A command's run holds a lock as long as its process lives; nobody else says that it was killed.

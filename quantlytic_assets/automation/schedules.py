@@ -2,13 +2,7 @@
 
 import dagster as dg
 
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+from quantlytic_assets.run_statuses import UNFINISHED
 
 
 def daily_maintenance(group: str) -> dg.Definitions:
@@ -32,7 +26,7 @@ def daily_maintenance(group: str) -> dg.Definitions:
         description="Keeps the archive, the lake and Dagster's own database small.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if context.instance.get_runs_count(dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED)):
+        if context.instance.get_runs_count(dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)):
             return dg.SkipReason("the last maintenance is still running")
         return dg.RunRequest()
 

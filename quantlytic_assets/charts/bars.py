@@ -93,17 +93,29 @@ def heat_map(coverage: pl.DataFrame) -> bytes:
     marks = sorted({round(i * (columns - 1) / 7) for i in range(8)}) if columns else []
     axes.set_xticks(marks, [firsts[mark].isoformat() for mark in marks])
     axes.tick_params(length=2, labelsize=8)
-    expected, present = coverage["expected_bars"].sum(), coverage["present_bars"].sum()
-    part = "nothing expected yet"
-    if expected:
-        part = f"{present:,} of {expected:,} bars present ({present / expected:.2%})"
-    dataset = coverage["dataset"][0] if len(coverage) else ""
-    title(axes, f"{dataset}: {part}, {_counted(coverage['session'].n_unique(), 'session')}")
+    title(axes, coverage_title(coverage, columns))
     seen = set(coverage["cause"].drop_nulls())
     legend = [Patch(color=_COMPLETE, label="complete")]
     legend += [Patch(color=_CAUSE_COLOURS[cause], label=cause) for cause in CAUSES if cause in seen]
     figure.legend(handles=legend, ncols=6, fontsize=8, frameon=False, loc="outside upper right")
     return to_png(figure)
+
+
+def coverage_title(coverage: pl.DataFrame, columns: int) -> str:
+    """What a heat map says above it of just those sessions that are drawn, in so many columns.
+
+    Per cent are rounded down: 100.00 % means that nothing is missing.
+    """
+    if coverage.is_empty():
+        return "nothing expected yet"
+    expected, present = coverage["expected_bars"].sum(), coverage["present_bars"].sum()
+    sessions, first, last = coverage["session"].n_unique(), coverage["session"].min(), coverage["session"].max()
+    part = "nothing expected yet"
+    if expected:
+        percent = present * 10_000 // expected / 100
+        part = f"{present:,} of {expected:,} bars present ({percent:.2f}%)"
+    each = "" if sessions <= columns else f", a column is the worst of about {sessions / columns:.1f}"
+    return f"{coverage['dataset'][0]}, {first} to {last}: {part}, {_counted(sessions, 'session')}{each}"
 
 
 def _counted(number: int, what: str) -> str:

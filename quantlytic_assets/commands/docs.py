@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.settings import DBT_PROJECT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +23,6 @@ _PORT = 8580
 
 def build_docs(installation: Installation) -> Path:
     """Build the docs into one directory and return it; raises `CommandError` with dbt's own words."""
-    from quantlytic_assets.assets.features import DBT_PROJECT
-
     lake = installation.resources.lake
     lake.connect()
     target = installation.settings.directory("dbt") / "docs"

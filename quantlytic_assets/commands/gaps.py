@@ -9,10 +9,9 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from quantlytic_assets.automation.gap_plan import DECISIONS
-from quantlytic_assets.automation.gap_sensor import decide
 from quantlytic_assets.charts.bars import heat_cells
 from quantlytic_assets.commands.inspection import print_json
+from quantlytic_assets.services.gaps import DECISIONS, decide
 from quantlytic_assets.tables.coverage import coverage
 
 if TYPE_CHECKING:

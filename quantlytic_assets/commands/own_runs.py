@@ -32,11 +32,12 @@ def own_run(resources: Resources) -> Iterator[dict[str, str]]:
 
 def end_killed_runs(instance: DagsterInstance, resources: Resources) -> int:
     """Record as failed each run of `own_run` whose process is no more; returns how many."""
-    from dagster import DagsterRunStatus, RunsFilter
+    from dagster import RunsFilter
 
-    unfinished = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    from quantlytic_assets.run_statuses import STARTED
+
     ended = 0
-    for run in instance.get_runs(RunsFilter(statuses=unfinished)):
+    for run in instance.get_runs(RunsFilter(statuses=list(STARTED))):
         if _TAG not in run.tags:
             continue
         try:

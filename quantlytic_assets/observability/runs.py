@@ -89,16 +89,11 @@ class RunWindow:
         return [count, seconds]
 
     def _unfinished_metrics(self) -> list[Metric]:
-        from dagster import DagsterRunStatus, RunsFilter
+        from dagster import RunsFilter
 
-        statuses = [
-            DagsterRunStatus.QUEUED,
-            DagsterRunStatus.NOT_STARTED,
-            DagsterRunStatus.STARTING,
-            DagsterRunStatus.STARTED,
-            DagsterRunStatus.CANCELING,
-        ]
-        records = self.instance.get_run_records(RunsFilter(statuses=statuses), limit=2 * _PAGE)
+        from quantlytic_assets.run_statuses import UNFINISHED
+
+        records = self.instance.get_run_records(RunsFilter(statuses=UNFINISHED), limit=2 * _PAGE)
         count = GaugeMetricFamily(
             "quantlytic_unfinished_runs", "runs that wait or are under way", labels=["dagster_job", "status"]
         )

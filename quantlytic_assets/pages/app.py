@@ -159,12 +159,12 @@ class Pages:
     # Charts --------------------------------------------------------------------------------------------------
 
     def dataset_coverage(self, request: Request) -> Response:
-        """The heat map of a dataset's newest sessions."""
+        """The heat map of all of a dataset's sessions."""
         from quantlytic_assets.charts.bars import heat_map
 
         dataset = self._dataset(request)
         return self._chart(
-            request, heat_map, self.rows.newest_coverage(dataset.name), nothing=f"no coverage of {dataset.name}"
+            request, heat_map, self.rows.whole_coverage(dataset.name), nothing=f"no coverage of {dataset.name}"
         )
 
     def coverage(self, request: Request) -> Response:

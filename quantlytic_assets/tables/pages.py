@@ -15,8 +15,6 @@ import polars as pl
 
 from quantlytic_assets.storage.lake import Lake
 
-# Heat maps of a dataset show its newest sessions.
-SESSIONS_IN_CHART = 500
 # Bars before a partition from which its averages can be read.
 _BARS_BEFORE = 120
 
@@ -77,12 +75,12 @@ class LakeRows:
         )
         return rows.row(0) if len(rows) else None
 
-    def newest_coverage(self, dataset: str) -> pl.DataFrame:
-        """Rows of clean.coverage of the newest sessions."""
+    def whole_coverage(self, dataset: str) -> pl.DataFrame:
+        """What a heat map shows of clean.coverage, of all sessions."""
         return self.query(
-            "SELECT * FROM clean.coverage WHERE dataset = ? AND session IN (SELECT DISTINCT session "
-            "FROM clean.coverage WHERE dataset = ? ORDER BY session DESC LIMIT ?)",
-            [dataset, dataset, SESSIONS_IN_CHART],
+            "SELECT dataset, symbol, session, expected_bars, present_bars, missing_bars, cause FROM clean.coverage "
+            "WHERE dataset = ?",
+            [dataset],
         )
 
     def bars(self, dataset: str, symbol: str, first: date, last: date) -> pl.DataFrame:

@@ -5,8 +5,9 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.automation.coverage_memory import CoverageMemory, coverage_rows
+from quantlytic_assets.automation.coverage_memory import CoverageMemory
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
+from quantlytic_assets.services.gaps import coverage_rows
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_tests.frames import utc
 

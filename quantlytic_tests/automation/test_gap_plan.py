@@ -6,18 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from quantlytic_assets.automation.gap_plan import (
-    DECISIONS,
-    Asked,
-    decisions,
-    next_request,
-    wanted_pairs,
-    with_not_served,
-)
+from quantlytic_assets.automation.gap_plan import Asked, next_request
 from quantlytic_assets.calendars.partitions import known_keys, with_partition
 from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.coverage import coverage
+from quantlytic_assets.services.gaps import DECISIONS, decisions, wanted_pairs, with_not_served
 from quantlytic_assets.storage.attempts import ATTEMPTS_SCHEMA
 from quantlytic_assets.universe.models import Instrument, Outage
 from quantlytic_tests.frames import make_dataset, utc

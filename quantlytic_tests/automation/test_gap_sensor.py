@@ -15,8 +15,9 @@ from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.coverage import coverage_asset
 from quantlytic_assets.assets.partitions import definition
 from quantlytic_assets.assets.raw_bars import raw_bars_asset
-from quantlytic_assets.automation.gap_sensor import decide, gap_sensor
+from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.resources import make_resources
+from quantlytic_assets.services.gaps import decide
 from quantlytic_assets.universe.models import Dataset, Instrument, Outage
 from quantlytic_tests.feeds.exchange import Exchange
 from quantlytic_tests.feeds.recorded import Recorded

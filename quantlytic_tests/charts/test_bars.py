@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from quantlytic_assets.charts.bars import candles, heat_map
+from quantlytic_assets.charts.bars import candles, coverage_title, heat_map
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA
 
 ORANGE = (0xD5, 0x5E, 0x00)
@@ -49,6 +49,16 @@ def has_colour(png: bytes, colour: tuple[int, int, int]) -> bool:
 def test_one_bad_session_among_thousands_is_still_seen():
     assert has_colour(heat_map(covered(2_500, {1_234: (100, "outage")})), ORANGE)
     assert not has_colour(heat_map(covered(2_500, {})), ORANGE)
+
+
+def test_the_title_speaks_of_the_sessions_drawn_and_never_rounds_up_to_all():
+    said = coverage_title(covered(2_500, {3: (1, "outage")}), 600)
+    assert said == (
+        "d, 2009-01-01 to 2015-11-05: 249,999 of 250,000 bars present (99.99%), 2,500 sessions, "
+        "a column is the worst of about 4.2"
+    )
+    assert "(100.00%), 10 sessions" in coverage_title(covered(10, {}), 600)
+    assert coverage_title(covered(0, {}), 0) == "nothing expected yet"
 
 
 def test_a_cause_has_its_colour_and_more_missing_more_of_it():

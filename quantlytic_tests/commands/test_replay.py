@@ -8,10 +8,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from quantlytic_assets.automation.gap_plan import DECISIONS
-from quantlytic_assets.automation.gap_sensor import decide
 from quantlytic_assets.commands.installation import Installation
 from quantlytic_assets.commands.replay import run_replay
+from quantlytic_assets.services.gaps import DECISIONS, decide
 
 FIRST, LEFT, LAST = date(2025, 5, 28), date(2025, 5, 30), date(2025, 5, 31)
 UNIVERSE = {

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from quantlytic_assets.automation.run_retention import Forgotten, forget_old_runs, runs_in_force
+from quantlytic_assets.assets.run_retention import Forgotten, forget_old_runs, runs_in_force
 from quantlytic_assets.storage.postgres import ensure_database
 from quantlytic_tests.storage.places import PROFILES, opened
 
@@ -196,7 +196,7 @@ def test_a_run_that_another_process_has_just_forgotten_does_no_harm(instance, ru
 
 
 def test_many_partitions_are_asked_for_in_pages(instance, run, monkeypatch):
-    monkeypatch.setattr("quantlytic_assets.automation.run_retention._PAGE", 2)
+    monkeypatch.setattr("quantlytic_assets.assets.run_retention._PAGE", 2)
     kept = [run("bars_job", 0, 4), run("bars_job", 2, 4)]
     run_id = run("bars_job", 3, 3)
     assert runs_in_force(instance) == {*kept, run_id}

@@ -15,13 +15,12 @@ from dagster import (
     AssetRecordsFilter,
     DagsterEventType,
     DagsterInstance,
-    DagsterRunStatus,
     RunsFilter,
 )
 
 from quantlytic_assets.dagster_internals import run_event_files
+from quantlytic_assets.run_statuses import OVER
 
-_OVER = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 _EVENTS = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
 _PAGE = 500
 
@@ -46,7 +45,7 @@ def forget_old_runs(
     With a run go its events and its logs. A second call at the same time, or after one that was killed, does no harm.
     """
     before = (now or datetime.now(UTC)) - keep
-    old = instance.get_run_ids(RunsFilter(statuses=_OVER, updated_before=before))[::-1]
+    old = instance.get_run_ids(RunsFilter(statuses=OVER, updated_before=before))[::-1]
     needed = runs_in_force(instance) if old else set()
     unneeded = [run_id for run_id in old if run_id not in needed]
     for run_id in unneeded[:most]:
