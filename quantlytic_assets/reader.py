@@ -6,8 +6,8 @@ session wanted, both included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,26 +17,17 @@ import duckdb
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import load_settings
 from quantlytic_assets.storage.statements import NotReading, one_select
+from quantlytic_assets.tables import whole_rows
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from quantlytic_assets.tables.select import Condition
+
 Frame: TypeAlias = "pl.DataFrame | pd.DataFrame"
 Frames = Literal["polars", "pandas"]
 Day = str | date
-
-_BAR_COLUMNS = (
-    "symbol, session, open_time, close_time, open, high, low, close, volume, vwap, trade_count, vendor, fetched_at, "
-    "adjustment, available_at, flags"
-)
-_FEATURE_KEYS = ("symbol", "session", "interval", "open_time", "available_at")
-# Prices of features.adjusted_bars by what they are adjusted for.
-_ADJUSTED = {
-    "splits": "split_open AS open, split_high AS high, split_low AS low, split_close AS close, split_volume AS volume",
-    True: "split_open * dividend_factor AS open, split_high * dividend_factor AS high, "
-    "split_low * dividend_factor AS low, adjusted_close AS close, split_volume AS volume",
-}
 
 
 class ReadError(LookupError):
@@ -90,19 +81,16 @@ class Reader:
         Raises `ReadError` for a dataset, symbol or day that is not there.
         """
         self._dataset(dataset)
-        where, values = self._where(dataset, symbols, start, end)
+        chosen = self._chosen(symbols, start, end, lambda: whole_rows.symbols(self, dataset), dataset)
+        day = None if as_of is None else _day("as_of", as_of)
         if adjusted is False:
-            if as_of is not None:
-                where, values = f"{where} AND session <= ?", [*values, _day("as_of", as_of)]
-            query = f"SELECT {_BAR_COLUMNS} FROM clean.bars WHERE {where}"
-        elif adjusted in _ADJUSTED:
-            query = (
-                f"SELECT symbol, instrument, session, open_time, close_time, {_ADJUSTED[adjusted]}, split_factor, "
-                f"dividend_factor, repaired, as_of, available_at, flags FROM features.adjusted_bars WHERE {where}"
-            )
-        else:
+            known = None if day is None else whole_rows.between(None, day + timedelta(days=1), None)[0]
+            return self._framed(whole_rows.bars(self, dataset, *chosen, known), as_pandas)
+        if adjusted not in (True, "splits"):
             raise ReadError(f"adjusted={adjusted!r} is none of False, 'splits', True")
-        return self._read(f"{query} ORDER BY open_time, symbol", values, as_pandas, as_of)
+        self._set_day(day)
+        adjusted_for = "dividends" if adjusted is True else "splits"
+        return self._framed(whole_rows.adjusted_bars(self, dataset, adjusted_for, *chosen), as_pandas)
 
     def features(
         self,
@@ -123,19 +111,17 @@ class Reader:
         day that is not there.
         """
         self._dataset(dataset)
-        self._made("features.indicators", f"quantlytic backfill {dataset}")
-        known = [name for name in self._columns("features.indicators") if name not in ("dataset", *_FEATURE_KEYS)]
-        chosen = known if columns is None else [*dict.fromkeys([columns] if isinstance(columns, str) else columns)]
-        for name in chosen:
+        known = whole_rows.feature_columns(self)
+        if not known:
+            raise ReadError(f"there are no features yet: run `quantlytic backfill {dataset}`")
+        names = known if columns is None else [*dict.fromkeys([columns] if isinstance(columns, str) else columns)]
+        for name in names:
             _known("feature", name, known, "features.indicators")
-        where, values = self._where(dataset, symbols, start, end)
         if interval is not None:
-            intervals = self._values('SELECT DISTINCT "interval" FROM features.indicators WHERE dataset = ?', [dataset])
-            _known("interval", interval, intervals, f"the features of {dataset}")
-            where, values = f'{where} AND "interval" = ?', [*values, interval]
-        names = ", ".join(f'"{name}"' for name in (*_FEATURE_KEYS, *chosen))
-        query = f'SELECT {names} FROM features.indicators WHERE {where} ORDER BY open_time, symbol, "interval"'
-        return self._read(query, values, as_pandas)
+            _known("interval", interval, whole_rows.intervals(self, dataset), f"the features of {dataset}")
+        chosen = self._chosen(symbols, start, end, lambda: whole_rows.symbols(self, dataset), dataset)
+        found = whole_rows.features(self, dataset, names, *chosen, whole_rows.of_interval(interval))
+        return self._framed(found, as_pandas)
 
     def predictions(
         self,
@@ -150,7 +136,9 @@ class Reader:
 
         Each was made by a model that was trained before the session. Raises `ReadError` for a strategy without any.
         """
-        return self._of_strategy("ml.predictions", strategy, "open_time, symbol", symbols, start, end, as_pandas)
+        return self._framed(
+            whole_rows.predictions(self, strategy, *self._of_strategy(strategy, symbols, start, end)), as_pandas
+        )
 
     def trades(
         self,
@@ -166,7 +154,9 @@ class Reader:
         `session` is the one the order was decided in, `fill_session` the one it was filled in; commission and slippage
         are money. Raises `ReadError` for a strategy without orders.
         """
-        return self._of_strategy("trading.fills", strategy, "fill_time, symbol", symbols, start, end, as_pandas)
+        return self._framed(
+            whole_rows.fills(self, strategy, *self._of_strategy(strategy, symbols, start, end)), as_pandas
+        )
 
     def sql(
         self, query: str, parameters: Sequence[Any] = (), *, as_of: Day | None = None, as_pandas: bool | None = None
@@ -180,71 +170,53 @@ class Reader:
             one_select(self._connection, query)
         except NotReading as error:
             raise ReadError(str(error)) from None
-        return self._read(query, parameters, as_pandas, as_of)
+        self._set_day(None if as_of is None else _day("as_of", as_of))
+        return self._framed(self.query(query, parameters), as_pandas)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+        """See `tables.select.Queries`."""
+        return self._connection.execute(sql, list(parameters)).pl()
 
     def _of_strategy(
+        self, strategy: str, symbols: str | Iterable[str] | None, start: Day | None, end: Day | None
+    ) -> tuple[Condition | None, Condition | None]:
+        hint = f"`quantlytic backfill {strategy}` makes the rows of one that the universe declares"
+        _known("strategy", strategy, whole_rows.strategies(self), "the lake", hint)
+        return self._chosen(symbols, start, end, lambda: whole_rows.traded_symbols(self, strategy), strategy)
+
+    def _chosen(
         self,
-        table: str,
-        strategy: str,
-        order: str,
         symbols: str | Iterable[str] | None,
         start: Day | None,
         end: Day | None,
-        as_pandas: bool | None,
-    ) -> Frame:
-        known = self._values("SELECT strategy FROM ml.predictions UNION SELECT strategy FROM trading.orders", [])
-        _known("strategy", strategy, known, "the lake", f"`quantlytic backfill {strategy}` makes its rows")
-        conditions, values = _sessions(start, end)
-        where, values = " AND ".join(["strategy = ?", *conditions]), [strategy, *values]
+        there: Callable[[], list[str]],
+        where: str,
+    ) -> tuple[Condition | None, Condition | None]:
+        first = None if start is None else _day("start", start)
+        last = None if end is None else _day("end", end)
+        if first is not None and last is not None and first > last:
+            raise ReadError(f"start {first} is after end {last}")
+        wanted = None
         if symbols is not None:
-            chosen = [symbols] if isinstance(symbols, str) else list(symbols)
-            there = self._values(f"SELECT DISTINCT symbol FROM {table} WHERE strategy = ?", [strategy])
-            for symbol in chosen:
-                _known("symbol", symbol, there, f"{table} of {strategy}")
-            where, values = f"{where} AND list_contains(?, symbol)", [*values, chosen]
-        return self._read(f"SELECT * EXCLUDE (strategy) FROM {table} WHERE {where} ORDER BY {order}", values, as_pandas)
-
-    def _where(
-        self, dataset: str, symbols: str | Iterable[str] | None, start: Day | None, end: Day | None
-    ) -> tuple[str, list[Any]]:
-        conditions, values = _sessions(start, end)
-        if symbols is not None:
-            chosen = [symbols] if isinstance(symbols, str) else list(symbols)
-            there = self._values("SELECT DISTINCT symbol FROM clean.coverage WHERE dataset = ?", [dataset])
-            for symbol in chosen:
-                _known("symbol", symbol, there, dataset)
-            conditions, values = [*conditions, "list_contains(?, symbol)"], [*values, chosen]
-        return " AND ".join(["dataset = ?", *conditions]), [dataset, *values]
+            wanted = [symbols] if isinstance(symbols, str) else list(symbols)
+            known = there() if wanted else []
+            for symbol in wanted:
+                _known("symbol", symbol, known, where)
+        return whole_rows.between(first, None if last is None else last + timedelta(days=1), wanted)
 
     def _dataset(self, name: str) -> None:
-        known = self._values("SELECT DISTINCT dataset FROM clean.coverage", [])
-        _known("dataset", name, known, "the lake", f"one of the universe is filled by `quantlytic backfill {name}`")
+        hint = f"`quantlytic backfill {name}` fills one that the universe declares"
+        _known("dataset", name, whole_rows.datasets(self), "the lake", hint)
 
-    def _made(self, table: str, command: str) -> None:
-        if not self._columns(table):
-            raise ReadError(f"{table} was not made yet: run `{command}`")
+    def _set_day(self, day: date | None) -> None:
+        """The day that features.adjusted_bars is for."""
+        said = "RESET VARIABLE as_of" if day is None else f"SET VARIABLE as_of = DATE '{day.isoformat()}'"
+        self._connection.execute(said)
 
-    def _columns(self, table: str) -> list[str]:
-        return self._values(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? "
-            "AND table_name = ? ORDER BY column_index",
-            table.split("."),
-            ordered=True,
-        )
-
-    def _values(self, query: str, values: Sequence[Any], ordered: bool = False) -> list[str]:
-        found = [value for (value,) in self._connection.execute(query, list(values)).fetchall()]
-        return found if ordered else sorted(found)
-
-    def _read(self, query: str, values: Sequence[Any], as_pandas: bool | None, as_of: Day | None = None) -> Frame:
-        if as_of is None:
-            self._connection.execute("RESET VARIABLE as_of")
-        else:
-            self._connection.execute(f"SET VARIABLE as_of = DATE '{_day('as_of', as_of).isoformat()}'")
-        found = self._connection.execute(query, list(values))
+    def _framed(self, found: pl.DataFrame, as_pandas: bool | None) -> Frame:
         if self._frames == "pandas" if as_pandas is None else as_pandas:
-            return found.df()
-        return found.pl()
+            return found.to_pandas()
+        return found
 
 
 def open_reader(home: str | Path | None, frames: Frames) -> Reader:
@@ -261,19 +233,6 @@ def open_reader(home: str | Path | None, frames: Frames) -> Reader:
             "another place"
         )
     return Reader(make_resources(settings).lake.reader(), str(settings.data) if embedded else settings.s3_root, frames)
-
-
-def _sessions(start: Day | None, end: Day | None) -> tuple[list[str], list[Any]]:
-    conditions, values = [], []
-    if start is not None:
-        conditions.append("session >= ?")
-        values.append(_day("start", start))
-    if end is not None:
-        conditions.append("session <= ?")
-        values.append(_day("end", end))
-    if start is not None and end is not None and values[0] > values[1]:
-        raise ReadError(f"start {values[0]} is after end {values[1]}")
-    return conditions, values
 
 
 def _day(name: str, value: Day) -> date:
