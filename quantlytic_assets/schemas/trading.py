@@ -119,4 +119,18 @@ EQUITY = Table(
     ),
 )
 
-TABLES = (ORDERS, FILLS, POSITIONS, EQUITY)
+ACCOUNTS = Table(
+    "trading.accounts",
+    writer="paper_trades",
+    description="What the published account of each session rests on. While it still holds, the next session goes on "
+    "from there; where it does not, the account is computed from its first fill.",
+    columns=(
+        STRATEGY,
+        Column("session", pl.Date, "Session at whose end this is the account."),
+        Column("fills", pl.Int64, "Fills of the ledger in this and earlier sessions.", at_least=0),
+        Column("entitlements", pl.String, "Digest of the splits, renames and dividends that were counted."),
+    ),
+    key=("strategy", "session"),
+)
+
+TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 
-from quantlytic_assets.schemas.trading import EQUITY, FILLS, ORDERS
-from quantlytic_assets.tables.select import Queries, equal, rows, select, sessions, where
+from quantlytic_assets.schemas.trading import ACCOUNTS, EQUITY, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.tables.select import Queries, equal, rows, scalar, select, sessions, where
 
 # One row a session: the account, and what became of the orders that were decided in it.
 COUNTS_SCHEMA = pl.Schema(
@@ -37,6 +38,22 @@ def fills(
     """Columns of the fills of orders decided in the sessions [since, before), by session and symbol."""
     order = ("session", "symbol")
     return select(lake, FILLS, columns, equal("strategy", strategy), sessions(since, before), order=order)
+
+
+def last_account(lake: Queries, strategy: str, before: date) -> dict[str, Any] | None:
+    """session, fills and entitlements of the strategy's last published account of a session before `before`."""
+    columns = ["session", "fills", "entitlements"]
+    last = scalar(lake, ACCOUNTS, "max(session)", equal("strategy", strategy), sessions(None, before))
+    if last is None:
+        return None
+    found = select(lake, ACCOUNTS, columns, equal("strategy", strategy), sessions(last, last + timedelta(days=1)))
+    return found.to_dicts()[0]
+
+
+def holdings(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
+    """The strategy's positions at the end of a session, all columns."""
+    only = sessions(session, session + timedelta(days=1))
+    return select(lake, POSITIONS, POSITIONS.polars.names(), equal("strategy", strategy), only, order=("symbol",))
 
 
 def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -> pl.DataFrame:

@@ -7,6 +7,7 @@ company's first shares has become (`market_data.actions.split_factors`). Fractio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -59,6 +60,23 @@ class Entitlements:
     def _split_factors(self) -> pl.DataFrame:
         """company, since, split_factor: a company's steps, whatever it was traded under."""
         return self.steps.select("company", "since", "split_factor").unique()
+
+    def digests(self, sessions: Sequence[date] | pl.Series) -> list[str]:
+        """For each session (ascending) a digest of what its account rests on.
+
+        That is all splits and renames, for one that comes later tells in which shares earlier prices are, and the
+        dividends up to the session.
+        """
+        counted = hashlib.sha256(self.steps.sort(self.steps.columns).write_csv().encode())
+        paid = self.dividends.sort("session", "symbol", "value").rows()
+        found, at = [], 0
+        place = self.dividends.columns.index("session")
+        for session in sessions:
+            while at < len(paid) and paid[at][place] <= session:
+                counted.update(repr(paid[at]).encode())
+                at += 1
+            found.append(counted.hexdigest())
+        return found
 
     def with_symbol(self, frame: pl.DataFrame, day: str) -> pl.DataFrame:
         """`frame` (company, `day`) with a column `symbol`: what the company is traded under on that day.

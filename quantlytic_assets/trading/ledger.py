@@ -116,17 +116,28 @@ class Ledger:
         with self._engine.connect() as connection:
             return connection.execute(query.order_by(_orders.c.decision_time).limit(1)).scalar()
 
-    def committed_before(self, strategy: str, session: date) -> pl.DataFrame:
+    def fills_through(self, strategy: str, session: date) -> int:
+        """How many fills are on record with a fill session up to `session`."""
+        query = sa.select(sa.func.count()).where(_fills.c.strategy == strategy, _fills.c.fill_session <= session)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def committed_before(self, strategy: str, session: date, splits: Sequence[date] | pl.Series = ()) -> pl.DataFrame:
         """What earlier sessions' orders add up to once all are filled (CHANGES_SCHEMA), rejected ones left out.
 
-        By session, for a split between two of them makes their quantities different shares.
+        splits: days from which a symbol means other shares than before. Quantities are added up in the database from
+        one of them to the next, and are given with the first session of each such stretch that has an order.
         """
         signed = sa.case((_orders.c.side == "buy", _orders.c.quantity), else_=-_orders.c.quantity)
-        query = sa.select(_orders.c.symbol, _orders.c.session, signed).where(
-            _orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "refused"
+        stretch = sum((sa.case((_orders.c.session >= day, 1), else_=0) for day in splits), sa.literal(0))
+        query = (
+            sa.select(_orders.c.symbol, sa.func.min(_orders.c.session), sa.func.sum(signed))
+            .where(_orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "refused")
+            .group_by(_orders.c.symbol, stretch)
+            .order_by(_orders.c.symbol, sa.func.min(_orders.c.session))
         )
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(_orders.c.symbol, _orders.c.session)).all()
+            rows = connection.execute(query).all()
         return pl.DataFrame(rows, CHANGES_SCHEMA, orient="row")
 
     def reset(self, strategy: str) -> None:

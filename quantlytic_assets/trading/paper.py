@@ -80,10 +80,11 @@ def trade(
     decisions = last_decisions(predictions.filter(pl.col("session").is_in(asked)), bars)
 
     filled = _settle(strategy.name, ledger, broker)
+    splits = entitlements.steps.filter(pl.col("symbol").is_in(list(strategy.symbols)))["since"].unique().sort()
     decided_here = 0
     while todo := _undecided(strategy.name, asked, predicted, ledger):
         chunk = todo[: broker.sessions_at_once]
-        committed = ledger.committed_before(strategy.name, chunk[0])
+        committed = ledger.committed_before(strategy.name, chunk[0], splits)
         orders = decide(strategy, decisions.filter(pl.col("session").is_in(chunk)), committed, entitlements)
         if ledger.record_decisions(strategy.name, chunk, orders):
             decided_here += len(chunk)

@@ -8,6 +8,7 @@ Money is in the currency of the prices. A session's figures are those after its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -19,6 +20,16 @@ from quantlytic_assets.trading.entitlements import Entitlements, shares
 POSITIONS_SCHEMA = POSITIONS.polars
 
 EQUITY_SCHEMA = EQUITY.without("strategy")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An account at the end of a session, from which it goes on: `holdings` are POSITIONS_SCHEMA of that session."""
+
+    session: date
+    holdings: pl.DataFrame
+    cash: float
+    costs_to_date: float
 
 
 def session_closes(bars: pl.DataFrame) -> pl.DataFrame:
@@ -36,27 +47,34 @@ def positions(
     bars: pl.DataFrame,
     sessions: Sequence[date] | pl.Series,
     entitlements: Entitlements | None = None,
+    opening: Opening | None = None,
 ) -> pl.DataFrame:
     """Holdings (POSITIONS_SCHEMA) at the end of each session, one row per symbol held, by session and symbol.
 
-    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session. bars: session, symbol, open_time, close,
-    as traded. Quantities and prices are in shares of the session. average_price is the average cost of the units held,
-    slippage included and commission not; a sale leaves it as it is (buys of a session count before its sales), a split
-    divides it. close is the session's last, or the last known one where the session has none. symbol is the share's of
-    the session (`Entitlements.with_symbol`): what was bought as FB is held as META in the end.
+    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session, or those after `opening`. bars: session,
+    symbol, open_time, close, as traded. Quantities and prices are in shares of the session. average_price is the average
+    cost of the units held, slippage included and commission not; a sale leaves it as it is (buys of a session count
+    before its sales), a split divides it. close is the session's last, or the last known one where the session has
+    none. symbol is the share's of the session (`Entitlements.with_symbol`): what was bought as FB is held as META in
+    the end.
     """
     entitlements = entitlements or Entitlements()
     ordered = _ordered(sessions)
     fills = fills.filter(pl.col("fill_session") <= ordered.max()) if len(ordered) else fills.clear()
+    closes = session_closes(bars)
+    if opening is not None and len(ordered):
+        # As if all were bought at its average cost in that session.
+        held_then = opening.holdings.rename({"session": "fill_session"})
+        bought = held_then.select("symbol", "fill_session", "quantity", pl.col("average_price").alias("price"))
+        fills = pl.concat([bought.with_columns(pl.lit("buy").alias("side")), fills], how="diagonal_relaxed")
+        closes = pl.concat([opening.holdings.select("session", "symbol", "close"), closes], how="vertical_relaxed")
     if fills.is_empty():
         return pl.DataFrame(schema=POSITIONS_SCHEMA)
     # By company and in units that no split changes, until they are given back as shares of each session.
     fills = entitlements.by_company(fills, "fill_session").with_columns(
         pl.col("quantity") / pl.col("split_factor"), pl.col("price") * pl.col("split_factor")
     )
-    closes = entitlements.by_company(session_closes(bars), "session").with_columns(
-        pl.col("close") * pl.col("split_factor")
-    )
+    closes = entitlements.by_company(closes, "session").with_columns(pl.col("close") * pl.col("split_factor"))
     companies = fills["company"].unique().sort()
     quantity, cost = _accumulate(fills, companies)
     traded = fills["fill_session"].unique().sort()
@@ -94,13 +112,14 @@ def equity_curve(
     capital: float,
     sessions: Sequence[date] | pl.Series,
     entitlements: Entitlements | None = None,
+    opening: Opening | None = None,
 ) -> pl.DataFrame:
     """The account (EQUITY_SCHEMA), one row per session, oldest first.
 
-    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash, and
-    dividends are added to it; equity = cash + market value, gross_exposure = sum of |market value|, costs_to_date =
-    commissions and slippage paid so far (both are in the equity already). Cash earns nothing and can fall below 0, as
-    sizes follow the fixed capital and not the equity.
+    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash, or goes
+    on from `opening` with the fills after it, and dividends are added to it; equity = cash + market value,
+    gross_exposure = sum of |market value|, costs_to_date = commissions and slippage paid so far (both are in the equity
+    already). Cash earns nothing and can fall below 0, as sizes follow the fixed capital and not the equity.
     """
     ordered = _ordered(sessions)
     notional = pl.col("price") * pl.col("quantity")
@@ -111,7 +130,12 @@ def equity_curve(
         .sort("fill_session")
         .with_columns(pl.col("flow", "costs").cum_sum())
     )
-    income = (entitlements or Entitlements()).income(held, ordered).with_columns(pl.col("income").cum_sum())
+    evenings, holdings, cash, costs = ordered, held, capital, 0.0
+    if opening is not None:
+        # Who held a share at its end is paid on the next ex-date.
+        evenings, holdings = pl.concat([pl.Series([opening.session]), ordered]), pl.concat([opening.holdings, held])
+        cash, costs = opening.cash, opening.costs_to_date
+    income = (entitlements or Entitlements()).income(holdings, evenings).with_columns(pl.col("income").cum_sum())
     values = held.group_by("session").agg(
         pl.col("market_value").sum(), pl.col("market_value").abs().sum().alias("gross_exposure")
     )
@@ -121,8 +145,8 @@ def equity_curve(
         .join_asof(income, on="session")
         .join(values, on="session", how="left", maintain_order="left")
         .with_columns(pl.col("flow", "income", "costs", "market_value", "gross_exposure").fill_null(0.0))
-        .with_columns(pl.sum_horizontal(pl.lit(capital), "flow", "income").alias("cash"))
-        .with_columns(pl.col("costs").alias("costs_to_date"))
+        .with_columns(pl.sum_horizontal(pl.lit(cash), "flow", "income").alias("cash"))
+        .with_columns((pl.col("costs") + costs).alias("costs_to_date"))
         .with_columns((pl.col("cash") + pl.col("market_value")).alias("equity"))
         .select(EQUITY_SCHEMA.names())
     )
