@@ -53,10 +53,10 @@ def positions(
 
     fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session, or those after `opening`. bars: session,
     symbol, open_time, close, as traded. Quantities and prices are in shares of the session. average_price is the
-    average cost of the units held, slippage included and commission not; a sale leaves it as it is (buys of a session count
-    before its sales), a split divides it. close is the session's last, or the last known one where the session has
-    none. symbol is the share's of the session (`Entitlements.with_symbol`): what was bought as FB is held as META in
-    the end.
+    average cost of the units held, slippage included and commission not; a sale leaves it as it is (buys of a session
+    count before its sales), a split divides it. close is the session's last, or the last known one where the session
+    has none. symbol is the share's of the session (`Entitlements.with_symbol`): what was bought as FB is held as META
+    in the end.
     """
     entitlements = entitlements or Entitlements()
     ordered = _ordered(sessions)
