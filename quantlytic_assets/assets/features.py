@@ -22,21 +22,13 @@ from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key,
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.schemas.lake import MADE_BY_DBT
+from quantlytic_assets.schemas.lake import MADE_BY_DBT, TABLES
 from quantlytic_assets.settings import DBT_PROJECT
 from quantlytic_assets.tables.features import counts as table_counts
 from quantlytic_assets.universe.models import Dataset
 
-_SOURCES = {
-    "bars": clean_bars_key,
-    "quarantine": clean_bars_key,
-    "repairs": clean_bars_key,
-    "sessions": clean_bars_key,
-    "share_counts": clean_bars_key,
-    "vendor_differences": clean_bars_key,
-    "corporate_actions": corporate_actions_key,
-    "coverage": coverage_key,
-}
+# Who writes dbt's sources, by the name that their declarations give.
+_WRITERS = {"clean_bars": clean_bars_key, "corporate_actions": corporate_actions_key, "coverage": coverage_key}
 # What is drawn of a model's partition; `features` where nothing is named.
 _CHARTS = {"labels": "labels", "adjusted_bars": "bars"}
 
@@ -104,7 +96,10 @@ class _Translator(DagsterDbtTranslator):
         """`<dataset>/<model>`; dbt's sources are the assets that write them."""
         name = dbt_resource_props["name"]
         if dbt_resource_props["resource_type"] == "source":
-            return _SOURCES[name](self.dataset)
+            table = f"{dbt_resource_props['schema']}.{name}"
+            writer = _WRITERS.get(TABLES[table].writer)
+            # What strategies write is documented beside, and no model reads it.
+            return writer(self.dataset) if writer else dg.AssetKey(table.split("."))
         return feature_key(self.dataset, name)
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
