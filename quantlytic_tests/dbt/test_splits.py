@@ -20,13 +20,18 @@ RANGE = ("2013-01-01", "2016-01-01", "1d", ["1d"], [1, 5])
 @pytest.fixture(scope="module")
 def lake(warehouse):
     """`raw`: bars as traded, built at once and from the eve of the split on again; `adjusted`: as Yahoo serves them."""
-    traded = lean_bars("AAPL", first=FIRST, last=LAST)
+    # The bar of the split's session as from a market that opens on the evening before, UTC: it ends, and is fetched, on
+    # the day before its session.
+    evening = {"open_time": datetime(2014, 6, 8, 22, tzinfo=UTC), "close_time": datetime(2014, 6, 8, 23, tzinfo=UTC)}
+    traded = lean_bars("AAPL", first=FIRST, last=LAST).with_columns(
+        pl.when(pl.col("session") == EX_DATE).then(pl.lit(time)).otherwise(name).alias(name)
+        for name, time in evening.items()
+    )
     served = traded.with_columns(
         pl.when(pl.col("session") < EX_DATE).then(pl.col(name) * factor).otherwise(name).alias(name)
         for name, factor in (*((name, 1 / RATIO) for name in PRICES), ("volume", RATIO))
     ).with_columns(
         pl.lit("split").alias("adjustment"),
-        # The bar of the split's session as from a market that opens on the evening before, UTC.
         pl.when(pl.col("session") == EX_DATE)
         .then(pl.lit(datetime(2014, 6, 8, 23, 30, tzinfo=UTC)))
         .otherwise(pl.lit(datetime(2016, 1, 2, tzinfo=UTC)))
