@@ -28,9 +28,9 @@ from quantlytic_assets.storage.bus import Bus, LocalBus
 from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
 from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
 from quantlytic_assets.storage.landing import Lander
+from quantlytic_assets.storage.ledger import Ledger
 from quantlytic_assets.storage.object_store import S3Place
 from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
-from quantlytic_assets.trading.ledger import Ledger
 from quantlytic_assets.universe.models import Dataset
 from quantlytic_assets.vendors.policy import joint_traits
 from quantlytic_assets.vendors.protocol import Vendor, VendorTraits

@@ -133,4 +133,7 @@ ACCOUNTS = Table(
     key=("strategy", "session"),
 )
 
+# What a session's orders add to a symbol, in shares as they were then: negative where they sell.
+CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
+
 TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS)

@@ -16,7 +16,7 @@ from quantlytic_assets.tables.predictions import first_decision
 from quantlytic_assets.tables.select import Queries
 from quantlytic_assets.tables.trading import equity, fills
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.ledger import FILLS_SCHEMA
+from quantlytic_assets.trading.orders import FILLS_SCHEMA
 from quantlytic_assets.trading.performance import (
     Statistics,
     benchmark_curve,

@@ -12,10 +12,10 @@ import polars as pl
 
 from quantlytic_assets.services.accounts import read_entitlements, read_prices
 from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.ledger import Ledger
 from quantlytic_assets.tables.predictions import predicted_sessions, predictions
 from quantlytic_assets.tables.trading import equity, holdings, last_account
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.ledger import Ledger
 from quantlytic_assets.trading.paper import PREDICTION_COLUMNS, TradeSummary, trade
 from quantlytic_assets.trading.portfolio import Opening, equity_curve, positions
 from quantlytic_assets.universe.models import Dataset, Strategy

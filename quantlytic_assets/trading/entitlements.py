@@ -116,7 +116,7 @@ class Entitlements:
         return due.group_by("session").agg(paid.sum().alias("income")).sort("session")
 
     def in_later_shares(self, fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
-        """Those of `fills` (ledger.FILLS_SCHEMA) whose shares are not of their session but of after a later split.
+        """Those of `fills` (orders.FILLS_SCHEMA) whose shares are not of their session but of after a later split.
 
         So are the fills of a simulation whose vendor had put the split into its prices before anybody here knew of it:
         once it is known, their bars (symbol, open_time, open as traded) are apart from them by its ratio, and to let

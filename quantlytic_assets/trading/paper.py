@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.trading.entitlements import Entitlements, shares
-from quantlytic_assets.trading.ledger import ORDERS_SCHEMA, Ledger, order_ref
+from quantlytic_assets.trading.orders import ORDERS_SCHEMA, OrderLedger, order_ref
 from quantlytic_assets.trading.risk import TOO_SMALL, with_reason
 from quantlytic_assets.trading.simulated_broker import Broker, broker_for
 from quantlytic_assets.trading.sizing import with_target
@@ -53,7 +53,7 @@ def trade(
     strategy: Strategy,
     predictions: pl.DataFrame,
     bars: pl.DataFrame,
-    ledger: Ledger,
+    ledger: OrderLedger,
     sessions: Sequence[date] | pl.Series,
     *,
     predicted_sessions: Sequence[date] | pl.Series | None = None,
@@ -103,7 +103,7 @@ def trade(
     )
 
 
-def _settle(strategy: str, ledger: Ledger, broker: Broker) -> int:
+def _settle(strategy: str, ledger: OrderLedger, broker: Broker) -> int:
     """Sends what the ledger has open, records the fills and returns how many there were."""
     waiting = ledger.open_orders(strategy)
     if waiting.is_empty():
@@ -114,7 +114,7 @@ def _settle(strategy: str, ledger: Ledger, broker: Broker) -> int:
 
 
 def _undecided(
-    strategy: str, asked: Sequence[date], predicted: Sequence[date] | pl.Series, ledger: Ledger
+    strategy: str, asked: Sequence[date], predicted: Sequence[date] | pl.Series, ledger: OrderLedger
 ) -> list[date]:
     """The sessions of `asked` still to be decided, oldest first. Raises `OutOfOrder`."""
     decided = set(ledger.decided_sessions(strategy))
@@ -162,10 +162,10 @@ def last_decisions(predictions: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFram
 def decide(
     strategy: Strategy, decisions: pl.DataFrame, committed: pl.DataFrame, entitlements: Entitlements
 ) -> pl.DataFrame:
-    """The orders (ledger.ORDERS_SCHEMA without created_at) that follow from decisions and what is held before them.
+    """The orders (orders.ORDERS_SCHEMA without created_at) that follow from decisions and what is held before them.
 
     decisions: as `last_decisions` gives them, of consecutive sessions. committed: symbol, session, quantity that each
-    session before added (`Ledger.committed_before`). An order's quantity is the session's target minus what the
+    session before added (`OrderLedger.committed_before`). An order's quantity is the session's target minus what the
     sessions before leave the company with, in shares of the session, every accepted order taken as filled; a rejected
     one leaves it as it was, and is listed with its reason. What has no decision keeps what it has.
     """

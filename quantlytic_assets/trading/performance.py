@@ -16,7 +16,7 @@ import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.ledger import FILLS_SCHEMA, order_ref
+from quantlytic_assets.trading.orders import FILLS_SCHEMA, order_ref
 from quantlytic_assets.trading.portfolio import equity_curve, positions
 from quantlytic_assets.trading.simulated_broker import next_bars
 
@@ -45,7 +45,7 @@ def periods_per_year(sessions: Sequence[date] | pl.Series) -> int:
 
 
 def benchmark_fills(strategy: Strategy, bars: pl.DataFrame, decided_at: datetime) -> pl.DataFrame:
-    """Buy and hold as fills (ledger.FILLS_SCHEMA), strategy named `buy_and_hold`.
+    """Buy and hold as fills (orders.FILLS_SCHEMA), strategy named `buy_and_hold`.
 
     Each of the strategy's symbols is bought once, at its first bar with open_time >= decided_at (the strategy's own
     first decision, UTC), at the strategy's costs, for at most capital / number of symbols, commission included, in
@@ -90,7 +90,7 @@ def session_returns(curve: pl.DataFrame, capital: float) -> pl.DataFrame:
 def statistics(curve: pl.DataFrame, fills: pl.DataFrame, capital: float, periods: int) -> Statistics:
     """The `STATISTICS` of an account, as fractions unless said otherwise; None where a figure is not defined.
 
-    curve: portfolio.EQUITY_SCHEMA. fills: ledger.FILLS_SCHEMA. periods: sessions a year (`periods_per_year`). sharpe
+    curve: portfolio.EQUITY_SCHEMA. fills: orders.FILLS_SCHEMA. periods: sessions a year (`periods_per_year`). sharpe
     and sortino are annualised, without a risk-free rate; max_drawdown is not positive; turnover is one-way and yearly:
     half of all notional traded / capital / years; total_costs is money: commissions and slippage; trades counts fills.
     An account that falls to 0 or below has no rates of return: cagr, sharpe, sortino and max_drawdown are None.

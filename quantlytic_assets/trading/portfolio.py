@@ -51,7 +51,7 @@ def positions(
 ) -> pl.DataFrame:
     """Holdings (POSITIONS_SCHEMA) at the end of each session, one row per symbol held, by session and symbol.
 
-    fills: ledger.FILLS_SCHEMA, all of the strategy's up to the last session, or those after `opening`. bars: session,
+    fills: orders.FILLS_SCHEMA, all of the strategy's up to the last session, or those after `opening`. bars: session,
     symbol, open_time, close, as traded. Quantities and prices are in shares of the session. average_price is the
     average cost of the units held, slippage included and commission not; a sale leaves it as it is (buys of a session
     count before its sales), a split divides it. close is the session's last, or the last known one where the session
@@ -116,7 +116,7 @@ def equity_curve(
 ) -> pl.DataFrame:
     """The account (EQUITY_SCHEMA), one row per session, oldest first.
 
-    held: `positions` of these sessions. fills: ledger.FILLS_SCHEMA. The account begins with `capital` in cash, or goes
+    held: `positions` of these sessions. fills: orders.FILLS_SCHEMA. The account begins with `capital` in cash, or goes
     on from `opening` with the fills after it, and dividends are added to it; equity = cash + market value,
     gross_exposure = sum of |market value|, costs_to_date = commissions and slippage paid so far (both are in the equity
     already). Cash earns nothing and can fall below 0, as sizes follow the fixed capital and not the equity.

@@ -8,7 +8,7 @@ import polars as pl
 
 from quantlytic_assets.trading.costs import with_costs
 from quantlytic_assets.trading.entitlements import Entitlements, shares
-from quantlytic_assets.trading.ledger import FILLS_SCHEMA
+from quantlytic_assets.trading.orders import FILLS_SCHEMA
 
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Costs, Strategy
@@ -24,7 +24,7 @@ class Broker(Protocol):
     sessions_at_once: int
 
     def submit(self, orders: pl.DataFrame) -> pl.DataFrame:
-        """Sends open orders (ledger.ORDERS_SCHEMA) and returns the fills known by now (ledger.FILLS_SCHEMA).
+        """Sends open orders (orders.ORDERS_SCHEMA) and returns the fills known by now (orders.FILLS_SCHEMA).
 
         Must be safe to repeat: an order_ref seen before is not sent again, its fill is returned again. An order without
         a row in the answer stays open and is submitted again later.
@@ -89,7 +89,7 @@ def next_bars(orders: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def fill(orders: pl.DataFrame, bars: pl.DataFrame, costs: Costs, entitlements: Entitlements) -> pl.DataFrame:
-    """Fills (ledger.FILLS_SCHEMA) of the orders (ledger.ORDERS_SCHEMA) that the bars can fill, each in full."""
+    """Fills (orders.FILLS_SCHEMA) of the orders (orders.ORDERS_SCHEMA) that the bars can fill, each in full."""
     # By company: the ticker of the next bar may be another one than that of the order.
     asked = entitlements.with_company(orders, "session").with_columns(pl.col("company").alias("symbol"))
     known = entitlements.with_company(bars, "session").with_columns(pl.col("company").alias("symbol"))

@@ -55,3 +55,10 @@ def test_the_declarations_import_only_the_type_of_a_time_stamp():
         }
         strange = {name for name in imported if not name.startswith("quantlytic_assets.schemas")} - wanted
         assert strange == set(), path.name
+
+
+def test_trading_and_market_data_open_no_database():
+    for path in (*modules("trading"), *modules("market_data")):
+        assert not re.search(
+            r"^\s*(?:from|import) (?:sqlalchemy|duckdb|quantlytic_assets\.storage)", path.read_text(), re.M
+        )

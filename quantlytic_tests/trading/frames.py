@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 import quantlytic_assets
-from quantlytic_assets.trading.ledger import Ledger
+from quantlytic_assets.storage.ledger import Ledger
 from quantlytic_assets.universe.models import Costs, Strategy
 
 FIRST_CREATED = datetime(2020, 1, 1, tzinfo=UTC)

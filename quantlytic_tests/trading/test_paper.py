@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from quantlytic_assets.trading.ledger import FILLS_SCHEMA, ORDERS_SCHEMA
+from quantlytic_assets.trading.orders import FILLS_SCHEMA, ORDERS_SCHEMA
 from quantlytic_assets.trading.paper import OutOfOrder, trade
 from quantlytic_assets.trading.simulated_broker import SimulatedBroker
 from quantlytic_tests.trading.frames import FIRST_CREATED, daily, ledger_in, predict, real_case, rows_of, strategy

@@ -3,9 +3,9 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
+from quantlytic_assets.schemas.trading import CHANGES_SCHEMA
 from quantlytic_assets.trading.costs import with_costs
 from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.ledger import CHANGES_SCHEMA
 from quantlytic_assets.trading.paper import decide, last_decisions
 from quantlytic_assets.trading.risk import NO_PRICE, TOO_SMALL, with_reason
 from quantlytic_assets.trading.simulated_broker import BrokerNotAvailable, broker_for, fill

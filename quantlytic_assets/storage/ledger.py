@@ -1,6 +1,6 @@
 """The durable record of what was decided, ordered and filled. What is in here has happened and is never rewritten.
 
-SQLAlchemy Core; SQLite and Postgres differ only in the URL. Deciding is `paper`'s business, filling a broker's.
+SQLAlchemy Core; SQLite and Postgres differ only in the URL. Deciding is `trading.paper`'s business, filling a broker's.
 """
 
 from __future__ import annotations
@@ -12,25 +12,11 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from quantlytic_assets.schemas.trading import FILLS, ORDERS
+from quantlytic_assets.schemas.trading import CHANGES_SCHEMA, FILLS, ORDERS
 from quantlytic_assets.storage.state import DECIDED_SESSIONS as _decided
 from quantlytic_assets.storage.state import FILLS as _fills
 from quantlytic_assets.storage.state import ORDERS as _orders
 from quantlytic_assets.storage.state import open_state
-
-# status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell. Times are UTC.
-ORDERS_SCHEMA = ORDERS.polars
-
-# session is the one the order was decided in, fill_session the one it was filled in. commission and slippage are money.
-FILLS_SCHEMA = FILLS.polars
-
-# What a session added to a symbol, in shares as they were then: negative where it sold.
-CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
-
-
-def order_ref(strategy: str = "strategy", session: str = "session", symbol: str = "symbol") -> pl.Expr:
-    """The name of an order, made of the columns that identify it: `momentum_1d:2015-03-02:AAPL`."""
-    return pl.concat_str(pl.col(strategy), pl.col(session).dt.to_string("%Y-%m-%d"), pl.col(symbol), separator=":")
 
 
 def _now() -> datetime:
@@ -61,8 +47,8 @@ class Ledger:
     def record_decisions(self, strategy: str, sessions: Sequence[date], orders: pl.DataFrame) -> bool:
         """Writes the decisions of whole sessions: all of it or, if any of the sessions was decided before, nothing.
 
-        orders: ORDERS_SCHEMA without created_at, of these sessions; a session without an order counts as decided too.
-        Returns whether it was written. False means that another process was quicker: read the ledger again.
+        orders: columns of trading.orders without created_at, of these sessions. A session without an order counts as
+        decided too. Returns whether it was written; False where another process was quicker: read the ledger again.
         """
         if not sessions:
             return True
@@ -83,10 +69,10 @@ class Ledger:
         return True
 
     def record_fills(self, fills: pl.DataFrame) -> None:
-        """Writes fills (FILLS_SCHEMA) and marks their orders filled. A fill that is on record stays as it is."""
+        """Writes fills (columns of trading.fills) and marks their orders filled; fills on record stay as they are."""
         if fills.is_empty():
             return
-        rows = fills.select(FILLS_SCHEMA.names()).to_dicts()
+        rows = fills.select(FILLS.polars.names()).to_dicts()
         filled = (
             sa.update(_orders)
             .where(_orders.c.order_ref == sa.bindparam("ref"), _orders.c.status == "open")
@@ -97,18 +83,16 @@ class Ledger:
             connection.execute(filled, [{"ref": row["order_ref"]} for row in rows])
 
     def orders(self, strategy: str, first: date | None = None, last: date | None = None) -> pl.DataFrame:
-        """Orders (ORDERS_SCHEMA) by session and symbol, rejected ones included; first and last are inclusive
-        sessions.
-        """
-        return self._read(_orders, ORDERS_SCHEMA, strategy, _orders.c.session, first, last)
+        """Columns of trading.orders by session and symbol, rejected ones included; first and last are inclusive."""
+        return self._read(_orders, ORDERS.polars, strategy, _orders.c.session, first, last)
 
     def fills(self, strategy: str, first: date | None = None, last: date | None = None) -> pl.DataFrame:
-        """Fills (FILLS_SCHEMA) by session and symbol; first and last are inclusive *fill* sessions."""
-        return self._read(_fills, FILLS_SCHEMA, strategy, _fills.c.fill_session, first, last)
+        """Fills (columns of trading.fills) by session and symbol; first and last are inclusive *fill* sessions."""
+        return self._read(_fills, FILLS.polars, strategy, _fills.c.fill_session, first, last)
 
     def open_orders(self, strategy: str) -> pl.DataFrame:
-        """Orders (ORDERS_SCHEMA) that wait for a fill."""
-        return self._read(_orders, ORDERS_SCHEMA, strategy, _orders.c.session, None, None, _orders.c.status == "open")
+        """Orders (columns of trading.orders) that wait for a fill."""
+        return self._read(_orders, ORDERS.polars, strategy, _orders.c.session, None, None, _orders.c.status == "open")
 
     def oldest_open_decision(self, strategy: str) -> datetime | None:
         """The earliest decision_time of an open order: bars for the simulated broker must reach back to it."""
