@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from quantlytic_assets.commands.completion import complete_dataset, complete_dataset_or_strategy
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
-from quantlytic_assets.settings import SettingsError
 from quantlytic_assets.storage.migrations.layout import LayoutError
 from quantlytic_assets.universe.models import UniverseError
 
@@ -23,11 +23,11 @@ app = typer.Typer(
     name="quantlytic",
     help="Market data to paper trades, as one Dagster asset graph.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-# Piped output is for files and programs, where a table cut to 80 columns would lose figures.
-out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
+# Piped output is for files and programs: a table is as wide as its cells are, and nothing of it is folded or cut.
+out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1_000_000)
 err = Console(stderr=True)
 _installation = Installation()
 
@@ -58,8 +58,21 @@ class Adjustment(StrEnum):
     SPLIT = "split"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"quantlytic {version('quantlytic')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
     """Options that stand before the command; `main` reads them itself."""
 
 
@@ -90,7 +103,7 @@ def import_files(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Files, folders, or patterns such as bars/{symbol}.csv.")
     ],
-    dataset: Annotated[str, typer.Option(help="Dataset of the universe.")],
+    dataset: Annotated[str, typer.Option(help="Dataset of the universe.", autocompletion=complete_dataset)],
     symbol: Annotated[
         str | None, typer.Option(help="Symbol that the bars are of, or OURS=THEIRS,… for what the file calls ours.")
     ] = None,
@@ -135,7 +148,10 @@ def unimport(
         list[str] | None,
         typer.Argument(metavar="PATH|OBJECT...", help="Files that were imported, ids of imports, or archive objects."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Default: every dataset the file was imported into.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Default: every dataset the file was imported into.", autocompletion=complete_dataset),
+    ] = None,
     symbol: Annotated[str | None, typer.Option(help="Only rows of this symbol.")] = None,
     first: _Day = None,
     last: _LastDay = None,
@@ -159,7 +175,10 @@ def unimport(
 @app.command("import-actions")
 def import_actions(
     path: Annotated[Path, typer.Argument(help="CSV file: symbol, date, kind, value and perhaps known.")],
-    dataset: Annotated[str | None, typer.Option(help="Default: the one dataset that has the symbols.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Default: the one dataset that has the symbols.", autocompletion=complete_dataset),
+    ] = None,
 ) -> None:
     """Read a file of splits, dividends and renames; they win over what vendors say."""
     from quantlytic_assets.commands.import_actions import run_import_actions
@@ -169,7 +188,7 @@ def import_actions(
 
 @app.command()
 def backfill(
-    name: Annotated[str, typer.Argument(metavar="DATASET|STRATEGY")],
+    name: Annotated[str, typer.Argument(metavar="DATASET|STRATEGY", autocompletion=complete_dataset_or_strategy)],
     first: _Day = None,
     last: _LastDay = None,
     symbols: Annotated[str, typer.Option(help="Comma-separated; default all of the dataset.")] = "",
@@ -198,7 +217,7 @@ def backfill(
 
 @app.command()
 def replay(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(autocompletion=complete_dataset)],
     speed: Annotated[float, typer.Option(min=0.001, help="1 is real time; 60 plays an hour in a minute.")] = 60.0,
     first: _Day = None,
     last: _LastDay = None,
@@ -210,7 +229,11 @@ def replay(
 
 
 @app.command()
-def feed(market: Annotated[str, typer.Argument(help="A dataset with a `feed:` in the universe.")]) -> None:
+def feed(
+    market: Annotated[
+        str, typer.Argument(help="A dataset with a `feed:` in the universe.", autocompletion=complete_dataset)
+    ],
+) -> None:
     """Take a live feed's trades and bars onto the bus until interrupted."""
     from quantlytic_assets.commands.feed import run_feed
 
@@ -241,7 +264,7 @@ def pages(
 
 @app.command()
 def gaps(
-    dataset: Annotated[str | None, typer.Argument()] = None,
+    dataset: Annotated[str | None, typer.Argument(autocompletion=complete_dataset)] = None,
     as_json: _Json = False,
     heat_map: Annotated[bool, typer.Option("--map", help="A heat map, symbol by session, not the list.")] = False,
 ) -> None:
@@ -316,14 +339,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     try:
         app(given, standalone_mode=True)
-    except (SettingsError, UniverseError, UsageError) as error:
-        _end(error, 2, debug)
-    except (CommandError, LayoutError) as error:
-        _end(error, 1, debug)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        _end(error, 1, debug, hint=True)
+        # Only here: to load it takes longer than help or a completion may.
+        from quantlytic_assets.settings import SettingsError
+
+        usage = isinstance(error, (SettingsError, UniverseError, UsageError))
+        _end(error, 2 if usage else 1, debug, hint=not usage and not isinstance(error, (CommandError, LayoutError)))
 
 
 def _end(error: Exception, code: int, debug: bool, hint: bool = False) -> None:

@@ -38,6 +38,7 @@ from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
+from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
@@ -203,6 +204,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
     Raises `UniverseError` listing every mistake of the universe file.
     """
+    keep_session_tables(settings)
     universe = load_universe(settings.universe)
     resources = make_resources(settings)
     # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.

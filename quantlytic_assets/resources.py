@@ -10,31 +10,30 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from quantlytic_assets.calendars.partitions import archive_keys
-from quantlytic_assets.learning.registry import ModelStore
-from quantlytic_assets.notify import Notifier, addresses
-from quantlytic_assets.pages.links import Links
-from quantlytic_assets.services.ingest import Ingest
 from quantlytic_assets.settings import CHECKOUT, Settings
-from quantlytic_assets.storage.action_archive import ActionArchive
-from quantlytic_assets.storage.archive import Archive, local_archive, s3_archive
-from quantlytic_assets.storage.attempts import AttemptLog
-from quantlytic_assets.storage.budgets import BudgetLog
-from quantlytic_assets.storage.bus import Bus, LocalBus
-from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
 from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
-from quantlytic_assets.storage.landing import Lander
-from quantlytic_assets.storage.ledger import Ledger
 from quantlytic_assets.storage.object_store import S3Place
 from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
-from quantlytic_assets.universe.models import Dataset
-from quantlytic_assets.vendors.policy import joint_traits
-from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
-from quantlytic_assets.vendors.registry import make_vendor
+
+# Each part's module is loaded with the part: to ask the lake must not cost loading Kafka, SQLAlchemy and vendors.
+if TYPE_CHECKING:
+    from quantlytic_assets.learning.registry import ModelStore
+    from quantlytic_assets.notify import Notifier
+    from quantlytic_assets.pages.links import Links
+    from quantlytic_assets.services.ingest import Ingest
+    from quantlytic_assets.storage.action_archive import ActionArchive
+    from quantlytic_assets.storage.archive import Archive
+    from quantlytic_assets.storage.attempts import AttemptLog
+    from quantlytic_assets.storage.budgets import BudgetLog
+    from quantlytic_assets.storage.bus import Bus
+    from quantlytic_assets.storage.landing import Lander
+    from quantlytic_assets.storage.ledger import Ledger
+    from quantlytic_assets.universe.models import Dataset
+    from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
 
 
 class Resources:
@@ -48,16 +47,22 @@ class Resources:
     @cached_property
     def bus(self) -> Bus:
         """Where records are published."""
+        from quantlytic_assets.storage.bus import LocalBus
+
         return LocalBus(self.settings.directory("bus"), self.settings.kafka_ticks_retention_hours)
 
     @cached_property
     def archive(self) -> Archive:
         """The permanent objects."""
+        from quantlytic_assets.storage.archive import local_archive
+
         return local_archive(str(self.settings.directory("archive")))
 
     @cached_property
     def actions(self) -> ActionArchive:
         """The archive's corporate actions."""
+        from quantlytic_assets.storage.action_archive import ActionArchive
+
         return ActionArchive(self.archive)
 
     @cached_property
@@ -73,32 +78,44 @@ class Resources:
     @cached_property
     def attempts(self) -> AttemptLog:
         """What vendors were asked in vain."""
+        from quantlytic_assets.storage.attempts import AttemptLog
+
         return AttemptLog(self.state_url)
 
     @cached_property
     def budgets(self) -> BudgetLog:
         """What vendors were asked, against their rate limits."""
+        from quantlytic_assets.storage.budgets import BudgetLog
+
         return BudgetLog(self.state_url)
 
     @cached_property
     def ledger(self) -> Ledger:
         """Orders and fills."""
+        from quantlytic_assets.storage.ledger import Ledger
+
         return Ledger(self.state_url)
 
     @cached_property
     def models(self) -> ModelStore:
         """The MLflow store."""
+        from quantlytic_assets.learning.registry import ModelStore
+
         home = self.settings.directory("mlflow")
         return ModelStore(f"sqlite:///{home / 'mlflow.db'}", str(home / "artifacts"))
 
     @cached_property
     def notifier(self) -> Notifier:
         """Whom alerts are sent to."""
+        from quantlytic_assets.notify import Notifier, addresses
+
         return Notifier(addresses(self.settings.notify.get_secret_value()) if self.settings.notify else ())
 
     @cached_property
     def links(self) -> Links:
         """Addresses of the pages with charts and reports."""
+        from quantlytic_assets.pages.links import Links
+
         return Links(self.settings.pages)
 
     @contextmanager
@@ -126,21 +143,30 @@ class Resources:
     @lru_cache  # noqa: B019 - one Resources lives as long as its process
     def vendor(self, name: str) -> Vendor:
         """A vendor by its name in the universe."""
+        from quantlytic_assets.vendors.registry import make_vendor
+
         return make_vendor(name, self.settings)
 
     def traits(self, dataset: Dataset) -> VendorTraits | None:
         """What missing bars mean where a dataset's vendors were asked for them; None where it has none."""
+        from quantlytic_assets.vendors.policy import joint_traits
+
         vendors = [self.vendor(name) for name in dataset.vendors]
         return joint_traits(vendors, dataset.name) if vendors else None
 
     def lander(self, dataset: Dataset) -> Lander:
         """What lands a dataset's topic."""
+        from quantlytic_assets.calendars.partitions import archive_keys
+        from quantlytic_assets.storage.landing import Lander
+
         return Lander(
             self.bus, self.archive, dataset.name, partial(archive_keys, dataset=dataset), self.settings.claim_records
         )
 
     def ingest(self, dataset: Dataset) -> Ingest:
         """What fetches and lands a dataset."""
+        from quantlytic_assets.services.ingest import Ingest
+
         vendors = [self.vendor(name) for name in dataset.vendors]
         return Ingest(dataset, vendors, self.archive, self.attempts, self.lander(dataset), self.budgets)
 
@@ -153,6 +179,8 @@ class ServiceResources(Resources):
     @cached_property
     def bus(self) -> Bus:
         """See `Resources.bus`."""
+        from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
+
         settings = self.settings
         security: dict[str, Any] = {"security_protocol": settings.kafka_security}
         if settings.kafka_security.startswith("SASL"):
@@ -194,6 +222,8 @@ class ServiceResources(Resources):
     @cached_property
     def archive(self) -> Archive:
         """See `Resources.archive`."""
+        from quantlytic_assets.storage.archive import s3_archive
+
         return s3_archive(self.bucket, self._extensions)
 
     @cached_property
@@ -223,6 +253,8 @@ class ServiceResources(Resources):
     @cached_property
     def models(self) -> ModelStore:
         """See `Resources.models`."""
+        from quantlytic_assets.learning.registry import ModelStore
+
         return ModelStore(self._database("mlflow"), self.bucket.url("mlflow"))
 
     def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:

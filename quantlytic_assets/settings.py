@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -135,6 +134,9 @@ class Settings(BaseSettings):
 
     def postgres_url(self, part: str) -> str:
         """The part's database as SQLAlchemy names it, password included: never to be shown."""
+        # Here, because an embedded installation does without.
+        from sqlalchemy import URL
+
         url = URL.create(
             "postgresql+psycopg2",
             self.postgres_user,

@@ -8,17 +8,37 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import INTERVALS, TIME
+from quantlytic_assets.calendars.names import CALENDAR_ZONES
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
 
 ROUND_THE_CLOCK = "24/7"
 _LONGEST_CLOSURE = timedelta(days=60)
+
+
+class Tables(Protocol):
+    """Where tables of sessions are kept between processes."""
+
+    def read(self, calendar: str, first_year: int, last_year: int) -> pl.DataFrame | None:
+        """The table of these years, if it is kept."""
+
+    def write(self, calendar: str, first_year: int, last_year: int, table: pl.DataFrame) -> None:
+        """Keep the table of these years."""
+
+
+_kept: Tables | None = None
+
+
+def keep_tables(tables: Tables | None) -> None:
+    """From now on look for tables of sessions there first, and keep those that are made; None: nowhere."""
+    global _kept
+    _kept = tables
 
 
 @lru_cache(maxsize=16)
@@ -51,10 +71,7 @@ def _years_around(first: int, last: int) -> tuple[int, int]:
 
 def calendar_timezone(calendar: str) -> str:
     """The IANA name of the exchange's own time zone (`UTC` for round-the-clock markets)."""
-    today = date.today().year
-    found = _calendar(calendar, *_years_around(today, today))
-    assert found is not None, "every calendar knows this year"
-    return str(found.tz)
+    return CALENDAR_ZONES[calendar]
 
 
 def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
@@ -66,18 +83,24 @@ def session_table(calendar: str, first: date, last: date) -> pl.DataFrame:
     """
     if last < first:
         return _empty_sessions()
-    from exchange_calendars.errors import InvalidCalendarName
-
-    try:
-        known = _all_sessions(calendar, *_years_around(first.year, last.year))
-    except InvalidCalendarName as error:
-        raise ValueError(f"unknown calendar {calendar!r}: take a name of exchange_calendars, such as XNYS") from error
+    if calendar not in CALENDAR_ZONES:
+        raise ValueError(f"unknown calendar {calendar!r}: take a name of exchange_calendars, such as XNYS")
+    known = _all_sessions(calendar, *_years_around(first.year, last.year))
     return known.filter(pl.col("session").is_between(first, last))
 
 
 @lru_cache(maxsize=16)
 def _all_sessions(name: str, first_year: int, last_year: int) -> pl.DataFrame:
     """`session_table` of these years."""
+    table = _kept.read(name, first_year, last_year) if _kept else None
+    if table is None:
+        table = _made_sessions(name, first_year, last_year)
+        if _kept:
+            _kept.write(name, first_year, last_year, table)
+    return table
+
+
+def _made_sessions(name: str, first_year: int, last_year: int) -> pl.DataFrame:
     known = _calendar(name, first_year, last_year)
     if known is None or known.schedule.empty:
         return _empty_sessions()

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlytic_assets.charts.bars import heat_cells
+from quantlytic_assets.commands.gap_list import never_imported, stretches
 from quantlytic_assets.commands.inspection import print_json
 from quantlytic_assets.services.gaps import DECISIONS, decide
 from quantlytic_assets.tables.coverage import coverage
@@ -54,34 +55,39 @@ def show_gaps(
     """Print the holes that coverage knows of, and how much it has not looked at yet."""
     datasets = _datasets(installation, dataset)
     found = {one.name: (_coverage(installation, one), _decided(installation, one)) for one in datasets}
-    rows = [row for one in datasets for row in _rows(one, *found[one.name])]
     if as_json:
-        print_json(rows)
+        print_json([row for one in datasets for row in _rows(one, *found[one.name])])
         return
     if heat_map:
         for one in datasets:
             _show_map(out, one, *found[one.name])
         return
-    table = Table("dataset", "symbol", "session", "missing", "cause", "attempts", "ranges (UTC)", "next")
-    for row in rows:
-        shown = [f"{r['start']:%H:%M}-{r['end']:%H:%M} {r['cause']}" for r in row["ranges"][:4]]
-        more = len(row["ranges"]) - len(shown)
-        table.add_row(
-            row["dataset"],
-            row["symbol"],
-            str(row["session"]),
-            str(row["missing_bars"]),
-            row["cause"],
-            str(row["attempts"]),
-            ", ".join(shown) + (f" and {more} more" if more else ""),
-            row["next"],
-        )
-    out.print(table if rows else "no holes known; coverage is what `quantlytic backfill` last saw")
+    table = Table("dataset", "symbol", "sessions", "missing", "cause", "attempts", "ranges (UTC)", "next")
+    unseen_of = {}
     for one in datasets:
-        for (decision,), unseen in _unseen(found[one.name][1]).group_by("decision", maintain_order=True):
+        covered, decided = found[one.name]
+        nothing = never_imported(one, covered, decided)
+        others = pl.col("symbol").is_in(nothing["symbol"].implode()).not_()
+        unseen_of[one.name] = _unseen(decided).filter(others)
+        for row in [*stretches(_holes(one, covered, decided).filter(others)).to_dicts(), *nothing.to_dicts()]:
+            alone = row["sessions"] == 1
+            table.add_row(
+                row["dataset"],
+                row["symbol"],
+                str(row["first"]) if alone else f"{row['first']} … {row['last']} ({row['sessions']:,})",
+                f"{row['missing_bars']:,}",
+                row["cause"],
+                str(row["attempts"]),
+                row["ranges"],
+                row["next"],
+            )
+    out.print(table if table.row_count else "no holes known; coverage is what `quantlytic backfill` last saw")
+    for one in datasets:
+        for (decision,), unseen in unseen_of[one.name].group_by("decision", maintain_order=True):
+            step = DECISIONS[str(decision)].format(dataset=one.name)
             out.print(
                 f"{one.name}: {len(unseen):,} sessions of {unseen['symbol'].n_unique()} symbols not looked at yet, "
-                f"{unseen['session'].min()} to {unseen['session'].max()}; {_next(one.name, str(decision))}",
+                f"{unseen['session'].min()} to {unseen['session'].max()}; {step}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -100,22 +106,25 @@ def _decided(installation: Installation, dataset: Dataset) -> pl.DataFrame:
 
 
 def _rows(dataset: Dataset, covered: pl.DataFrame, decided: pl.DataFrame) -> list[dict[str, Any]]:
+    return _holes(dataset, covered, decided).drop("at", "expected_bars").to_dicts()
+
+
+def _holes(dataset: Dataset, covered: pl.DataFrame, decided: pl.DataFrame) -> pl.DataFrame:
+    """What `gap_list.stretches` takes: each symbol's session with holes, by session and symbol."""
     said = decided.select("symbol", "session", "decision")
-    holes = (
-        covered.filter(pl.col("missing_bars") > 0)
+    steps = {name: words.format(dataset=dataset.name) for name, words in DECISIONS.items()}
+    step = pl.col("decision").replace_strict(steps, default=_GONE, return_dtype=pl.String)
+    return (
+        covered.with_columns(pl.int_range(pl.len()).over("symbol", order_by="session").alias("at"))
+        .filter(pl.col("missing_bars") > 0)
         .join(said, on=["symbol", "session"], how="left", maintain_order="left")
         # Coverage of what has expired stays until the next maintenance; it is no gap.
         .filter(pl.col("decision").fill_null("") != "expired")
         .select(
-            "dataset", "symbol", "session", "missing_bars", "cause", "attempts",
-            pl.col("missing_ranges").alias("ranges"), pl.col("decision").alias("next"),
+            "dataset", "symbol", "session", "at", "expected_bars", "missing_bars", "cause", "attempts",
+            pl.col("missing_ranges").alias("ranges"), step.alias("next"),
         )
     )  # fmt: skip
-    return [{**row, "next": _next(dataset.name, row["next"])} for row in holes.to_dicts()]
-
-
-def _next(dataset: str, decision: str | None) -> str:
-    return DECISIONS[decision].format(dataset=dataset) if decision else _GONE
 
 
 def _unseen(decided: pl.DataFrame) -> pl.DataFrame:

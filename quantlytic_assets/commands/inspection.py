@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 from rich.table import Table
+from rich.text import Text
 
 from quantlytic_assets.commands.installation import CommandError, UsageError
 from quantlytic_assets.storage.statements import NotReading, one_select
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
+
+# Narrower columns break each value over many lines.
+_NARROWEST_COLUMN = 12
+_ANY_WIDTH = 1_000_000
 
 
 def _plain(value: Any) -> Any:
@@ -123,12 +128,25 @@ def run_sql(installation: Installation, out: Console, query: str, table_format: 
         writer.writerow(names)
         writer.writerows([[_csv_cell(value) for value in row] for row in rows])
     else:
-        table = Table()
-        for name in names:
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*("" if value is None else str(_plain(value)) for value in row))
+        _print_rows(out, names, [["" if value is None else str(_plain(value)) for value in row] for row in rows])
+
+
+def _print_rows(out: Console, names: list[str], rows: list[list[str]]) -> None:
+    """A table; where the terminal is too narrow for its columns, a block of lines for each row as in psql."""
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    natural = out.measure(table, options=out.options.update_width(_ANY_WIDTH)).maximum
+    if natural <= out.width or len(names) * _NARROWEST_COLUMN <= out.width:
         out.print(table)
+        return
+    label = max(map(len, names)) + 2
+    for i, row in enumerate(rows, 1):
+        out.rule(f"row {i:,}", align="left")
+        for name, value in zip(names, row, strict=True):
+            out.print(Text(name.ljust(label), "bold").append(value, "not bold"))
 
 
 def _csv_cell(value: Any) -> Any:

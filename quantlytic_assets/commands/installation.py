@@ -7,14 +7,12 @@ import shutil
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.settings import Settings, load_settings
-from quantlytic_assets.universe.loading import load_universe
-from quantlytic_assets.universe.models import Dataset, Strategy, Universe
-
 if TYPE_CHECKING:
     from dagster import DagsterInstance, Definitions
 
     from quantlytic_assets.resources import Resources
+    from quantlytic_assets.settings import Settings
+    from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 
 class CommandError(Exception):
@@ -31,11 +29,18 @@ class Installation:
     @cached_property
     def settings(self) -> Settings:
         """From the environment."""
-        return load_settings()
+        from quantlytic_assets.settings import load_settings
+        from quantlytic_assets.storage.session_tables import keep_session_tables
+
+        settings = load_settings()
+        keep_session_tables(settings)
+        return settings
 
     @cached_property
     def universe(self) -> Universe:
         """From the universe file."""
+        from quantlytic_assets.universe.loading import load_universe
+
         return load_universe(self.settings.universe)
 
     @cached_property

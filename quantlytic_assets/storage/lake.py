@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import duckdb
 import polars as pl
-from sqlalchemy.exc import OperationalError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
@@ -47,6 +46,8 @@ _NO_LAKE = ("creating a new DuckLake is explicitly disabled", "unable to open da
 
 def _is_passing(error: BaseException) -> bool:
     """Whether a new attempt, on a new connection where need be, may get past an error."""
+    from sqlalchemy.exc import OperationalError
+
     text = str(error).lower()
     lost = isinstance(error, (duckdb.Error, OperationalError)) and any(words in text for words in _LOST)
     return lost or is_conflict(error)

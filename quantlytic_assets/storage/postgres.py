@@ -1,13 +1,13 @@
-"""What the Postgres databases of an installation need beside SQL: making them, and one lock for writers."""
+"""What the Postgres databases of an installation need beside SQL: making them, and one lock for writers.
+
+SQLAlchemy is imported where it is used: an embedded installation reads its lake without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError, ProgrammingError
 
 # Postgres's own database, which is always there to connect to.
 _MAINTENANCE = "postgres"
@@ -20,6 +20,9 @@ def ensure_database(url: str) -> None:
 
     Raises SQLAlchemy's `OperationalError` when the server does not answer or rejects the user.
     """
+    import sqlalchemy as sa
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
     wanted = sa.make_url(url)
     engine = sa.create_engine(wanted, poolclass=sa.NullPool, connect_args={"connect_timeout": 10})
     try:
@@ -50,6 +53,8 @@ def advisory_lock(url: str, name: str, wait: bool = True) -> Iterator[None]:
     Waits for it as long as it takes, or raises `Held` at once. The lock belongs to a connection of its own: whatever
     ends the process lets it go.
     """
+    import sqlalchemy as sa
+
     # Postgres knows such locks by 64-bit numbers.
     number = {"number": int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)}
     engine = sa.create_engine(

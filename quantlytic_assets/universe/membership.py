@@ -19,7 +19,7 @@ def members(dataset: Dataset, day: date) -> list[Instrument]:
 
 
 def member_spans(dataset: Dataset, kind: pl.DataType | type[pl.DataType] = pl.String) -> pl.DataFrame:
-    """symbol (of type `kind`), first, last (Date; null: open-ended): the sessions in which each symbol belongs."""
+    """Symbol (of type `kind`), first, last (Date; null: open-ended): the sessions in which each symbol belongs."""
     return pl.DataFrame(
         [
             (

@@ -120,6 +120,58 @@ def test_each_hole_says_what_will_be_done_about_it(installation, capsys):
     assert "live: 5 sessions of 1 symbols not looked at yet, 2025-03-10 to 2025-03-14" in listed
 
 
+def table_rows(shown: str) -> list[list[str]]:
+    """Cells of the rows of a table that is not folded."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+
+
+def test_neighbouring_sessions_with_the_same_cause_are_one_row_of_the_list(installation, capsys):
+    holes = {("A-USD", date(2025, 3, day)): (2, "not_fetched") for day in (8, 9, 10, 12, 13)}
+    holes |= {("A-USD", date(2025, 3, 11)): (2, "no_trade"), ("A-USD", date(2025, 3, 13)): (5, "not_fetched")}
+    holes |= {("B-USD", date(2025, 3, day)): (24, "not_fetched") for day in range(3, 15)}
+    cover(installation, "live", ("A-USD", "B-USD"), holes)
+    rows = [row[1:7] for row in table_rows(show(installation, "live", False, width=400))]
+    assert rows == [
+        ["A-USD", "2025-03-08 … 2025-03-10 (3)", "360", "not_fetched", "0", "00:00-02:00 not_fetched"],
+        ["A-USD", "2025-03-11", "120", "no_trade", "0", "00:00-02:00 no_trade"],
+        ["A-USD", "2025-03-12 … 2025-03-13 (2)", "420", "not_fetched", "0", "2 ranges"],
+        ["B-USD", "2025-03-03 … 2025-03-14 (12)", "17,280", "not_fetched", "0", "00:00-00:00 not_fetched"],
+    ]
+    show(installation, "live", True)
+    assert len(json.loads(capsys.readouterr().out)) == 18
+
+
+def test_weekends_part_no_stretch_and_complete_sessions_do(installation):
+    holes = {("AAPL", date(2025, 3, day)): (1, "unknown") for day in (6, 7, 10, 12)}
+    cover(installation, "files", ("AAPL",), holes)
+    rows = [row[2] for row in table_rows(show(installation, "files", False, width=400))]
+    assert rows == ["2025-03-06 … 2025-03-10 (3)", "2025-03-12"]
+
+
+def test_a_symbol_of_which_nothing_was_imported_says_so_once(installation, capsys):
+    wanted = [
+        "files", "AAPL", "2025-03-03 … 2025-03-14 (10)", "780", "never imported", "0", "everything",
+        "`quantlytic import FILE --dataset files --symbol AAPL` brings it",
+    ]  # fmt: skip
+    # Not looked at yet, and looked at in vain.
+    shown = show(installation, "files", False, width=400)
+    assert table_rows(shown) == [wanted]
+    assert "not looked at" not in shown
+    cover(installation, "files", ("AAPL",), {("AAPL", date(2025, 3, day)): (24, "unknown") for day in range(3, 15)})
+    assert table_rows(show(installation, "files", False, width=400)) == [[*wanted[:3], "14,400", *wanted[4:]]]
+    # One bar is something.
+    cover(installation, "files", ("AAPL",), {("AAPL", date(2025, 3, day)): (24, "unknown") for day in range(4, 15)})
+    assert [row[4] for row in table_rows(show(installation, "files", False, width=400))] == ["unknown"]
+    show(installation, "files", True)
+    assert {row["cause"] for row in json.loads(capsys.readouterr().out)} == {"unknown"}
+
+
+def test_the_list_is_no_wider_than_the_terminal(installation):
+    cover(installation, "live", ("A-USD", "B-USD"), HOLES)
+    for width in (80, 120):
+        assert max(map(len, show(installation, "live", False, width=width).splitlines()[:-1])) <= width
+
+
 def test_the_map_is_symbol_by_session_with_the_cause_s_letter(installation):
     cover(installation, "live", ("A-USD", "B-USD"), HOLES)
     lines = show(installation, "live", False, heat_map=True).splitlines()

@@ -3,10 +3,8 @@
 from datetime import date, timedelta
 from pathlib import Path
 
-import exchange_calendars
 import pytest
 
-from quantlytic_assets.calendars.names import CALENDAR_NAMES
 from quantlytic_assets.settings import CHECKOUT
 from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.universe.models import Costs, Instrument, Outage, UniverseError
@@ -318,10 +316,6 @@ def test_a_dataset_that_keeps_too_little_for_a_strategy_is_a_mistake_of_the_file
     path = write(datasets, STRATEGY.replace("prices_1m", "prices_1d").replace("5m", "1d"))
     found = without_line(only_mistake(path), path, 2)
     assert found.startswith("datasets.prices_1d.keep: 700d is too short for strategies.swing, which trains on ")
-
-
-def test_the_calendars_that_are_written_down_are_those_of_the_library():
-    assert set(CALENDAR_NAMES) == set(exchange_calendars.get_calendar_names(include_aliases=True))
 
 
 @pytest.mark.parametrize("key", ["feature_sets", "rule", "plugins", "label", "orders"])
