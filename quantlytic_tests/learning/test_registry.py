@@ -1,8 +1,10 @@
 import logging
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 
 import numpy as np
@@ -208,3 +210,21 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
     assert store.load(strategy(), "2015-01-01")[2] == "1"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"mlflow.db", "mlflow.db.lock", "artifacts"}
+
+
+def test_models_that_were_moved_with_their_installation_are_found(tmp_path):
+    made, moved = tmp_path / "made", tmp_path / "moved here"
+    made.mkdir()
+    trained = trained_model()
+    store_in(made).log(strategy(), "2015-01-01", trained)
+    made.rename(moved)
+    store = store_in(moved)
+    pipeline, names, version, _ = store.load(strategy(), "2015-01-01")
+    matrix = frame().select(names).to_numpy()
+    assert np.array_equal(pipeline.predict_proba(matrix), trained.pipeline.predict_proba(matrix))
+    # A rerun writes to the new place, and MLflow's database names the old one nowhere.
+    assert store.log(strategy(), "2015-01-01", trained) == str(int(version) + 1)
+    assert not made.exists()
+    with closing(sqlite3.connect(moved / "mlflow.db")) as database:
+        left = [line for line in database.iterdump() if f"file://{made}/" in line]
+    assert left == []
