@@ -1,7 +1,7 @@
 """The pages: what a person would rather look at than query, drawn from the lake when somebody opens it. Read-only.
 
 `make_app` gives the ASGI application; names in addresses are looked up in the universe, never used as paths. What is
-asked of the lake is in `rows`, how things are drawn in `charts`, where pages are in `links`.
+asked of the lake is in `tables.pages`, how things are drawn in `charts`, where pages are in `links`.
 """
 
 from __future__ import annotations

@@ -44,6 +44,10 @@ _LOST = ("server closed the connection", "connection refused", "terminating conn
 _NO_LAKE = ("creating a new DuckLake is explicitly disabled", "unable to open database file")
 
 
+class NoLake(LookupError):
+    """There is no lake yet, and whoever wants to read it may not make one."""
+
+
 def _is_passing(error: BaseException) -> bool:
     """Whether a new attempt, on a new connection where need be, may get past an error."""
     from sqlalchemy.exc import OperationalError
@@ -317,10 +321,15 @@ class Lake:
         """A connection of its own that can change nothing, for other people's SQL; the caller closes it.
 
         It waits for no writer, except where the lake does not exist yet: then its tables are made first, or with
-        `make=False` DuckDB's error is raised.
+        `make=False` `NoLake` is raised.
         """
         if not make:
-            return self._attach(read_only=True)
+            try:
+                return self._attach(read_only=True)
+            except duckdb.Error as error:
+                if any(words in str(error) for words in _NO_LAKE):
+                    raise NoLake from error
+                raise
         try:
             connection = self._attach(read_only=True)
         except duckdb.Error:

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.lake import Lake, NoLake
 
 # Bars before a partition from which its averages can be read.
 _BARS_BEFORE = 120
@@ -31,16 +31,17 @@ class LakeRows:
         """Rows of a SELECT; none, without columns, where the lake or the table does not exist yet."""
         with self._turn:
             try:
-                return self._connected().execute(sql, list(parameters)).pl()
-            except duckdb.CatalogException:
-                return pl.DataFrame()
+                return self._asked(sql, parameters)
             except duckdb.Error:
-                # The catalog was replaced or its server restarted; or there was none and now there is.
+                # The catalog was replaced or its server restarted.
                 self.close()
-                try:
-                    return self._connected().execute(sql, list(parameters)).pl()
-                except duckdb.CatalogException:
-                    return pl.DataFrame()
+                return self._asked(sql, parameters)
+
+    def _asked(self, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
+        try:
+            return self._connected().execute(sql, list(parameters)).pl()
+        except (duckdb.CatalogException, NoLake):
+            return pl.DataFrame()
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
