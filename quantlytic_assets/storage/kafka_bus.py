@@ -228,12 +228,25 @@ class KafkaBus:
 
 
 def _append(records: Records, polled: list, known: dict[tuple, str]) -> None:
-    """Add polled records; a whole batch at a time, because this is done for every record that is landed."""
+    """Add polled records; a whole batch at a time, because this is done for every record that is landed.
+
+    Keys and headers are few and repeat: each is decoded once a batch, not once a record.
+    """
     records.offsets.extend([one.offset for one in polled])
-    records.keys.extend([one.key if one.key is None else one.key.decode("utf-8", "replace") for one in polled])
     records.values.extend([one.value if one.value is not None else b"" for one in polled])
-    heads = [tuple(one.headers) for one in polled]
-    for head in set(heads) - known.keys():
+    keys = [one.key for one in polled]
+    names = {key: key if key is None else key.decode("utf-8", "replace") for key in set(keys)}
+    records.keys.extend([names[key] for key in keys])
+    heads = [one.headers for one in polled]
+    if heads.count(heads[0]) == len(heads):
+        records.headers.extend([_header_text(tuple(heads[0]), known)] * len(heads))
+    else:
+        records.headers.extend([_header_text(tuple(head), known) for head in heads])
+
+
+def _header_text(head: tuple, known: dict[tuple, str]) -> str:
+    text = known.get(head)
+    if text is None:
         texts = {key: (value or b"").decode("utf-8", "backslashreplace") for key, value in head}
-        known[head] = sys.intern(json.dumps(texts, sort_keys=True))
-    records.headers.extend([known[head] for head in heads])
+        text = known[head] = sys.intern(json.dumps(texts, sort_keys=True))
+    return text
