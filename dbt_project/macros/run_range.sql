@@ -44,7 +44,7 @@
 {# Whether the run's dataset has splits or renames: most have none, and its bars need not be looked at for them. #}
 {% macro run_has_split_factors() %}
     {#- Named before anything is left out: dbt notes while it parses what a model reads. -#}
-    {%- set counts = source('clean', 'share_counts') -%}
+    {%- set counts = source('clean', 'split_factors') -%}
     {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}
         {{- return(false) -}}
     {%- endif -%}

@@ -207,8 +207,8 @@ CORPORATE_ACTIONS = Table(
     ),
 )
 
-SHARE_COUNTS = Table(
-    "clean.share_counts",
+SPLIT_FACTORS = Table(
+    "clean.split_factors",
     writer="clean_bars",
     description="What a symbol means from a day on, and how many shares one of its company's first shares has become: "
     "what keeps a split from looking like a return. Symbols without splits and renames have no rows.",
@@ -262,10 +262,10 @@ REPAIRS = Table(
 )
 
 FOLLOWED_SPLIT_FACTORS = replace(
-    SHARE_COUNTS,
+    SPLIT_FACTORS,
     name="clean.followed_split_factors",
-    description="clean.share_counts as it was when all that depends on it had been cleaned. Where the two differ, what "
-    "depends on the difference is cleaned again.",
+    description="clean.split_factors as it was when all that depends on it had been cleaned. Where the two differ, "
+    "what depends on the difference is cleaned again.",
 )
 
 PRICE_LEVELS = Table(
@@ -319,7 +319,7 @@ TABLES = (
     COVERAGE,
     SESSIONS,
     CORPORATE_ACTIONS,
-    SHARE_COUNTS,
+    SPLIT_FACTORS,
     FOLLOWED_SPLIT_FACTORS,
     REPAIRS,
     PRICE_LEVELS,

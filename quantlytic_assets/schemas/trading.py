@@ -47,8 +47,8 @@ ORDERS = Table(
     ),
     key=("strategy", "order_ref"),
     rules=(
-        Rule("reason_given", "a reason for rejected orders only", "(reason is not null) = (status = 'refused')"),
-        Rule("quantity_given", "an order that was not rejected has a quantity", "status = 'refused' or quantity > 0"),
+        Rule("reason_given", "a reason for rejected orders only", "(reason is not null) = (status = 'rejected')"),
+        Rule("quantity_given", "an order that was not rejected has a quantity", "status = 'rejected' or quantity > 0"),
     ),
 )
 

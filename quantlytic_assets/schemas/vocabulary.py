@@ -48,5 +48,5 @@ SIDES = ("buy", "sell")
 ORDER_STATUSES: dict[str, str] = {
     "open": "It waits for its fill.",
     "filled": "Its fill is on record.",
-    "refused": "A check rejected it; `reason` says which.",
+    "rejected": "A check rejected it; `reason` says which.",
 }

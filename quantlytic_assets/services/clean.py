@@ -124,7 +124,7 @@ class Cleaner:
             writes.append(("clean.corporate_actions", *mine, actions))
         if not tables.split_factors(self._lake, name, factors.columns).equals(factors):
             # Features read them next to the bars, and are made again after the bars: never with older ones.
-            writes.append(("clean.share_counts", *mine, factors))
+            writes.append(("clean.split_factors", *mine, factors))
         rejected = self.reconciled.rejected
         if quarantined(self._lake, name, _REPORTS) != len(rejected):
             writes.append(("clean.quarantine", "dataset = ? AND source_object LIKE ?", [name, _REPORTS], rejected))

@@ -116,7 +116,7 @@ class Ledger:
         stretch = sum((sa.case((_orders.c.session >= day, 1), else_=0) for day in splits), sa.literal(0))
         query = (
             sa.select(_orders.c.symbol, sa.func.min(_orders.c.session), sa.func.sum(signed))
-            .where(_orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "refused")
+            .where(_orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "rejected")
             .group_by(_orders.c.symbol, stretch)
             .order_by(_orders.c.symbol, sa.func.min(_orders.c.session))
         )

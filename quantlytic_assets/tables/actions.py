@@ -1,4 +1,4 @@
-"""What is read of clean.corporate_actions, clean.share_counts and clean.followed_split_factors."""
+"""What is read of clean.corporate_actions, clean.split_factors and clean.followed_split_factors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS, FOLLOWED_SPLIT_FACTORS, SHARE_COUNTS
+from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS, FOLLOWED_SPLIT_FACTORS, SPLIT_FACTORS
 from quantlytic_assets.tables.select import Queries, equal, select
 
 
 def split_factors(lake: Queries, dataset: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Columns of a dataset's clean.share_counts, by symbol and since."""
-    return select(lake, SHARE_COUNTS, columns, equal("dataset", dataset), order=("symbol", "since"))
+    """Columns of a dataset's clean.split_factors, by symbol and since."""
+    return select(lake, SPLIT_FACTORS, columns, equal("dataset", dataset), order=("symbol", "since"))
 
 
 def followed_split_factors(lake: Queries, dataset: str, columns: Sequence[str]) -> pl.DataFrame:

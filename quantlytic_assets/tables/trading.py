@@ -61,7 +61,7 @@ def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -
     clause, parameters = where([equal("strategy", strategy), sessions(since, before)])
     sql = (
         "SELECT account.session, account.equity, account.costs_to_date, count(orders.order_ref) AS orders, "
-        "count(fills.order_ref) AS fills, count(*) FILTER (orders.status = 'refused') AS rejected, "
+        "count(fills.order_ref) AS fills, count(*) FILTER (orders.status = 'rejected') AS rejected, "
         "count(*) FILTER (orders.status = 'open') AS open "
         f"FROM (SELECT strategy, session, equity, costs_to_date FROM {EQUITY.name}{clause}) AS account "
         f"LEFT JOIN {ORDERS.name} AS orders USING (strategy, session) "

@@ -97,7 +97,7 @@ def trade(
         sessions=len(asked),
         decided=decided_here,
         orders=len(recorded),
-        rejected=int((recorded["status"] == "refused").sum()),
+        rejected=int((recorded["status"] == "rejected").sum()),
         filled=filled,
         open=len(ledger.open_orders(strategy.name)),
     )
@@ -196,7 +196,7 @@ def decide(
         pl.lit(strategy.name).alias("strategy"),
         pl.when(pl.col("change") < 0).then(pl.lit("sell")).otherwise(pl.lit("buy")).alias("side"),
         pl.col("change").abs().alias("quantity"),
-        pl.when(pl.col("reason").is_null()).then(pl.lit("open")).otherwise(pl.lit("refused")).alias("status"),
+        pl.when(pl.col("reason").is_null()).then(pl.lit("open")).otherwise(pl.lit("rejected")).alias("status"),
         pl.when(pl.col("reference_price").is_finite()).then("reference_price").alias("reference_price"),
     ).with_columns(order_ref().alias("order_ref"))
     return orders.select(pl.col(name).cast(dtype) for name, dtype in ORDERS_SCHEMA.items() if name != "created_at")

@@ -134,7 +134,7 @@ def test_a_split_that_is_told_late_has_earlier_partitions_cleaned_again(run, pla
     assert cleaned_months(run(daily(), bars, months=MONTHS[:1])) == [MONTHS[0]]
     late = told(session=day, value=1.6)
     assert cleaned_months(run(daily(), actions=late, months=MONTHS[1:])) == months
-    assert place.resources.lake.query("SELECT max(shares) FROM clean.share_counts").item() == 1.6
+    assert place.resources.lake.query("SELECT max(shares) FROM clean.split_factors").item() == 1.6
     # Nothing is new any more.
     assert cleaned_months(run(daily(), months=MONTHS[1:])) == [MONTHS[1]]
 

@@ -123,7 +123,7 @@ def test_whatever_takes_an_action_in_leaves_the_same_state(install, tmp_path, wa
         materialize(way, **({"partition_key": "2014-08-01"} if way == "clean_bars" else {}))
     assert resources.lake.query(flagged).rows() == []
     assert resources.lake.query("SELECT value FROM clean.corporate_actions").rows() == [(7.0,)]
-    assert resources.lake.query("SELECT max(shares) FROM clean.share_counts").item() == 7.0
+    assert resources.lake.query("SELECT max(shares) FROM clean.split_factors").item() == 7.0
     made = installation.instance.fetch_materializations(clean_bars_key(dataset), limit=50).records
     june = [one for one in made if one.partition_key == "2014-06-01"]
     assert len(june) == 2, "what follows from June is seen to be out of date"
@@ -149,7 +149,7 @@ def test_the_last_word_counts_also_when_it_was_said_before_and_a_split_of_1_take
         rows = installation.resources.lake.query("SELECT value FROM clean.corporate_actions")
         assert rows["value"].to_list() == [value]
     assert len(installation.resources.actions.read("daily")) == 4
-    assert set(installation.resources.lake.query("SELECT shares FROM clean.share_counts")["shares"]) == {1.0}
+    assert set(installation.resources.lake.query("SELECT shares FROM clean.split_factors")["shares"]) == {1.0}
     known = "symbol,date,kind,value,known\nAAPL,2014-06-09,split,1,2014-04-23\n"
     assert "known already" not in imported(installation, tmp_path, known)
     days = installation.resources.lake.query("SELECT known_on FROM clean.corporate_actions")
@@ -161,15 +161,15 @@ def test_a_rename_to_none_takes_one_back_and_splits_before_it_are_the_ticker_s_o
     lake = installation.resources.lake
     head = "symbol,date,kind,value\n"
     imported(installation, tmp_path, f"{head}FB,2014-06-20,split,2\n")
-    without = lake.query("SELECT * FROM clean.share_counts ORDER BY ALL")
+    without = lake.query("SELECT * FROM clean.split_factors ORDER BY ALL")
     for _ in range(2):
         imported(installation, tmp_path, f"{head}FB,2014-07-09,rename,META\n")
-        assert "META" in lake.query("SELECT symbol FROM clean.share_counts")["symbol"]
+        assert "META" in lake.query("SELECT symbol FROM clean.split_factors")["symbol"]
         said = imported(installation, tmp_path, f"{head}FB,2014-07-09,rename,(none)\n")
         assert said.startswith("1 read, 1 accepted, 0 refused\n")
         assert "next: quantlytic backfill daily --from" in said
         assert lake.query("SELECT kind FROM clean.corporate_actions")["kind"].to_list() == ["split"]
-        assert lake.query("SELECT * FROM clean.share_counts ORDER BY ALL").equals(without)
+        assert lake.query("SELECT * FROM clean.split_factors ORDER BY ALL").equals(without)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def lake(warehouse):
             ("clean.bars", "false", [], pl.concat(bars)),
             ("clean.corporate_actions", "false", [], pl.concat(told)),
             ("clean.sessions", "false", [], sessions),
-            ("clean.share_counts", "false", [], split_factors(lean_renames(), "tickers")),
+            ("clean.split_factors", "false", [], split_factors(lean_renames(), "tickers")),
         ]
     )
     warehouse.build("tickers", "1998-01-01", "2012-12-31", "1d", ["1d"], [2])

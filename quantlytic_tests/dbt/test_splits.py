@@ -44,7 +44,7 @@ def lake(warehouse):
         counts = split_factors(told, name)
         warehouse.lake.replace(
             [(f"clean.{table}", "false", [], rows) for table, rows in
-             (("bars", clean), ("sessions", hours), ("share_counts", counts))]
+             (("bars", clean), ("sessions", hours), ("split_factors", counts))]
         )  # fmt: skip
         warehouse.build(name, *RANGE)
     return warehouse

@@ -18,7 +18,9 @@ from quantlytic_tests.end_to_end.installations import Done, Installed, in_order
 from quantlytic_tests.old_installation import unpacked
 
 # Tables of the lake, and of the state database, whose name is another one today.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"clean.share_counts": "clean.split_factors"}
+# Words that a column has otherwise today.
+RENAMED_VALUES = {"refused": "rejected"}
 # Columns that are called otherwise today, by the table's name of today.
 RENAMED_COLUMNS: dict[str, dict[str, str]] = {}
 
@@ -110,6 +112,8 @@ def test_no_row_of_the_lake_is_lost_or_changed(upgrade):
     for table, before in upgrade.lake_before.items():
         today = RENAMED.get(table, table)
         before = before.rename(RENAMED_COLUMNS.get(today, {}), strict=False)
+        if "status" in before.columns:
+            before = before.with_columns(pl.col("status").replace(RENAMED_VALUES))
         after = upgrade.lake_after[today].select(before.columns)
         assert in_order(after).equals(in_order(before)), table
 
@@ -118,7 +122,8 @@ def test_no_order_fill_or_attempt_is_lost_or_changed(upgrade):
     counts = {table: len(rows) for table, rows in upgrade.state_before.items()}
     assert (counts["orders"], counts["fills"], counts["vendor_attempts"]) == (33, 32, 23)
     for table, rows in upgrade.state_before.items():
-        assert upgrade.state_after[RENAMED.get(table, table)] == rows
+        renamed = [tuple(RENAMED_VALUES.get(value, value) for value in row) for row in rows]
+        assert upgrade.state_after[RENAMED.get(table, table)] == sorted(renamed, key=str)
 
 
 def test_it_goes_on_where_it_is_now(upgrade):

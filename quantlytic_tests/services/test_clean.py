@@ -18,7 +18,7 @@ from quantlytic_tests.storage.places import opened
 FETCHED = datetime(2020, 1, 2, tzinfo=UTC)
 DATASET = make_dataset(interval="1d", first=date(2014, 7, 1), last=date(2014, 10, 31), symbols=("AAPL",), name="daily")
 MONTHS = ("2014-07-01", "2014-08-01", "2014-09-01", "2014-10-01")
-TABLES = ("clean.bars", "clean.repairs", "clean.price_levels", "clean.corporate_actions", "clean.share_counts")
+TABLES = ("clean.bars", "clean.repairs", "clean.price_levels", "clean.corporate_actions", "clean.split_factors")
 
 
 def land(resources, factor_of_august: float = 1.0) -> None:

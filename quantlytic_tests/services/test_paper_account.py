@@ -75,7 +75,7 @@ class Account:
     def act(self, dividends, splits=True):
         """Make these corporate actions known."""
         steps = [{"dataset": STRATEGY.dataset, **self.split}] if splits else []
-        self.put(clean.SHARE_COUNTS, pl.DataFrame(steps, clean.SHARE_COUNTS.polars))
+        self.put(clean.SPLIT_FACTORS, pl.DataFrame(steps, clean.SPLIT_FACTORS.polars))
         paid = [
             {"dataset": STRATEGY.dataset, "symbol": symbol, "session": day, "kind": "dividend", "value": value}
             for symbol, day, value in dividends

@@ -57,7 +57,7 @@ def lake(tmp_path_factory):
             {"dataset": "d", "reason": "r", "raw": "{}", "source_object": name}
             for name in ("d/refused/1.parquet", "d/refused/1.parquet", "d/other.parquet")
         ],
-        clean.SHARE_COUNTS: [
+        clean.SPLIT_FACTORS: [
             {"dataset": "d", "symbol": "A", "since": day, "listing": "A", "company": "A", "shares": shares}
             for day, shares in ((DAYS[2], 4.0), (DAYS[0], 2.0))
         ],
@@ -77,7 +77,7 @@ def lake(tmp_path_factory):
         ],
         trading.ORDERS: [
             {"strategy": "s", "session": DAYS[1], "symbol": symbol, "order_ref": symbol, "status": status}
-            for symbol, status in (("A", "filled"), ("B", "refused"), ("C", "open"))
+            for symbol, status in (("A", "filled"), ("B", "rejected"), ("C", "open"))
         ],
         trading.FILLS: [{"strategy": "s", "session": DAYS[1], "symbol": "A", "order_ref": "A"}],
     }

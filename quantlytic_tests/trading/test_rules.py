@@ -92,7 +92,7 @@ def test_a_rejected_order_is_listed_and_leaves_the_holding_as_it_was():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 1, None), (WEDNESDAY, "AAA", 0, 51.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
         ("momentum_1d:2015-03-02:AAA", "buy", 100.0, "open", None),
-        ("momentum_1d:2015-03-03:AAA", "buy", 0.0, "refused", NO_PRICE),
+        ("momentum_1d:2015-03-03:AAA", "buy", 0.0, "rejected", NO_PRICE),
         ("momentum_1d:2015-03-04:AAA", "sell", 100.0, "open", None),
     ]
 
@@ -100,7 +100,7 @@ def test_a_rejected_order_is_listed_and_leaves_the_holding_as_it_was():
 def test_a_sale_without_a_price_is_rejected_too():
     rows = [(MONDAY, "AAA", 1, 50.0), (TUESDAY, "AAA", 0, float("nan")), (WEDNESDAY, "AAA", 0, 51.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements()))[1:] == [
-        ("momentum_1d:2015-03-03:AAA", "sell", 100.0, "refused", NO_PRICE),
+        ("momentum_1d:2015-03-03:AAA", "sell", 100.0, "rejected", NO_PRICE),
         ("momentum_1d:2015-03-04:AAA", "sell", 100.0, "open", None),
     ]
 
@@ -108,7 +108,7 @@ def test_a_sale_without_a_price_is_rejected_too():
 def test_a_unit_too_dear_for_its_share_is_rejected_but_a_holding_that_became_too_dear_is_sold():
     rows = [(MONDAY, "AAA", 1, 6000.0), (TUESDAY, "AAA", 1, 5000.0), (WEDNESDAY, "AAA", 1, 5001.0)]
     assert brief(decide(strategy(), decisions(rows), NOTHING, Entitlements())) == [
-        ("momentum_1d:2015-03-02:AAA", "buy", 0.0, "refused", TOO_SMALL),
+        ("momentum_1d:2015-03-02:AAA", "buy", 0.0, "rejected", TOO_SMALL),
         ("momentum_1d:2015-03-03:AAA", "buy", 1.0, "open", None),
         ("momentum_1d:2015-03-04:AAA", "sell", 1.0, "open", None),
     ]

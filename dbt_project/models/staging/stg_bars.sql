@@ -31,7 +31,7 @@ served as (
 
 {% if adjusted %}
 counts as (
-    select symbol, since, listing, company, shares from {{ source('clean', 'share_counts') }}
+    select symbol, since, listing, company, shares from {{ source('clean', 'split_factors') }}
     where dataset = '{{ run_range().dataset }}'
 ),
 

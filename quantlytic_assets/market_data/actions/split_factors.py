@@ -11,13 +11,13 @@ import polars as pl
 
 from quantlytic_assets.market_data.actions.adjustment import factor_at, split_steps
 from quantlytic_assets.market_data.actions.listings import BEGINNING, listings, with_instrument
-from quantlytic_assets.schemas.clean import SHARE_COUNTS
+from quantlytic_assets.schemas.clean import SPLIT_FACTORS
 
 # Steps in time: from `since` on a symbol means `company`, one share of whose beginning has become `shares`. `listing`
 # names the stretch in which the symbol means it: symbol@first session, the symbol alone where it has no beginning. A
 # company is called like its first listing. Symbols without splits and renames have no rows: each is one listing of a
 # company of its own, with one share.
-SPLIT_FACTORS_SCHEMA = SHARE_COUNTS.polars
+SPLIT_FACTORS_SCHEMA = SPLIT_FACTORS.polars
 
 
 def split_factors(actions: pl.DataFrame, dataset: str) -> pl.DataFrame:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, cast
 
-from quantlytic_assets.storage.migrations.lake_steps import relative_data_path, repairs_use_later_bars
+from quantlytic_assets.storage.migrations.lake_steps import (
+    relative_data_path,
+    repairs_use_later_bars,
+    words_of_the_field,
+)
 from quantlytic_assets.storage.migrations.layout import NewLayout, OldLayout
 
 if TYPE_CHECKING:
@@ -33,7 +37,9 @@ class Step(Protocol):
 
 
 # Oldest first. What is on main stays: append only.
-LAKE_STEPS: tuple[Step, ...] = cast("tuple[Step, ...]", (relative_data_path, repairs_use_later_bars))
+LAKE_STEPS: tuple[Step, ...] = cast(
+    "tuple[Step, ...]", (relative_data_path, repairs_use_later_bars, words_of_the_field)
+)
 
 
 def step_name(step: Step) -> str:

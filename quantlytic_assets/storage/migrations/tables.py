@@ -37,6 +37,12 @@ def add_column(connection: duckdb.DuckDBPyConnection, table: str, name: str, kin
         connection.execute(f'ALTER TABLE lake.{table} ADD COLUMN "{name}" {kind}')
 
 
+def replace_value(connection: duckdb.DuckDBPyConnection, table: str, column: str, old: str, new: str) -> None:
+    """Replace a text in a column of `schema.table`."""
+    if _exists(connection, *table.split(".")):
+        connection.execute(f'UPDATE lake.{table} SET "{column}" = ? WHERE "{column}" = ?', [new, old])
+
+
 def _exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
     return bool(
         connection.execute(
