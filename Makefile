@@ -2,6 +2,8 @@
 # Kafka, MinIO and Postgres are Docker Compose's where a Docker engine answers, elsewhere scripts/services installs them.
 PYTHON ?= python3.11
 SERVE ?= 1
+# More for pytest, such as TESTS="--last-failed" or a file.
+TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -29,7 +31,7 @@ demo: install
 
 test:
 	$(MAKE) --no-print-directory -j2 install programs
-	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
 lint: install
