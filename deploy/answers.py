@@ -1,4 +1,4 @@
-"""Health check of a container: whether a page of a server in it answers with success. Usage: answers.py URL"""
+"""Health check of a container: whether a page of a server in it answers with success. Usage: answers.py URL."""
 
 import sys
 import urllib.request

@@ -73,7 +73,7 @@ def runs_of_location(instance: dg.DagsterInstance, module: str, location: str) -
     create = instance.create_run_for_job
 
     def create_here(job_def: dg.JobDefinition, *arguments: Any, **named: Any) -> dg.DagsterRun:
-        return create(job_def, *arguments, **named, remote_job_origin=origin.get_job_origin(job_def.name))
+        return create(job_def, *arguments, **{**named, "remote_job_origin": origin.get_job_origin(job_def.name)})
 
     setattr(instance, "create_run_for_job", create_here)  # noqa: B010 - a patch, for mypy's sake
     try:

@@ -7,14 +7,14 @@ Dagster itself (its home's configuration) is `dagster_environment`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from quantlytic_assets.settings import CHECKOUT, Settings
+from quantlytic_assets.settings import CHECKOUT, Settings, revealed
 from quantlytic_assets.storage.lake import Lake, ServicesPlace, local_lake
 from quantlytic_assets.storage.object_store import S3Place
 from quantlytic_assets.storage.postgres import Held, advisory_lock, ensure_database
@@ -209,8 +209,8 @@ class ServiceResources(Resources):
             prefix=settings.namespace,
             endpoint=settings.s3_endpoint,
             region=settings.s3_region,
-            access_key=settings.s3_access_key.get_secret_value(),
-            secret_key=settings.s3_secret_key.get_secret_value(),
+            access_key=revealed(settings.s3_access_key),
+            secret_key=revealed(settings.s3_secret_key),
         )
         place.make_bucket()
         return place
@@ -234,7 +234,7 @@ class ServiceResources(Resources):
             "host": settings.postgres_host,
             "port": str(settings.postgres_port),
             "user": settings.postgres_user,
-            "password": settings.postgres_password.get_secret_value(),
+            "password": revealed(settings.postgres_password),
             "database": settings.database("lake"),
         }
         place = ServicesPlace(settings.postgres_url("lake"), connection, self.bucket)
@@ -257,9 +257,11 @@ class ServiceResources(Resources):
 
         return ModelStore(self._database("mlflow"), self.bucket.url("mlflow"))
 
-    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """See `Resources.lock`; here it holds across machines."""
-        return advisory_lock(self.state_url, name, wait)
+        with advisory_lock(self.state_url, name, wait):
+            yield
 
     def dagster_environment(self) -> dict[str, str]:
         """See `Resources.dagster_environment`."""

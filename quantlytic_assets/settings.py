@@ -191,3 +191,9 @@ def _mistake(item: ErrorDetails) -> str:
     variable = name if name.isupper() else f"QUANTLYTIC_{name.upper()}"
     given = "" if any(word in variable for word in ("PASSWORD", "SECRET", "KEY")) else f"={item.get('input')!r}"
     return f"{variable}{given}: {item['msg']}"
+
+
+def revealed(secret: SecretStr | None) -> str:
+    """A credential's value, which the services profile has checked to be there. Never to be shown."""
+    assert secret is not None, "settings of the services profile have every credential"
+    return secret.get_secret_value()

@@ -39,7 +39,7 @@ def modules() -> list[Path]:
 def layer(module: str) -> str:
     """The layer of a module, its name without the house's."""
     package = module.split(".")[0]
-    return next((one for one in LAYERS if module == one or module.startswith(f"{one}.") and "." in one), package)
+    return next((one for one in LAYERS if module == one or (module.startswith(f"{one}.") and "." in one)), package)
 
 
 def imported(path: Path) -> Iterator[str]:

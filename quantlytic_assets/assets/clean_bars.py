@@ -4,6 +4,7 @@ How is in `services.clean`, the rules are in `market_data.quality`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -21,7 +22,7 @@ from quantlytic_assets.services.clean import Cleaner, action_figures, partitions
 from quantlytic_assets.universe.models import Dataset
 
 
-def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]) -> dg.AssetsDefinition:
+def clean_bars_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]) -> dg.AssetsDefinition:
     """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
 
     It follows new corporate actions as well. Where a split or rename changes what earlier runs made, as when a vendor
@@ -45,10 +46,10 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, object], columns: Ma
         cleaner = Cleaner(resources, dataset)
         own = set(context.partition_keys)
 
-        def charted(key: str, figures: Mapping[str, object]) -> dict[str, object]:
+        def charted(key: str, figures: Mapping[str, Any]) -> dict[str, Any]:
             return {**figures, **partition_charts(resources.links, dataset, key, "bars")}
 
-        def report(key: str, figures: Mapping[str, object]) -> None:
+        def report(key: str, figures: Mapping[str, Any]) -> None:
             if key not in own:
                 metadata = charted(key, figures)
                 context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))

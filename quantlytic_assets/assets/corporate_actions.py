@@ -4,6 +4,7 @@ Which reports count is decided in `market_data.actions.reconcile`; what follows 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -15,7 +16,7 @@ from quantlytic_assets.universe.models import Dataset
 
 
 def corporate_actions_asset(
-    dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]
+    dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]
 ) -> dg.AssetsDefinition:
     """The asset that writes clean.corporate_actions, all of a dataset at once. `columns` describes its columns."""
 
@@ -31,7 +32,7 @@ def corporate_actions_asset(
         **common,
     )
     def corporate_actions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        def report(key: str, figures: Mapping[str, object]) -> None:
+        def report(key: str, figures: Mapping[str, Any]) -> None:
             context.log_event(dg.AssetMaterialization(clean_bars_key(dataset), partition=key, metadata=figures))
 
         followed = Cleaner(context.resources.quantlytic, dataset).follow_actions(report)

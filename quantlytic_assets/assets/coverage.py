@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -24,7 +25,7 @@ from quantlytic_assets.tables.bars import clean_bars
 from quantlytic_assets.universe.models import Dataset
 
 
-def coverage_asset(dataset: Dataset, common: Mapping[str, object], columns: Mapping[str, str]) -> dg.AssetsDefinition:
+def coverage_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]) -> dg.AssetsDefinition:
     """The asset that writes clean.coverage. `columns` describes its columns."""
 
     @dg.asset(
@@ -75,7 +76,7 @@ def cover_window(resources: Resources, dataset: Dataset, window: Window) -> pl.D
 
 def _metadata(dataset: Dataset, window: Window, covered: pl.DataFrame) -> PartitionMetadata:
     keyed = with_partition(covered, dataset)
-    counts: dict[str, dict[str, object]] = {
+    counts: dict[str, dict[str, Any]] = {
         row.pop("partition"): row
         for row in keyed.group_by("partition")
         .agg(

@@ -71,14 +71,14 @@ class _InstalledDbt(DbtCliResource):
     def _cli_version(self) -> Version:
         return Version(version("dbt-core"))
 
-    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> None:
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:
         """None: it is for figures that `_report` asks the lake for, and costs each run three seconds."""
 
 
 def dbt_resource(project: DbtProject) -> DbtCliResource:
     """Dbt as installed beside this Python, whatever the PATH says."""
     return _InstalledDbt(
-        project_dir=project,
+        project_dir=str(project.project_dir),
         dbt_executable=str(Path(sys.executable).parent / "dbt"),
         global_config_flags=["--no-use-colors"],
     )

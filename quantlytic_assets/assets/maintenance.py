@@ -8,6 +8,7 @@ failed run.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -59,7 +60,7 @@ def archive_maintenance_key(dataset: Dataset) -> dg.AssetKey:
     return dg.AssetKey([dataset.name, "archive_maintenance"])
 
 
-def archive_maintenance_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def archive_maintenance_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that merges the segments of a dataset's closed partitions. Config: `settled_hours`, `grace_hours`."""
 
     @dg.asset(
@@ -116,7 +117,7 @@ def closed_before(dataset: Dataset, moment: datetime) -> Callable[[str], bool]:
     return closed
 
 
-def retention_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def retention_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that deletes what a dataset with `keep` keeps no longer. Config: `archive`."""
 
     @dg.asset(
@@ -132,7 +133,7 @@ def retention_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.Assets
         resources: Resources = context.resources.quantlytic
         before = first_kept(dataset, datetime.now(UTC).date())
         rows = expire_lake(resources.lake, dataset.name, before)
-        metadata: dict[str, object] = {
+        metadata: dict[str, Any] = {
             "first_kept": before.isoformat(),
             "rows_deleted": sum(rows.values()),
             "rows_deleted_by_table": rows,
@@ -145,7 +146,7 @@ def retention_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.Assets
     return retention
 
 
-def lake_maintenance_asset(common: Mapping[str, object]) -> dg.AssetsDefinition:
+def lake_maintenance_asset(common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that keeps the lake small. Config: `keep_snapshots_days`, `grace_hours`."""
 
     @dg.asset(
@@ -177,7 +178,7 @@ def lake_maintenance_asset(common: Mapping[str, object]) -> dg.AssetsDefinition:
     return lake_maintenance
 
 
-def instance_maintenance_asset(common: Mapping[str, object]) -> dg.AssetsDefinition:
+def instance_maintenance_asset(common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that lets the Dagster instance forget old runs. Config: `keep_runs_days`, `most_runs`."""
 
     @dg.asset(

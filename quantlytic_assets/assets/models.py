@@ -5,6 +5,7 @@ What is learned and measured is in `learning`; here rows are read, steps walked 
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -21,7 +22,7 @@ from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
-def strategy_metadata(strategy: Strategy) -> dict[str, object]:
+def strategy_metadata(strategy: Strategy) -> dict[str, Any]:
     """What the UI shows of a strategy on each of its assets."""
     return {
         "model": strategy.model,
@@ -58,7 +59,7 @@ def read_labels(resources: Resources, strategy: Strategy, known_before: date | N
     )
 
 
-def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that trains the strategy's model at the start of each walk-forward step."""
     before = partitions_before(dataset, strategy)
 
@@ -81,7 +82,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, objec
         design = read_design(resources, strategy, None, last)
         frame = with_labels(design, read_labels(resources, strategy, last))
         sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
-        done: dict[str, dict[str, object]] = {}
+        done: dict[str, dict[str, Any]] = {}
         for step in steps:
             try:
                 done[step] = _train_step(resources, strategy, frame, sessions, step, tags)
@@ -102,7 +103,7 @@ def _train_step(
     sessions: pl.Series,
     step: str,
     tags: Mapping[str, str],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     cut = datetime.combine(date.fromisoformat(step), datetime.min.time(), UTC)
     trained = train(strategy, frame, cut, sessions)
     version = resources.models.log(strategy, step, trained, tags)
@@ -112,7 +113,7 @@ def _train_step(
         for name, value in metrics.items()
     }
     links = resources.links
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         **chart_and_page(links.model_chart(strategy.name, step), links.strategy(strategy.name)),
         "mlflow": dg.MetadataValue.url(links.model(strategy.name, version)),
         "model_version": version,
@@ -125,7 +126,7 @@ def _train_step(
     return {name: value for name, value in metadata.items() if value is not None}
 
 
-def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that writes ml.predictions: each session scored by the model of the step it lies in."""
 
     @dg.asset(
@@ -166,7 +167,7 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
                 )
             ]
         )
-        counts: dict[str, dict[str, object]] = {}
+        counts: dict[str, dict[str, Any]] = {}
         if len(table):
             counts = {
                 row.pop("partition"): row

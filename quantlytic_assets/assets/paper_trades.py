@@ -5,6 +5,7 @@ read and published in `services.paper_account`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,7 +21,7 @@ from quantlytic_assets.tables.trading import session_counts
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
-def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that trades on paper and writes trading.orders, fills, positions and equity."""
     # A new action is no reason to trade: what it changes is published with the next session, or by a backfill.
     actions = corporate_actions_key(dataset)
@@ -58,7 +59,7 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
     return paper_trades
 
 
-def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, object]]:
+def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, Any]]:
     rows = session_counts(resources.lake, strategy.name, since=window.first, before=window.last)
     per_key = (
         with_partition(rows, dataset)

@@ -5,6 +5,7 @@ The work itself is done by the caller's function, a window at a time.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -14,7 +15,7 @@ from quantlytic_assets.pages.links import Links
 from quantlytic_assets.universe.models import Dataset
 
 # partition key -> what to show of it in the UI
-PartitionMetadata = dict[str, dict[str, object]]
+PartitionMetadata = dict[str, dict[str, Any]]
 
 
 def materialize_windows(
@@ -74,28 +75,28 @@ def _one_by_one(
     return results
 
 
-def report(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, object]]) -> None:
+def report(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
     """Attach each partition's own metadata to the materializations of this run."""
     for key, entry in metadata.items():
         context.add_asset_metadata(dict(entry), partition_key=key)
 
 
-def chart_and_page(chart: str, page: str) -> dict[str, object]:
+def chart_and_page(chart: str, page: str) -> dict[str, Any]:
     """A chart as the UI shows it, and the page that it is on; both are addresses of `pages`, drawn when opened."""
     return {"chart": dg.MetadataValue.md(f"[![chart]({chart}?size=small)]({page})"), "page": dg.MetadataValue.url(page)}
 
 
-def partition_charts(links: Links, dataset: Dataset, key: str, name: str) -> dict[str, object]:
+def partition_charts(links: Links, dataset: Dataset, key: str, name: str) -> dict[str, Any]:
     """The chart `name` of a dataset's partition, and its page."""
     return chart_and_page(links.chart(dataset.name, key, name), links.partition(dataset.name, key))
 
 
-def group_by_key(keys: Iterable[str], counts: Mapping[str, Mapping[str, object]], empty: dict) -> PartitionMetadata:
+def group_by_key(keys: Iterable[str], counts: Mapping[str, Mapping[str, Any]], empty: dict) -> PartitionMetadata:
     """Metadata for each key, `empty` where a partition has nothing of its own."""
     return {key: {**empty, **counts.get(key, {})} for key in keys}
 
 
-def table_metadata(table: str, schema: pl.Schema, descriptions: Mapping[str, str]) -> dict[str, object]:
+def table_metadata(table: str, schema: pl.Schema, descriptions: Mapping[str, str]) -> dict[str, Any]:
     """What the UI shows of a lake table: its name and columns with SQL types and descriptions."""
     columns = [
         dg.TableColumn(name, _sql_type(kind), description=descriptions.get(name)) for name, kind in schema.items()

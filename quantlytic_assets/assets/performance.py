@@ -5,6 +5,7 @@ somebody opens them.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,7 +21,7 @@ from quantlytic_assets.tables.predictions import predictions
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
-def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The unpartitioned asset that reports on all trades so far."""
 
     @dg.asset(
@@ -39,7 +40,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         if account is None:
             raise dg.Failure(f"{strategy.name} has not traded yet: materialize its paper_trades first")
         links = resources.links
-        metadata: dict[str, object] = {
+        metadata: dict[str, Any] = {
             **chart_and_page(links.account_chart(strategy.name), links.strategy(strategy.name)),
             "report": dg.MetadataValue.url(links.report(strategy.name)),
             "statistics": dg.MetadataValue.table(_records(account.comparison)),

@@ -5,6 +5,7 @@ Also the landing job that the bus sensor launches. How fetching and landing work
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -27,7 +28,7 @@ class RawBarsConfig(dg.Config):
     force: bool = Field(default=False, description="Ask again for everything, archived or not, known hole or not.")
 
 
-def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsDefinition:
+def raw_bars_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that fills the archive. Config: `symbols`, `force`."""
 
     @dg.asset(
@@ -42,7 +43,8 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, object]) -> dg.AssetsD
     def raw_bars(context: dg.AssetExecutionContext, config: RawBarsConfig) -> dg.MaterializeResult:
         resources: Resources = context.resources.quantlytic
         ingest = resources.ingest(dataset)
-        requests, extra, errors = 0, {}, []
+        requests, errors = 0, []
+        extra: dict[str, Any] = {}
         spans = windows(dataset, context.partition_keys)
         asked: dict[str, dict] = {}
         for span in spans:
@@ -124,7 +126,7 @@ def report_lost(context: dg.AssetExecutionContext | dg.OpExecutionContext, datas
         f"{landed.lost} records were gone from the bus before they were landed: {', '.join(landed.lost_ranges)}. "
         f"Their bars are holes now; a backfill asks the vendors for them."
     )
-    metadata = {"lost_records": landed.lost, "lost_ranges": landed.lost_ranges}
+    metadata: dict[str, Any] = {"lost_records": landed.lost, "lost_ranges": landed.lost_ranges}
     context.log_event(dg.AssetObservation(raw_bars_key(dataset), metadata=metadata))
 
 

@@ -43,9 +43,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Notified:
-    """A sensor's memory: alerts that stand, by key, with what to say when they are over; messages still to be taken;
+    """A sensor's memory of alerts.
 
-    and until when failed runs have been looked at (s since 1970).
+    standing: alerts that stand, by key, with what to say when they are over. waiting: messages still to be taken.
+    runs_until: until when failed runs have been looked at (seconds since 1970).
     """
 
     standing: Mapping[str, tuple[str, str]] = field(default_factory=dict)

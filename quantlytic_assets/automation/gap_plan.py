@@ -54,9 +54,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Request:
-    """Partitions [first, last], both inclusive, and the symbols to ask for in them. `pairs`: symbols' sessions with
+    """Partitions [first, last], both inclusive, and the symbols to ask for in them.
 
-    holes among them; `weight`: what asking counts against the vendor's limits, about.
+    pairs: symbols' sessions with holes among them. weight: about what asking counts against the vendor's limits.
     """
 
     first: str

@@ -88,14 +88,16 @@ def gap_sensor(
 
 def room(resources: Resources, vendors: list[Vendor]) -> tuple[list[str], int | None]:
     """Vendors that may be asked now, in order, and the weight that their quotas have room for (None: no quota)."""
-    usable, allowances = [], []
+    usable: list[str] = []
+    allowances: list[int | None] = []
     for vendor in vendors:
         left = resources.budgets.left(vendor.name, vendor.limits)
         quotas = [count for seconds, count in left.items() if seconds >= _QUOTA_SECONDS]
         if resources.budgets.circuit(vendor.name) is None and all(quotas):
             usable.append(vendor.name)
             allowances.append(min(quotas, default=None))
-    return usable, None if None in allowances else sum(allowances)
+    known = [allowance for allowance in allowances if allowance is not None]
+    return usable, sum(known) if len(known) == len(allowances) else None
 
 
 def _weight(dataset: Dataset, vendor: Vendor, symbol: str, first: date, last: date) -> int:

@@ -77,7 +77,7 @@ def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _
     instance = view.instance
     if not subset.is_partitioned:
         rows = instance.get_asset_event_summary_records(kind, asset_key=subset.key, limit=1)
-        return {None: _Run(row.run_id or None, row.timestamp) for row in rows}
+        return {None: _Run(row.run_id or None, row.timestamp) for row in rows}  # noqa: B035 - one row at most
     keys = {key for key in _partitions(subset) if key is not None}
     last = list(instance.get_latest_storage_id_by_partition(subset.key, kind, keys).values())
     return {

@@ -136,7 +136,7 @@ def timeline(coverage: pl.DataFrame, opens: datetime, closes: datetime) -> bytes
     figure = new_figure(12, 1.4 + 0.3 * len(known))
     axes = figure.add_subplot()
     seen: set[str] = set()
-    for row, (symbol, ranges) in enumerate(known.select("symbol", "missing_ranges").rows()):
+    for row, (_, ranges) in enumerate(known.select("symbol", "missing_ranges").rows()):
         axes.broken_barh([(0, minutes)], (row - 0.4, 0.8), color=_COMPLETE, linewidth=0)
         for hole in ranges or []:
             begin, end = ((hole[edge] - opens).total_seconds() / 60 for edge in ("start", "end"))

@@ -3,6 +3,8 @@
 How prices are compared is in `market_data.vendor_comparison`. Each partition gets an evaluation of its own.
 """
 
+from typing import Any
+
 import dagster as dg
 import polars as pl
 
@@ -71,7 +73,7 @@ def vendor_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> 
     return [check]
 
 
-def _shown(found: pl.DataFrame) -> dict[str, object]:
+def _shown(found: pl.DataFrame) -> dict[str, Any]:
     """Differences as the UI shows them: how many each session has, and the first rows."""
     sessions = found.group_by("session").len().sort("session").head(_SHOWN)
     return {
@@ -91,6 +93,7 @@ def against_other(resources: Resources, dataset: Dataset, window: Window) -> tup
     `vendor` and `other_vendor` are who served each, the other dataset's name before it.
     """
     other = dataset.compare_with
+    assert other is not None, "the check exists where the universe names another dataset"
     splits = _splits(resources, dataset.name, other.dataset)
     mine = as_traded(_bars(resources, dataset.name, window), splits)
     theirs = as_traded(_bars(resources, other.dataset, window), splits).with_columns(

@@ -202,12 +202,10 @@ class Backfill:
                 asset_selection=only,
             )
         made = result.get_asset_materialization_events()
-        asked = [
-            int(event.materialization.metadata["requests"].value)
-            for event in made
-            if "requests" in event.materialization.metadata
-        ]
-        self._late |= {event.partition for event in made if event.asset_key.path[-1] == "clean_bars"} - set(keys)
+        counts = [event.materialization.metadata.get("requests") for event in made]
+        asked = [count.value or 0 for count in counts if isinstance(count, dg.IntMetadataValue)]
+        cleaned = [event.partition for event in made if event.asset_key and event.asset_key.path[-1] == "clean_bars"]
+        self._late |= {partition for partition in cleaned if partition is not None} - set(keys)
         # A range run repeats the run's own figures on each of its partitions.
         self.outcome.requests += max(asked, default=0)
         self.outcome.partitions += max(1, len(keys))
@@ -232,7 +230,7 @@ def _cause(event: dg.DagsterEvent) -> str:
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error else event.message
+    return error.message.strip() if error else str(event.message)
 
 
 def _neighbours(keys: Sequence[str], all_keys: Sequence[str]) -> list[list[str]]:

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.universe.membership import members
@@ -74,7 +74,7 @@ def parts(installation: Installation, budgets: Callable[[], Mapping[tuple[str, i
     resources, universe, settings = installation.resources, installation.universe, installation.settings
     names = list(universe.datasets)
     # Made when they are first asked: a server that is down then must not keep the others from being shown.
-    made: dict[str, object] = {}
+    made: dict[str, Any] = {}
 
     def tally() -> LandedTally:
         if "tally" not in made:

@@ -6,6 +6,7 @@ Read from the event log of the Dagster instance alone, as the UI does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import dagster as dg
 
@@ -21,8 +22,7 @@ def pending_in_chain(instance: dg.DagsterInstance, chain: Sequence[dg.AssetKey],
     return [
         key
         for key in keys
-        if any(key not in ids for ids in newest)
-        or any(after[key] < before[key] for before, after in zip(newest, newest[1:], strict=False))
+        if any(key not in ids for ids in newest) or any(after[key] < before[key] for before, after in pairwise(newest))
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster import AssetKey
@@ -23,7 +23,7 @@ def record_landing(installation: Installation, dataset: Dataset, landed: Landed)
 
 
 def record(
-    installation: Installation, asset: AssetKey, figures: Mapping[str, object], partition: str | None = None
+    installation: Installation, asset: AssetKey, figures: Mapping[str, Any], partition: str | None = None
 ) -> None:
     """One materialization of an asset, of a partition or of the whole, with what people are shown of it."""
     import dagster as dg

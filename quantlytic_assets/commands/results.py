@@ -46,7 +46,9 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
         names.append(name)
     out.print(table)
     forecast = {
-        name.removeprefix("forecast/"): value.value for name, value in metadata.items() if name.startswith("forecast/")
+        name.removeprefix("forecast/"): _number(value.value)
+        for name, value in metadata.items()
+        if name.startswith("forecast/")
     }
     line = ", ".join(f"{name} {shown(name, value)}" for name, value in forecast.items())
     out.print(f"forecasts out of sample: {line}", highlight=False)

@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -111,10 +111,11 @@ def object_store_problem(settings: Settings) -> str | None:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from quantlytic_assets.settings import revealed
     from quantlytic_assets.storage.object_store import S3Place
 
     where = f"AWS_ENDPOINT_URL={settings.s3_endpoint}" if settings.s3_endpoint else f"AWS in {settings.s3_region}"
-    access, secret = settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
+    access, secret = revealed(settings.s3_access_key), revealed(settings.s3_secret_key)
     patience = Config(connect_timeout=_SECONDS, read_timeout=_SECONDS, retries={"total_max_attempts": 1})
     try:
         client = boto3.client(
@@ -181,7 +182,7 @@ def _keeps_the_first(place: object, where: str) -> str | None:
         _remove(store, name)
 
 
-def _remove(store: object, name: str) -> None:
+def _remove(store: Any, name: str) -> None:
     import obstore
     from obstore.exceptions import BaseError
 
@@ -196,10 +197,11 @@ def postgres_problem(settings: Settings) -> str | None:
     import psycopg2
     from sqlalchemy.exc import SQLAlchemyError
 
+    from quantlytic_assets.settings import revealed
     from quantlytic_assets.storage.postgres import ensure_database
 
     where = f"{settings.postgres_host}:{settings.postgres_port} (QUANTLYTIC_POSTGRES_HOST, _PORT)"
-    password = settings.postgres_password.get_secret_value()
+    password = revealed(settings.postgres_password)
     if "/" in password:
         return "QUANTLYTIC_POSTGRES_PASSWORD has a /, which Dagster's storage can't bear; give the role another one"
     for part in _DATABASES:

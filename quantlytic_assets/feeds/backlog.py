@@ -19,10 +19,11 @@ _SECOND = 1_000_000
 
 @dataclass(frozen=True)
 class BacklogRules:
-    """In seconds of the venue's time. A minute is asked for `after` its end. An answer without it is the last word once
+    """When minutes are asked for, in seconds of the venue's time.
 
-    it is `settled` for so long; before, it is asked for again every `again`. After an error nobody is asked for
-    `first_wait`, then twice as long each time, up to `longest_wait`; or for as long as the vendor says.
+    A minute is asked for `after` its end. An answer without it is the last word once it is `settled` for so long;
+    before, it is asked for again every `again`. After an error nobody is asked for `first_wait`, then twice as long
+    each time, up to `longest_wait`; or for as long as the vendor says.
     """
 
     after: float

@@ -34,9 +34,9 @@ class VenueClock:
         return micros(self._clock())
 
     def hear(self, written: int, received: int) -> bool:
-        """A message written at `written` by the venue's clock came at `received` by ours. False: that is not believed,
+        """Take in that a message written at `written` by the venue's clock came at `received` by ours.
 
-        for it is a day or more ahead of what the venue said before.
+        False where that is not believed, because it is a day or more ahead of what the venue said before.
         """
         if self.known and written > self.now() + _DAY:
             return False

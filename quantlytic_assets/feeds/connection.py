@@ -23,10 +23,10 @@ _REJECTED_FOR = 600.0
 
 @dataclass(frozen=True)
 class ConnectionRules:
-    """All in seconds. A connection is left when nothing that shows life came for `silence`, and after `lifetime`,
+    """When a connection is left and made again, all in seconds.
 
-    before the venue cuts it. Waits start at `first_wait` and double up to `longest_wait`; a connection that held for
-    `healthy` starts them anew.
+    It is left when nothing that shows life came for `silence`, and after `lifetime`, before the venue cuts it. Waits
+    start at `first_wait` and double up to `longest_wait`; a connection that held for `healthy` starts them anew.
     """
 
     silence: float

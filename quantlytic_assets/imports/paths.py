@@ -47,7 +47,7 @@ def _matching(text: str) -> list[FoundFile]:
         return [FoundFile(one) for one in below if not _hidden(one.relative_to(path))]
     if not _is_pattern(text):
         return []
-    files = sorted(Path(one) for one in glob.glob(text.replace(_SYMBOL, "*"), recursive=True))
+    files = sorted(Path(one) for one in glob.glob(text.replace(_SYMBOL, "*"), recursive=True))  # noqa: PTH207 - a pattern may be absolute
     if _SYMBOL not in text:
         return [FoundFile(one) for one in files if one.is_file()]
     pieces = [_as_regex(piece) for piece in text.split(_SYMBOL)]

@@ -159,7 +159,7 @@ class ModelStore:
         """The PNG of a partition's model. Raises `ModelNotFound` where there is none, else `ChartNotFound`."""
         from mlflow.exceptions import MlflowException
 
-        run_id = self._version(strategy, partition_key).run_id
+        run_id = str(self._version(strategy, partition_key).run_id)
         with tempfile.TemporaryDirectory(prefix="quantlytic-model-") as scratch:
             try:
                 return Path(self._connect().download_artifacts(run_id, _EVALUATION, scratch)).read_bytes()
@@ -255,12 +255,12 @@ class ModelStore:
         )
 
     def _log_input(self, run_id: str, strategy: Strategy, trained: TrainedModel) -> None:
-        import mlflow.data
         from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.polars_dataset import from_polars
         from mlflow.entities import DatasetInput, InputTag
 
         source = {"tables": "features.indicators, features.labels", "dataset": strategy.dataset}
-        rows = mlflow.data.from_polars(
+        rows = from_polars(
             trained.learned_from,
             source=CodeDatasetSource({**source, "interval": strategy.interval, "horizon": str(strategy.horizon)}),
             targets="label",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -46,9 +46,9 @@ _REPORTS = "%/actions/%"
 _SHOWN = 50
 
 # Partition key → what people are shown of it.
-Figures = dict[str, dict[str, object]]
+Figures = dict[str, dict[str, Any]]
 # Called with each partition that was cleaned beside those that a run is for, and its figures.
-Report = Callable[[str, Mapping[str, object]], None]
+Report = Callable[[str, Mapping[str, Any]], None]
 
 
 def partitions_at_once(dataset: Dataset) -> int:
@@ -210,7 +210,7 @@ class Cleaner:
         return {key for key in keys if key is not None}
 
 
-def action_figures(reconciled: Reconciled) -> dict[str, object]:
+def action_figures(reconciled: Reconciled) -> dict[str, Any]:
     """What people are shown of a dataset's actions: rows, kinds, rejected reports, and those that contradict others."""
     kinds = dict(reconciled.actions.group_by("kind").len().sort("kind").iter_rows())
     shown = reconciled.disputed.head(_SHOWN).select(
@@ -265,7 +265,7 @@ def _figures(dataset: Dataset, window: Window, cleaned: Cleaned) -> Figures:
     )
     mended = with_partition(cleaned.repairs, dataset).group_by("partition").agg(pl.len().alias("repairs"))
     apart = with_partition(cleaned.differences, dataset).group_by("partition").agg(pl.len().alias("vendor_differences"))
-    counts: dict[str, dict[str, object]] = {}
+    counts: dict[str, dict[str, Any]] = {}
     for row in (row for part in (kept, mended, apart) for row in part.iter_rows(named=True)):
         counts.setdefault(row.pop("partition"), {}).update(row)
     for row in rejected.iter_rows(named=True):

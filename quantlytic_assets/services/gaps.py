@@ -51,7 +51,10 @@ COVERAGE_COLUMNS = ("symbol", "session", "expected_bars", "missing_bars", "missi
 class Attempted(Protocol):
     """What must be known of a vendor to tell what is still worth asking."""
 
-    attempts_before_hole: int
+    @property
+    def attempts_before_hole(self) -> int:
+        """After how many answers without a bar it counts as a hole of the vendor's."""
+        ...
 
 
 def decide(resources: Resources, dataset: Dataset, now: datetime, covered: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -228,5 +231,6 @@ def _has(
 
 
 def session_request(dataset: Dataset, symbol: str, first: date, last: date) -> BarRequest:
+    """The question for a symbol's bars of the sessions `first` to `last`, both included."""
     start, end = (datetime.combine(day, time(), UTC) for day in (first, last + timedelta(days=1)))
     return BarRequest(dataset.name, symbol, dataset.interval, dataset.calendar, start, end)

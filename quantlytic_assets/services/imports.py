@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -159,7 +160,7 @@ class Imports:
             return date.min, date.min
         return (min(firsts) - _FILED_WITHIN).date(), (max(lasts) + _FILED_WITHIN).date()
 
-    def take_back(self, rows: FoundRows, about: Mapping[str, object]) -> str:
+    def take_back(self, rows: FoundRows, about: Mapping[str, Any]) -> str:
         """Let rows count no more, by one tombstone; returns its path. Nothing is deleted from the archive.
 
         Rejected rows leave `clean.quarantine` at once; the caller cleans the partitions of the bars again.

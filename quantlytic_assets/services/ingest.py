@@ -67,9 +67,9 @@ class Need:
 
 @dataclass
 class Fetched:
-    """What came of asking: requests made, bars received, new corporate actions, and the errors of the ranges nobody
+    """What came of asking.
 
-    answered.
+    Requests made, bars received, new corporate actions, and the errors of the ranges that nobody answered.
     """
 
     requests: int = 0

@@ -196,7 +196,7 @@ class Compactor:
             done = self.archive.with_landed(self.dataset, Claim(topic, int(partition), int(first), int(last)))
         except FileNotFoundError:
             return None
-        return done.landed.get(segment.folder.rpartition("=")[2], {}).get("rows")
+        return (done.landed or {}).get(segment.folder.rpartition("=")[2], {}).get("rows")
 
     def _frame(self, path: str) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(obstore.get(self.store, path).bytes()))

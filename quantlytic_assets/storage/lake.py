@@ -221,7 +221,7 @@ class Lake:
         return self.place.locks.commit()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """This thread's connection, with the lake attached and in use; made on first call, then kept."""
+        """The connection of this thread, with the lake attached and in use; made on first call, then kept."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._attach()

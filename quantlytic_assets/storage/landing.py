@@ -54,12 +54,14 @@ class Landed:
     @property
     def lost_ranges(self) -> list[str]:
         """The claims with lost records, each as `topic:partition:first-last`."""
-        return [f"{one.topic}:{one.partition}:{one.first}-{one.last}" for one in self.claims if LOST in one.landed]
+        return [
+            f"{one.topic}:{one.partition}:{one.first}-{one.last}" for one in self.claims if LOST in (one.landed or {})
+        ]
 
     def add(self, claim: Claim) -> None:
         """Count one done claim in."""
         self.claims.append(claim)
-        for key, entry in claim.landed.items():
+        for key, entry in (claim.landed or {}).items():
             if key == REJECTED:
                 self.rejected += entry["rows"]
                 continue

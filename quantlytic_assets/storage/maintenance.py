@@ -185,9 +185,9 @@ def _delete_unused(lake: Lake, before: datetime) -> int:
 
 
 def _delete_orphaned(lake: Lake, before: datetime) -> int:
-    """Delete files that killed or failed writers left behind and the catalog never knew. Raises `RuntimeError` where
+    """Delete files that killed or failed writers left behind and the catalog never knew.
 
-    DuckLake takes a file for one of those although the catalog knows it.
+    Raises `RuntimeError` where DuckLake takes a file for one of those although the catalog knows it.
     """
     connection = lake.connect()
     with lake.commit_lock:

@@ -37,5 +37,5 @@ class OrderLedger(Protocol):
     def open_orders(self, strategy: str) -> pl.DataFrame:
         """Orders (ORDERS_SCHEMA) that wait for a fill."""
 
-    def committed_before(self, strategy: str, session: date) -> pl.DataFrame:
+    def committed_before(self, strategy: str, session: date, splits: Sequence[date] | pl.Series = ()) -> pl.DataFrame:
         """What the orders of earlier sessions add up to once all are filled (`schemas.trading.CHANGES_SCHEMA`)."""

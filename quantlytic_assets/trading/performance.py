@@ -73,8 +73,9 @@ def benchmark_curve(
     sessions: Sequence[date] | pl.Series,
     entitlements: Entitlements | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(equity curve, fills) of buy and hold over the same sessions; see `benchmark_fills` and
-    `portfolio.equity_curve`.
+    """Equity curve and fills of buy and hold over the same sessions.
+
+    See `benchmark_fills` and `portfolio.equity_curve`.
     """
     fills = benchmark_fills(strategy, bars, decided_at)
     held = positions(BENCHMARK, fills, bars, sessions, entitlements)
@@ -109,7 +110,7 @@ def statistics(curve: pl.DataFrame, fills: pl.DataFrame, capital: float, periods
     mean, years = float(returns.mean()), len(returns) / periods
     below = math.sqrt(float((returns.clip(upper_bound=0) ** 2).sum()) / len(returns))
     scale = math.sqrt(periods)
-    figures["cagr"] = _finite((1 + figures["total_return"]) ** (1 / years) - 1)
+    figures["cagr"] = _finite((1 + (figures["total_return"] or 0.0)) ** (1 / years) - 1)
     figures["sharpe"] = _ratio(mean * scale, returns.std())
     figures["sortino"] = _ratio(mean * scale, below)
     # What the account began with is a peak too.

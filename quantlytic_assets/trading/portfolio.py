@@ -1,5 +1,6 @@
-"""What fills amount to: holdings per session and symbol, and the account's equity. No statistics; those are
-`performance`.
+"""What fills amount to: holdings per session and symbol, and the account's equity.
+
+Statistics are in `performance`.
 
 Money is in the currency of the prices. A session's figures are those after its last bar. Splits and dividends are
 `entitlements`'.

@@ -52,6 +52,7 @@ class SimulatedBroker:
         self._bars, self._costs, self._entitlements = bars, costs, entitlements or Entitlements()
 
     def submit(self, orders: pl.DataFrame) -> pl.DataFrame:
+        """See `Broker.submit`: every order is filled at once, or as soon as there is a bar for it."""
         return fill(orders, self._bars, self._costs, self._entitlements)
 
 

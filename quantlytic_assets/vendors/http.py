@@ -27,9 +27,10 @@ _AGENT = "quantlytic/0.1"
 
 @dataclass(frozen=True)
 class Answer:
-    """Parsed JSON and the headers it came with. `at`: when the vendor wrote it, by its own clock or ours, whichever is
+    """Parsed JSON and the headers it came with.
 
-    behind: a bar that closed after this was not finished.
+    at: when the vendor wrote it, by its own clock or ours, whichever is behind. A bar that closed after this was not
+    finished.
     """
 
     body: Any

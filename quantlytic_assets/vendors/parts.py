@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.vendors.protocol import BarRequest
@@ -14,7 +15,7 @@ def cut(request: BarRequest, edges: Iterable[datetime]) -> list[BarRequest]:
     """The request cut at those of the `edges` (UTC) that lie inside it, oldest first."""
     inside = sorted({edge for edge in edges if request.start < edge < request.end})
     bounds = [request.start, *inside, request.end]
-    return [replace(request, start=start, end=end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [replace(request, start=start, end=end) for start, end in pairwise(bounds)]
 
 
 def by_length(request: BarRequest, longest: timedelta) -> list[BarRequest]:

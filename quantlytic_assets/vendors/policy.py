@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """At most `attempts` requests; waits start at `first_wait` seconds and double up to `longest_wait`, each with up
-    to one `first_wait` of jitter on top, so that processes that failed together don't return together.
+    """How often a request is repeated, and after which waits.
+
+    At most `attempts` requests. Waits start at `first_wait` seconds and double up to `longest_wait`, each with up to
+    one `first_wait` of jitter on top, so that processes that failed together don't return together.
     """
 
     attempts: int = 5
@@ -41,9 +43,10 @@ PATIENCE_WITH_THE_LAST = 3700.0
 
 
 def joint_traits(vendors: Sequence[Vendor], dataset: str) -> VendorTraits:
-    """What silence means where vendors (one at least) are asked in turn: the first one's word, and each other one is
+    """What silence means where vendors (one at least) are asked in turn.
 
-    asked once more before anything counts as a hole; one that is added later too.
+    The first one's word counts, and each other one is asked once more before anything counts as a hole; one that is
+    added later too.
     """
     first = vendors[0].traits(dataset)
     return replace(first, attempts_before_hole=first.attempts_before_hole + len(vendors) - 1)

@@ -58,9 +58,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Served:
-    """An answer: `bars` (RAW_SCHEMA, oldest first, finished ones only) and the splits and dividends that came along
+    """An answer of a vendor.
 
-    with them (ACTIONS_SCHEMA), where the vendor tells of them in the same answer. No bars: asked, and there are none.
+    bars: RAW_SCHEMA, oldest first, finished ones only; none where it was asked and has none. actions: the splits and
+    dividends that came along with them (ACTIONS_SCHEMA), where the vendor reports them in the same answer.
     """
 
     bars: pl.DataFrame
@@ -68,10 +69,11 @@ class Served:
 
 
 class VendorError(Exception):
-    """A vendor did not answer a request. `retryable` says whether the same request may do better a little later,
+    """A vendor did not answer a request.
 
-    `retry_after` how many seconds the vendor itself asked to wait, if it did. `opens_circuit`: it
-    rejects everything for now (a ban, a used-up daily quota), so nothing more is asked for `retry_after` seconds.
+    retryable: whether the same request may do better a little later. retry_after: how many seconds the vendor itself
+    asked to wait, if it did. opens_circuit: it rejects everything for now (a ban, a used-up daily quota), so nothing
+    more is asked for `retry_after` seconds.
     """
 
     def __init__(self, message: str, retryable: bool, retry_after: float | None = None, opens_circuit: bool = False):

@@ -38,7 +38,7 @@ def universe(datasets: str = DATASET, strategies: str = "") -> str:
 
 
 def test_the_shipped_schema_is_the_one_of_the_models():
-    assert SHIPPED == universe_schema(), "run: python -m quantlytic_assets.universe.schema"
+    assert universe_schema() == SHIPPED, "run: python -m quantlytic_assets.universe.schema"
     jsonschema.Draft202012Validator.check_schema(SHIPPED)
 
 

@@ -47,9 +47,10 @@ _KEY = ["symbol", "session", "kind"]
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What counts, and what does not: `actions` (CORPORATE_ACTIONS_SCHEMA, one a symbol, session and kind),
+    """What counts, and what does not.
 
-    `rejected` (QUARANTINE_SCHEMA), and `disputed`, every report of those actions that were reported differently.
+    actions: CORPORATE_ACTIONS_SCHEMA, one a symbol, session and kind. rejected: QUARANTINE_SCHEMA. disputed: every
+    report of those actions that were reported differently.
     """
 
     actions: pl.DataFrame

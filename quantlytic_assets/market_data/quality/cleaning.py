@@ -123,8 +123,8 @@ def clean(
     )
     bars = bars.match_to_schema(CLEAN_SCHEMA)
     tolerance = dataset.compare_with.tolerance_bps if dataset.compare_with else DEFAULT_TOLERANCE_BPS
-    timed = [part.with_columns(pl.col("_start").alias("open_time")) for part in (winners, good)]
-    differences = between_vendors(*timed, splits, tolerance, dataset.name)
+    timed_winners, timed_good = (part.with_columns(pl.col("_start").alias("open_time")) for part in (winners, good))
+    differences = between_vendors(timed_winners, timed_good, splits, tolerance, dataset.name)
     levels = levels.with_columns(pl.lit(dataset.name).alias("dataset")).match_to_schema(
         LEVELS_SCHEMA, extra_columns="ignore"
     )

@@ -33,8 +33,15 @@ _QUIET_EDGE_BARS = 15
 class Traits(Protocol):
     """What must be known of a vendor to read its silence."""
 
-    omits_empty_bars: bool
-    attempts_before_hole: int
+    @property
+    def omits_empty_bars(self) -> bool:
+        """Whether it serves no bar for an interval without a trade."""
+        ...
+
+    @property
+    def attempts_before_hole(self) -> int:
+        """After how many answers without a bar it counts as a hole of the vendor's."""
+        ...
 
 
 def coverage(

@@ -26,8 +26,10 @@ class _Line:
 
 
 class KlineBars:
-    """Takes finished klines of one venue's symbols. A minute whose kline is not there `patience` after its end is
-    wanted; so is one whose trades don't follow the minute before it number by number, and that minute with it.
+    """Takes finished klines of one venue's symbols.
+
+    A minute whose kline is not there `patience` after its end is wanted; so is one whose trades don't follow the minute
+    before it number by number, and that minute with it.
 
     `since`: by symbol, the first minute to decide (microseconds).
     """

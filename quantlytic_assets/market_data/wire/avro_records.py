@@ -139,9 +139,10 @@ class RecordSchema:
         return pl.concat([block, rows])[np.argsort(places)], {int(others[at]): why for at, why in wrong.items()}
 
     def _whole(self, joined: bytes, lengths: np.ndarray) -> np.ndarray:
-        """Which of the joined records are plainly whole: walked field by field, all of them at once, each ends where
+        """Which of the joined records are plainly whole.
 
-        it should. False also for unusual ones: text of 64 bytes or more, numbers of nine bytes or more.
+        Walked field by field, all of them at once, each ends where it should. False also for unusual ones: text of 64
+        bytes or more, numbers of nine bytes or more.
         """
         if not joined:
             return np.zeros(len(lengths), dtype=bool)
