@@ -14,7 +14,7 @@ import dagster as dg
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.assets.coverage import coverage_asset
-from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets, source_columns
+from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets
 from quantlytic_assets.assets.keys import clean_bars_key, coverage_key, feature_key, raw_bars_key, strategy_key
 from quantlytic_assets.assets.maintenance import (
     archive_maintenance_asset,
@@ -24,7 +24,7 @@ from quantlytic_assets.assets.maintenance import (
 )
 from quantlytic_assets.assets.models import model_asset, predictions_asset
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
-from quantlytic_assets.assets.partitions import definition
+from quantlytic_assets.assets.partitions import definition, model_definition, trading_definition
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
 from quantlytic_assets.automation.alerts import alert_sensor
@@ -32,7 +32,7 @@ from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
-from quantlytic_assets.checks.schema_checks import schema_checks
+from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
@@ -107,9 +107,9 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     assets = dg.with_source_code_references(
         [
             raw_bars_asset(dataset, source),
-            corporate_actions_asset(dataset, whole, source_columns("clean.corporate_actions")),
-            clean_bars_asset(dataset, common, source_columns("clean.bars")),
-            coverage_asset(dataset, common, source_columns("clean.coverage")),
+            corporate_actions_asset(dataset, whole),
+            clean_bars_asset(dataset, common),
+            coverage_asset(dataset, common),
             feature_assets(dataset, horizons, common),
         ]
     )
@@ -164,6 +164,9 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     )
     return dg.Definitions(
         assets=_with_page(assets, Links(settings.pages).strategy(strategy.name)),
+        asset_checks=strategy_checks(
+            dataset, strategy, model_definition(dataset, strategy), trading_definition(dataset, strategy)
+        ),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
     )

@@ -8,27 +8,26 @@ from typing import Any
 
 import dagster as dg
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, raw_bars_key
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     materialize_windows,
     partition_charts,
-    table_metadata,
 )
 from quantlytic_assets.calendars.partitions import Window
-from quantlytic_assets.market_data.bars import CLEAN_SCHEMA
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.clean import BARS
 from quantlytic_assets.services.clean import Cleaner, action_figures, partitions_at_once, quarantine_rejected
 from quantlytic_assets.universe.models import Dataset
 
 
-def clean_bars_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]) -> dg.AssetsDefinition:
+def clean_bars_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that writes clean.bars, clean.quarantine, clean.repairs, clean.vendor_differences and clean.sessions.
 
     It follows new corporate actions as well. Where a split or rename changes what earlier runs made, as when a vendor
     reports a split only with the bars of its day, or where a neighbouring partition shows that prices are off, those
-    partitions are cleaned again too, so that what follows from them is seen to be out of date. `columns` describes
-    clean.bars' columns.
+    partitions are cleaned again too, so that what follows from them is seen to be out of date.
     """
 
     @dg.asset(
@@ -37,7 +36,7 @@ def clean_bars_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mappi
         description=f"Bars of {dataset.name} that passed every rule (clean.bars); the others are in clean.quarantine, "
         "each with its reason and where in the archive it stands.",
         kinds={"ducklake", "polars"},
-        metadata=table_metadata("clean.bars", CLEAN_SCHEMA, columns),
+        metadata=table_metadata(BARS),
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -8,17 +8,15 @@ from typing import Any
 
 import dagster as dg
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, raw_bars_key
-from quantlytic_assets.assets.per_partition import table_metadata
-from quantlytic_assets.market_data.actions.reconcile import CORPORATE_ACTIONS_SCHEMA
+from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
 from quantlytic_assets.services.clean import Cleaner, action_figures
 from quantlytic_assets.universe.models import Dataset
 
 
-def corporate_actions_asset(
-    dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]
-) -> dg.AssetsDefinition:
-    """The asset that writes clean.corporate_actions, all of a dataset at once. `columns` describes its columns."""
+def corporate_actions_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The asset that writes clean.corporate_actions, all of a dataset at once."""
 
     @dg.asset(
         key=corporate_actions_key(dataset),
@@ -27,7 +25,7 @@ def corporate_actions_asset(
         "imported files; where they differ an import counts, then the newest. Bars that depend on new ones are cleaned "
         "again.",
         kinds={"ducklake", "polars"},
-        metadata=table_metadata("clean.corporate_actions", CORPORATE_ACTIONS_SCHEMA, columns),
+        metadata=table_metadata(CORPORATE_ACTIONS),
         required_resource_keys={"quantlytic"},
         **common,
     )

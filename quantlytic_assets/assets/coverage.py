@@ -7,26 +7,26 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import clean_bars_key, coverage_key
 from quantlytic_assets.assets.per_partition import (
     PartitionMetadata,
     group_by_key,
     materialize_windows,
     partition_charts,
-    table_metadata,
 )
 from quantlytic_assets.calendars.partitions import Window, with_partition
 from quantlytic_assets.calendars.sessions import expected_bars
-from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.coverage import coverage
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.clean import COVERAGE
 from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.bars import clean_bars
 from quantlytic_assets.universe.models import Dataset
 
 
-def coverage_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mapping[str, str]) -> dg.AssetsDefinition:
-    """The asset that writes clean.coverage. `columns` describes its columns."""
+def coverage_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The asset that writes clean.coverage."""
 
     @dg.asset(
         key=coverage_key(dataset),
@@ -34,7 +34,7 @@ def coverage_asset(dataset: Dataset, common: Mapping[str, Any], columns: Mapping
         description=f"Expected and present bars of {dataset.name} for each symbol and session (clean.coverage), with "
         "the exact missing ranges and the cause of each.",
         kinds={"ducklake", "polars"},
-        metadata=table_metadata("clean.coverage", COVERAGE_SCHEMA, columns),
+        metadata=table_metadata(COVERAGE),
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -131,14 +131,6 @@ def dbt_manifest() -> Mapping[str, Any]:
     return json.loads(dbt_project().manifest_path.read_text())
 
 
-def source_columns(table: str) -> dict[str, str]:
-    """Column to description of one of dbt's sources, `schema.table`: written down once, shown by dbt and Dagster."""
-    for source in dbt_manifest()["sources"].values():
-        if f"{source['schema']}.{source['name']}" == table:
-            return {name: column["description"] for name, column in source["columns"].items()}
-    raise LookupError(f"dbt has no source {table}")
-
-
 def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Window) -> dict[str, str]:
     """What tells the generic models which rows to make (read by dbt_project/macros/run_range.sql)."""
     return {

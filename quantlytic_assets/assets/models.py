@@ -4,20 +4,32 @@ What is learned and measured is in `learning`; here rows are read, steps walked 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import feature_key, strategy_key
 from quantlytic_assets.assets.partitions import model_definition, partitions_before, trading_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
-from quantlytic_assets.learning.features import LABEL_COLUMNS, Design, design_columns, design_matrix, with_labels
+from quantlytic_assets.learning.features import (
+    LABEL_COLUMNS,
+    Design,
+    design_columns,
+    design_matrix,
+    resolve_features,
+    with_labels,
+)
 from quantlytic_assets.learning.training import predictions_table, train
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.features import INDICATORS, LABELS
+from quantlytic_assets.schemas.ml import MODELS, PREDICTIONS
+from quantlytic_assets.schemas.table import Table
 from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.universe.models import Dataset, Strategy
 
@@ -59,6 +71,15 @@ def read_labels(resources: Resources, strategy: Strategy, known_before: date | N
     )
 
 
+def _learned_from(strategy: Strategy) -> Table:
+    """The columns that the strategy's models learn from: features, and the outcome of the label."""
+    features = [INDICATORS.column(name) for name in resolve_features(strategy.features)]
+    outcome = [LABELS.column(name) for name in ("forward_return", "label")]
+    return replace(
+        INDICATORS, name=f"{strategy.name}.design", writer="model", columns=(*features, *outcome), key=(), rules=()
+    )
+
+
 def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that trains the strategy's model at the start of each walk-forward step."""
     before = partitions_before(dataset, strategy)
@@ -70,7 +91,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any])
         description=f"{strategy.model} of {strategy.name}, trained on what was known at the start of each "
         f"{strategy.retrain} step, purged and embargoed; in MLflow beside its naive baselines.",
         kinds={"scikitlearn", "mlflow"},
-        metadata=strategy_metadata(strategy),
+        metadata={**strategy_metadata(strategy), **table_metadata(_learned_from(strategy), MODELS)},
         required_resource_keys={"quantlytic"},
         **common,
     )
@@ -139,7 +160,7 @@ def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         description=f"Probability of a rise over the next {strategy.horizon} bars for each symbol of {strategy.name} "
         "(ml.predictions), by a model that has not seen the session.",
         kinds={"ducklake", "scikitlearn"},
-        metadata={**strategy_metadata(strategy), "dagster/table_name": "ml.predictions"},
+        metadata={**strategy_metadata(strategy), **table_metadata(PREDICTIONS)},
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -10,12 +10,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
 from quantlytic_assets.assets.models import strategy_metadata
 from quantlytic_assets.assets.partitions import trading_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.trading import FILLS
 from quantlytic_assets.services.paper_account import WrongShares, trade_sessions
 from quantlytic_assets.tables.trading import session_counts
 from quantlytic_assets.universe.models import Dataset, Strategy
@@ -35,7 +37,7 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         "open of the first usable bar after the decision, less slippage and commission. Splits and dividends reach "
         "what is held. A rerun never trades twice.",
         kinds={"ducklake"},
-        metadata={**strategy_metadata(strategy), "dagster/table_name": "trading.fills"},
+        metadata={**strategy_metadata(strategy), **table_metadata(FILLS)},
         required_resource_keys={"quantlytic"},
         **{**common, "automation_condition": condition},
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from quantlytic_assets.calendars.partitions import Window, windows
 from quantlytic_assets.pages.links import Links
@@ -94,20 +93,3 @@ def partition_charts(links: Links, dataset: Dataset, key: str, name: str) -> dic
 def group_by_key(keys: Iterable[str], counts: Mapping[str, Mapping[str, Any]], empty: dict) -> PartitionMetadata:
     """Metadata for each key, `empty` where a partition has nothing of its own."""
     return {key: {**empty, **counts.get(key, {})} for key in keys}
-
-
-def table_metadata(table: str, schema: pl.Schema, descriptions: Mapping[str, str]) -> dict[str, Any]:
-    """What the UI shows of a lake table: its name and columns with SQL types and descriptions."""
-    columns = [
-        dg.TableColumn(name, _sql_type(kind), description=descriptions.get(name)) for name, kind in schema.items()
-    ]
-    return {"dagster/table_name": table, "dagster/column_schema": dg.TableSchema(columns)}
-
-
-def _sql_type(kind: pl.DataType) -> str:
-    if isinstance(kind, pl.List):
-        return f"{_sql_type(kind.inner)}[]"
-    if isinstance(kind, pl.Struct):
-        return "STRUCT(" + ", ".join(f"{field.name} {_sql_type(field.dtype)}" for field in kind.fields) + ")"
-    names = {pl.String: "VARCHAR", pl.Date: "DATE", pl.Float64: "DOUBLE", pl.Int64: "BIGINT"}
-    return names.get(kind.base_type(), "TIMESTAMPTZ")

@@ -10,11 +10,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import strategy_key
 from quantlytic_assets.assets.models import read_labels, strategy_metadata
 from quantlytic_assets.assets.per_partition import chart_and_page
 from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.trading import STATISTICS
 from quantlytic_assets.services.accounts import read_account
 from quantlytic_assets.tables.features import indicators
 from quantlytic_assets.tables.predictions import predictions
@@ -30,7 +32,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         description=f"How {strategy.name} has done on paper: returns, risk, turnover and costs against buy-and-hold, "
         "and a link to one HTML report.",
         kinds={"polars"},
-        metadata=strategy_metadata(strategy),
+        metadata={**strategy_metadata(strategy), **table_metadata(STATISTICS)},
         required_resource_keys={"quantlytic"},
         **common,
     )

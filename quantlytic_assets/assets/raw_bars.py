@@ -11,10 +11,12 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import raw_bars_key
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts, report
 from quantlytic_assets.calendars.partitions import Window, partition_key, windows
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.archive import BARS
 from quantlytic_assets.services.landing import landed_by_partition
 from quantlytic_assets.storage.archive import Archive
 from quantlytic_assets.storage.landing import Landed
@@ -35,6 +37,7 @@ def raw_bars_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDefi
         key=raw_bars_key(dataset),
         description=f"Bars of {dataset.name} in the archive, as vendors, feeds and files gave them; never changed.",
         kinds={"parquet"},
+        metadata=table_metadata(BARS),
         required_resource_keys={"quantlytic"},
         # Runs that ask the same vendor take turns, as far as the instance limits the pool.
         pool=f"vendor_{dataset.vendors[0]}" if dataset.vendors else None,

@@ -106,7 +106,8 @@ def _by_partition(frame: pl.DataFrame, table: Table, error: pa.errors.SchemaErro
         else:
             structural.append(str(fault).splitlines()[0])
     if not structural:
-        found = [_count(frame, check, fails) for check, fails in broken.items()]
+        shown = [name for name in dict.fromkeys((*_EXAMPLE_FIELDS, *table.key)) if name in frame.columns]
+        found = [_count(frame, check, fails, shown) for check, fails in broken.items()]
         return pl.concat(found).match_to_schema(FAILURES_SCHEMA).sort("partition", "check")
     # Rules about a column that is missing or mistyped can't be judged; the column is what is to be mended.
     faults = pl.DataFrame({"example": structural}).select(
@@ -115,8 +116,7 @@ def _by_partition(frame: pl.DataFrame, table: Table, error: pa.errors.SchemaErro
     return frame.select(pl.col("partition").unique()).join(faults, how="cross").sort("partition", "example")
 
 
-def _count(frame: pl.DataFrame, check: str, fails: pl.Expr) -> pl.DataFrame:
-    shown = [name for name in _EXAMPLE_FIELDS if name in frame.columns]
+def _count(frame: pl.DataFrame, check: str, fails: pl.Expr, shown: list[str]) -> pl.DataFrame:
     return (
         frame.filter(fails)
         .group_by("partition")

@@ -13,16 +13,19 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import polars as pl
+
 from quantlytic_assets.learning.moved_models import follow
 from quantlytic_assets.learning.training import TrainedModel
+from quantlytic_assets.schemas.ml import MODELS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -126,6 +129,30 @@ class ModelStore:
             str(found.version),
             datetime.fromisoformat(found.tags["quantlytic.trained_through"]).astimezone(UTC),
         )
+
+    def in_force(self, strategy: Strategy, partition_keys: Sequence[str]) -> pl.DataFrame:
+        """The models that steps predict with (`schemas.ml.MODELS`); nulls but for step and cut where there is none."""
+        client = self._connect()
+        rows: list[dict[str, object]] = []
+        for key in partition_keys:
+            cut = datetime.combine(date.fromisoformat(key), datetime.min.time(), UTC)
+            row: dict[str, object] = {"step": key, "cut": cut}
+            try:
+                found = self._version(strategy, key)
+            except ModelNotFound:
+                rows.append(row)
+                continue
+            figures = client.get_run(str(found.run_id)).data.metrics
+            rows.append(
+                row
+                | {
+                    "model_version": str(found.version),
+                    "trained_through": datetime.fromisoformat(found.tags["quantlytic.trained_through"]),
+                    "training_rows": int(figures["rows"]),
+                    "training_sessions": int(figures["sessions"]),
+                }
+            )
+        return pl.DataFrame(rows, MODELS.polars)
 
     def exists(self) -> bool:
         """Whether anything can have been kept here yet; asking makes nothing."""

@@ -41,4 +41,21 @@ PREDICTIONS = Table(
     ),
 )
 
+# In MLflow's registry, not in the lake.
+MODELS = Table(
+    "mlflow.models",
+    writer="model",
+    description="The model in force of each walk-forward step: the newest version registered for it.",
+    columns=(
+        Column("step", pl.String, "Key of the step's partition: the first day that the model may predict."),
+        Column("cut", TIME, "Start of that day, UTC: nothing known later was learned from."),
+        Column("model_version", pl.String, "Version of the strategy's registered model."),
+        Column("trained_through", TIME, "When the last outcome that the model learned from was known, UTC."),
+        Column("training_rows", pl.Int64, "Rows learned from.", above=0),
+        Column("training_sessions", pl.Int64, "Sessions learned from.", above=0),
+    ),
+    key=("step",),
+    rules=(Rule("trained_before", "the model learned from nothing known after the cut", "trained_through <= cut"),),
+)
+
 TABLES = (PREDICTIONS,)

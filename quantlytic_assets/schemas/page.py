@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from quantlytic_assets.schemas.archive import BARS as ARCHIVED_BARS
 from quantlytic_assets.schemas.lake import TABLES
+from quantlytic_assets.schemas.ml import MODELS
 from quantlytic_assets.schemas.table import Column, Table
+from quantlytic_assets.schemas.trading import STATISTICS
 from quantlytic_assets.schemas.vocabulary import CAUSES, FLAGS, ORDER_STATUSES
 
 _WORDS: dict[str, tuple[str, Mapping[str, str]]] = {
@@ -26,9 +28,10 @@ def _page() -> Iterator[str]:
     yield ""
     yield "This page is written by `make generate` from `quantlytic_assets/schemas`: change the declaration there."
     yield ""
-    yield "Times are UTC. Every table is in the lake but `archive.bars`, the rows of the archive's Parquet objects."
+    yield "Times are UTC. Every table is in the lake but the last three: `archive.bars` are rows of archive objects,"
+    yield "`mlflow.models` stand in MLflow's registry, `performance.statistics` in metadata of the asset."
     yield "`quantlytic sql` reads them; `quantlytic docs` and the Dagster UI show them with their lineage."
-    for table in (*TABLES.values(), ARCHIVED_BARS):
+    for table in (*TABLES.values(), ARCHIVED_BARS, MODELS, STATISTICS):
         yield from _table(table)
     for title, (introduction, words) in _WORDS.items():
         yield from ("", f"## {title}", "", introduction, "", "| word | meaning |", "|---|---|")

@@ -40,7 +40,7 @@ ORDERS = Table(
             nullable=True,
             unit=PRICE,
         ),
-        Column("status", pl.String, "open, filled or refused.", allowed=tuple(ORDER_STATUSES)),
+        Column("status", pl.String, "open, filled or rejected.", allowed=tuple(ORDER_STATUSES)),
         Column("reason", pl.String, "Why the order was rejected; null for the others.", nullable=True),
         Column("model_version", pl.String, "Version of the model that predicted; null where none did.", nullable=True),
         Column("created_at", TIME, "When the order was written to the ledger, UTC."),
@@ -135,5 +135,18 @@ ACCOUNTS = Table(
 
 # What a session's orders add to a symbol, in shares as they were then: negative where they sell.
 CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
+
+# Metadata of the performance asset, not in the lake.
+STATISTICS = Table(
+    "performance.statistics",
+    writer="performance",
+    description="Figures of the strategy's account beside buying and holding the same symbols.",
+    columns=(
+        Column("statistic", pl.String, "Which figure."),
+        Column("strategy", pl.String, "The strategy's, `undefined` where it cannot be computed."),
+        Column("buy_and_hold", pl.String, "That of buying and holding, likewise."),
+    ),
+    key=("statistic",),
+)
 
 TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS)

@@ -68,7 +68,7 @@ VENDOR_CIRCUITS = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
 )
 
-# The order ledger. status: open (to be filled), filled, refused (rejected by a check, see reason). side: buy or sell.
+# The order ledger. status: open (to be filled), filled, rejected (by a check, see reason). side: buy or sell.
 ORDERS = sa.Table(
     "orders",
     METADATA,

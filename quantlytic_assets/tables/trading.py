@@ -23,6 +23,10 @@ COUNTS_SCHEMA = pl.Schema(
         "open": pl.Int64,
     }
 )
+# One row a session whose account does not add up.
+DIFFERENCES_SCHEMA = pl.Schema(
+    {"session": pl.Date, "equity": pl.Float64, "cash": pl.Float64, "market_value": pl.Float64}
+)
 
 
 def equity(
@@ -69,3 +73,16 @@ def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -
         "GROUP BY ALL ORDER BY account.session"
     )
     return rows(lake, sql, parameters, COUNTS_SCHEMA)
+
+
+def account_differences(lake: Queries, strategy: str) -> pl.DataFrame:
+    """DIFFERENCES_SCHEMA: sessions in which equity is not cash and the market value of what is held, oldest first."""
+    clause, parameters = where([equal("strategy", strategy)])
+    sql = (
+        "SELECT session, equity, cash, coalesce(market_value, 0) AS market_value "
+        f"FROM (SELECT session, equity, cash FROM {EQUITY.name}{clause}) AS account LEFT JOIN "
+        f"(SELECT session, sum(market_value) AS market_value FROM {POSITIONS.name}{clause} GROUP BY session) AS held "
+        "USING (session) WHERE abs(equity - cash - coalesce(market_value, 0)) > 1e-6 * (1 + abs(equity)) "
+        "ORDER BY session"
+    )
+    return rows(lake, sql, [*parameters, *parameters], DIFFERENCES_SCHEMA)

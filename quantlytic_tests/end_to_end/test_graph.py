@@ -87,6 +87,18 @@ def test_every_asset_is_described_owned_and_of_a_kind(definitions: dg.Definition
             assert "dagster/table_name" in node.metadata or key.path[-1] == "raw_bars", key
 
 
+def test_every_asset_shows_its_columns_with_types_and_meanings(definitions: dg.Definitions):
+    for key in graph(definitions).materializable_asset_keys:
+        node = graph(definitions).get(key)
+        if node.group_name != "maintenance":
+            shown = node.metadata["dagster/column_schema"].value
+            assert shown.columns and all(column.type and column.description for column in shown.columns), key
+    model = graph(definitions).get(dg.AssetKey(["momentum_1d", "model"])).metadata["dagster/column_schema"].value
+    assert [column.name for column in model.columns][-2:] == ["forward_return", "label"]
+    trades = graph(definitions).get(dg.AssetKey(["momentum_1d", "paper_trades"])).metadata
+    assert {"trading.orders", "trading.positions", "trading.equity"} <= trades.keys()
+
+
 def test_partitions_are_sessions_for_intraday_data_and_months_for_daily_data(definitions: dg.Definitions):
     for asset in ("raw_bars", *CHAIN):
         intraday = graph(definitions).get(dg.AssetKey(["equities_5m", asset])).partitions_def
@@ -186,8 +198,9 @@ def test_every_asset_links_to_its_page(definitions: dg.Definitions):
             assert node.metadata["page"].value == f"http://127.0.0.1:3002/{kind}/{node.group_name}"
 
 
-def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg.DagsterInstance):
-    key = dg.AssetCheckKey(dg.AssetKey(["equities_5m", "clean_bars"]), "clean_bars_schema")
+@pytest.mark.parametrize("asset", ["raw_bars", "clean_bars", "coverage"])
+def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg.DagsterInstance, asset: str):
+    key = dg.AssetCheckKey(dg.AssetKey(["equities_5m", asset]), f"{asset}_schema")
     records = history.event_log_storage.get_asset_check_execution_history(key, limit=100)
     checked = {record.partition: record.event.dagster_event.event_specific_data for record in records}
     assert sorted(filter(None, checked)) == SESSIONS
@@ -195,6 +208,16 @@ def test_a_range_run_reports_one_evaluation_a_partition_of_the_check(history: dg
     for session in SESSIONS:
         assert checked[session].passed
         assert checked[session].target_materialization_data.storage_id == newest[session]
+
+
+def test_what_a_strategy_wrote_is_checked_too(history: dg.DagsterInstance):
+    checks = {"model": "model_schema", "predictions": "predictions_schema", "paper_trades": "paper_trades_schema"}
+    for asset, name in {**checks, "performance": "account_adds_up"}.items():
+        key = dg.AssetCheckKey(dg.AssetKey(["momentum_1d", asset]), name)
+        records = history.event_log_storage.get_asset_check_execution_history(key, limit=10)
+        assert records, name
+        evaluations = [record.event.dagster_event.event_specific_data for record in records if record.event]
+        assert all(one.passed for one in evaluations), (name, evaluations)
 
 
 def test_the_same_range_can_be_run_and_checked_again(touched: Installed):

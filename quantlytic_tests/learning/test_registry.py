@@ -8,12 +8,15 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 
+from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.models import MODEL_NAMES
 from quantlytic_assets.learning.registry import ChartNotFound, ModelNotFound, ModelStore, alias_of
 from quantlytic_assets.learning.training import train
+from quantlytic_assets.schemas.ml import MODELS
 from quantlytic_tests.learning.frames import indicators, labels, strategy, weekdays
 
 CUT = datetime(2015, 1, 1, tzinfo=UTC)
@@ -56,6 +59,26 @@ def test_a_model_comes_back_as_it_went_in(shared, name, caplog, capfd):
     assert (names, found, trained_through) == (trained.feature_names, version, trained.trained_through)
     assert [record for record in caplog.records if record.name.split(".")[0] in ("mlflow", "alembic")] == []
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_which_models_are_in_force_is_told_with_the_steps_that_have_none(shared):
+    trained, named = trained_model(), strategy(name="in_force")
+    shared.log(named, "2015-01-01", trained)
+    version = shared.log(named, "2015-01-01", trained)
+    found = shared.in_force(named, ["2015-01-01", "2015-02-01"])
+    assert found.schema == MODELS.polars
+    assert found.row(0, named=True) == {
+        "step": "2015-01-01",
+        "cut": CUT,
+        "model_version": version,
+        "trained_through": trained.trained_through,
+        "training_rows": trained.rows,
+        "training_sessions": trained.sessions,
+    }
+    keyed = found.with_columns(pl.col("step").alias("partition"))
+    assert set(failures(keyed, MODELS)["partition"]) == {"2015-02-01"}
+    late = keyed.head(1).with_columns(trained_through=pl.col("cut") + pl.duration(microseconds=1))
+    assert failures(late, MODELS)["check"].to_list() == ["the model learned from nothing known after the cut"]
 
 
 def test_the_run_shows_settings_and_the_model_beside_its_baselines(shared):

@@ -79,6 +79,10 @@ def lake(tmp_path_factory):
             {"strategy": "s", "session": DAYS[1], "symbol": symbol, "order_ref": symbol, "status": status}
             for symbol, status in (("A", "filled"), ("B", "rejected"), ("C", "open"))
         ],
+        trading.POSITIONS: [
+            {"strategy": "s", "session": DAYS[i], "symbol": symbol, "market_value": value}
+            for i, symbol, value in ((0, "A", 50.0), (1, "A", 30.0), (1, "B", 21.0), (3, "A", 60.0))
+        ],
         trading.FILLS: [{"strategy": "s", "session": DAYS[1], "symbol": "A", "order_ref": "A"}],
     }
     lake.replace([(table.name, "true", [], pl.DataFrame(rows, table.polars)) for table, rows in frames.items()])
@@ -220,6 +224,13 @@ def test_the_account_with_what_became_of_each_session_s_orders(lake):
     counts = trading_tables.session_counts(lake, "s", since=DAYS[0], before=DAYS[2])
     assert counts.schema == trading_tables.COUNTS_SCHEMA
     assert counts.rows() == [(DAYS[0], 100.0, 0.0, 0, 0, 0, 0), (DAYS[1], 101.0, 1.0, 3, 1, 1, 1)]
+
+
+def test_an_account_that_does_not_add_up_is_told_by_session(lake):
+    apart = trading_tables.account_differences(lake, "s")
+    assert apart.schema == trading_tables.DIFFERENCES_SCHEMA
+    # Nothing is held on the third day, and too much on the fourth.
+    assert apart.rows() == [(DAYS[2], 102.0, 50.0, 0.0), (DAYS[3], 103.0, 50.0, 60.0)]
 
 
 def test_files_are_counted_by_table(lake):
