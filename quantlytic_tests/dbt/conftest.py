@@ -27,8 +27,18 @@ class Warehouse:
 
     def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame, delay: timedelta = timedelta()) -> None:
         """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
+        # What no test here is about, as cleaning would have written it.
+        usual = {
+            "vendor": pl.lit("test"),
+            "fetched_at": pl.col("close_time"),
+            "adjustment": pl.lit("none"),
+            "flags": pl.lit([], dtype=pl.List(pl.String)),
+        }
         clean = bars.select(
-            pl.lit(dataset).alias("dataset"), *bars.columns, (pl.col("close_time") + delay).alias("available_at")
+            pl.lit(dataset).alias("dataset"),
+            *bars.columns,
+            *(value.alias(name) for name, value in usual.items() if name not in bars.columns),
+            (pl.col("close_time") + delay).alias("available_at"),
         )
         hours = sessions.select(pl.lit(dataset).alias("dataset"), *sessions.columns)
         self.lake.replace([("clean.bars", "false", [], clean), ("clean.sessions", "false", [], hours)])
