@@ -58,14 +58,14 @@ def run_servers(installation: Installation, out: Console) -> None:
     running: dict[str, subprocess.Popen] = {}
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        # First, for it takes longest and touches no data.
+        # Programs that make Dagster's databases at the same time fail, the code server among them.
+        installation.instance.dispose()
+        # The first one, for it takes longest; it touches no data.
         code = ["-m", "quantlytic_assets.definitions", "-a", "defs", "--location-name", CODE_LOCATION]
         running["code server"] = _start(
             logs, "code server", "dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port), *code
         )
         bring_up_to_date(installation, out)
-        # The two servers would make Dagster's databases at the same time, and one of them would fail.
-        installation.instance.dispose()
         for name, program in (
             ("webserver", ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", workspace]),
             ("daemon", ["dagster-daemon", "run", "-w", workspace]),

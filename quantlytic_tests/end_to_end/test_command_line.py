@@ -336,7 +336,7 @@ def test_replay_publishes_and_leaves_landing_to_the_sensor(base: Installed, tmp_
     done = installed.run(
         "replay", "equities_5m", "--speed", "1000000", "--from", "2025-07-07", "--to", "2025-07-07"
     ).expect(0)
-    played = int(re.search(r"(\d+) bars published", done.out).group(1))
+    played = int(re.search(r"(\d+) bars of .* published to", done.out).group(1))
     assert played >= 156
     after = LocalBus(installed.home / "bus").watermarks(bars_topic("equities_5m"))
     assert after[0][1] == before[0][1] + played
