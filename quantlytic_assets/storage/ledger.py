@@ -5,6 +5,8 @@ SQLAlchemy Core; SQLite and Postgres differ only in the URL. Deciding is `tradin
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
@@ -113,11 +115,13 @@ class Ledger:
         one of them to the next, and are given with the first session of each such stretch that has an order.
         """
         signed = sa.case((_orders.c.side == "buy", _orders.c.quantity), else_=-_orders.c.quantity)
-        stretch = sum((sa.case((_orders.c.session >= day, 1), else_=0) for day in splits), sa.literal(0))
+        # No expression at all without splits: Postgres takes a number alone in GROUP BY for the place of a column.
+        later = [sa.case((_orders.c.session >= day, 1), else_=0) for day in splits]
+        stretch = [functools.reduce(operator.add, later)] if later else []
         query = (
             sa.select(_orders.c.symbol, sa.func.min(_orders.c.session), sa.func.sum(signed))
             .where(_orders.c.strategy == strategy, _orders.c.session < session, _orders.c.status != "rejected")
-            .group_by(_orders.c.symbol, stretch)
+            .group_by(_orders.c.symbol, *stretch)
             .order_by(_orders.c.symbol, sa.func.min(_orders.c.session))
         )
         with self._engine.connect() as connection:

@@ -236,9 +236,9 @@ class Installed:
             connection.close()
 
     def copied_to(self, root: Path, *, with_lake: bool, universe: Universe | None = None) -> Installed:
-        """A copy that nothing of this one is touched through. Models are left out."""
+        """A copy that nothing of this one is touched through. Without its lake it has no models either."""
         other = Installed(root, universe or self.universe)
-        without = shutil.ignore_patterns("mlflow", "*.lock") if with_lake else shutil.ignore_patterns("mlflow", "lake")
+        without = shutil.ignore_patterns("*.lock") if with_lake else shutil.ignore_patterns("mlflow", "lake")
         shutil.copytree(self.home, other.home, ignore=without)
         return other
 
