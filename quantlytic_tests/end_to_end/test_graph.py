@@ -91,9 +91,9 @@ def test_every_asset_shows_its_columns_with_types_and_meanings(definitions: dg.D
     for key in graph(definitions).materializable_asset_keys:
         node = graph(definitions).get(key)
         if node.group_name != "maintenance":
-            shown = node.metadata["dagster/column_schema"].value
+            shown = node.metadata["dagster/column_schema"]
             assert shown.columns and all(column.type and column.description for column in shown.columns), key
-    model = graph(definitions).get(dg.AssetKey(["momentum_1d", "model"])).metadata["dagster/column_schema"].value
+    model = graph(definitions).get(dg.AssetKey(["momentum_1d", "model"])).metadata["dagster/column_schema"]
     assert [column.name for column in model.columns][-2:] == ["forward_return", "label"]
     trades = graph(definitions).get(dg.AssetKey(["momentum_1d", "paper_trades"])).metadata
     assert {"trading.orders", "trading.positions", "trading.equity"} <= trades.keys()
