@@ -71,7 +71,7 @@ def run(place):
             common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.multi_run(10)}
             job = dg.define_asset_job("all", partitions_def=defined, executor_def=dg.in_process_executor)
             definitions = dg.Definitions(
-                assets=[clean_bars_asset(dataset, common, {}), corporate_actions_asset(dataset, {}, {})],
+                assets=[clean_bars_asset(dataset, common), corporate_actions_asset(dataset, {})],
                 asset_checks=vendor_checks(dataset, defined),
                 jobs=[job],
                 resources={"quantlytic": dg.ResourceDefinition.hardcoded_resource(place.resources)},
@@ -211,7 +211,7 @@ def test_bars_outside_a_symbol_s_time_in_the_universe_are_in_no_table_of_bars(ru
     lander.land()
     defined = definition(dataset)
     common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.single_run()}
-    asset = clean_bars_asset(dataset, common, {})
+    asset = clean_bars_asset(dataset, common)
     with dg.DagsterInstance.ephemeral() as instance:
         tags = range_tags("2008-09-01", "2009-08-01")
         dg.materialize([asset], instance=instance, tags=tags, resources={"quantlytic": place.resources})

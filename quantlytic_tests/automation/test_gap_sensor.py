@@ -67,8 +67,8 @@ class Installation:
         self.definitions = dg.Definitions(
             assets=[
                 raw_bars_asset(dataset, common),
-                clean_bars_asset(dataset, common, {}),
-                coverage_asset(dataset, common, {}),
+                clean_bars_asset(dataset, common),
+                coverage_asset(dataset, common),
             ],
             jobs=[job],
             sensors=[gap_sensor(dataset, job, 250)],

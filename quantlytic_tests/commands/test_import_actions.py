@@ -101,8 +101,8 @@ def test_whatever_takes_an_action_in_leaves_the_same_state(install, tmp_path, wa
     defined = partitions.definition(dataset)
     common = {"partitions_def": defined, "backfill_policy": dg.BackfillPolicy.single_run()}
     assets = {
-        "clean_bars": clean_bars_asset(dataset, common, {}),
-        "corporate_actions": corporate_actions_asset(dataset, {}, {}),
+        "clean_bars": clean_bars_asset(dataset, common),
+        "corporate_actions": corporate_actions_asset(dataset, {}),
     }
 
     def materialize(name: str, **run: object) -> None:
