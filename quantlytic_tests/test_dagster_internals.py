@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import dagster as dg
@@ -172,7 +173,10 @@ def imported(names, answers):
 def code_server(monkeypatch):
     """As if this process were a code server, until the end of the test."""
     monkeypatch.setattr(sys, "argv", ["dagster", "api", "grpc", "--socket", "s"])
+    # A process has one fork server, which imports what it was told before it began: other tests may have begun it.
+    forkserver._forkserver._stop()
     yield
+    forkserver._forkserver._stop()
     if isinstance(DagsterApiServer.__dict__.get("_mp_ctx"), property):
         del DagsterApiServer._mp_ctx
 

@@ -293,8 +293,6 @@ print(sorted(name for name in ("matplotlib", "quantstats", "seaborn") if name in
 
 def test_no_live_run_loads_what_draws(base: Installed, tmp_path: Path):
     mine = base.copied_to(tmp_path, with_lake=True)
-    # The models stay where they were made: MLflow knows them by their place.
-    (mine.home / "mlflow").symlink_to(base.home / "mlflow")
     done = subprocess.run(
         [sys.executable, "-c", _LIVE],
         env=mine.environment(),
