@@ -19,7 +19,7 @@ import polars as pl
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
-from quantlytic_assets.storage.extensions import extension_directory, extension_settings
+from quantlytic_assets.storage.extensions import extension_settings
 from quantlytic_assets.storage.lake_locks import FileLocks, LakeLocks, PostgresLocks, is_conflict
 from quantlytic_assets.storage.migrations.lake import (
     LAKE_STEPS,
@@ -206,10 +206,6 @@ class Lake:
     def data_path(self) -> str:
         """Where the tables' Parquet files are."""
         return self.place.data_path
-
-    def extension_directory(self) -> Path:
-        """Where the extensions that this lake needs are kept."""
-        return extension_directory(self.scratch / "extensions", self.place.extensions)
 
     def dataset_lock(self, dataset: str) -> AbstractContextManager:
         """Held from reading what a dataset's rows are computed from until they are replaced (see `lake_locks`)."""
