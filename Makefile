@@ -15,10 +15,11 @@ WITH_SERVICES := scripts/services run --free-ports --
 
 install: $(STAMP)
 
+# Packages are compiled once, here: where PYTHONDONTWRITEBYTECODE is set each of many processes would compile them again.
 $(STAMP): requirements.lock setup.py
 	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 

@@ -21,6 +21,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
 from quantlytic_assets.storage.extensions import extension_settings
 from quantlytic_assets.storage.lake_locks import FileLocks, LakeLocks, PostgresLocks, is_conflict
+from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.storage.migrations.lake import (
     LAKE_STEPS,
     Step,
@@ -367,7 +368,7 @@ class Lake:
         """
         with self.transaction() as connection:
             for table, condition, parameters, rows in changes:
-                connection.execute(f"DELETE FROM {table} WHERE {condition}", list(parameters))
+                connection.execute(with_literals(f"DELETE FROM {table} WHERE {condition}", parameters))
                 if len(rows):
                     columns = ", ".join(f'"{name}"' for name in rows.columns)
                     connection.register("new_rows", rows)
@@ -381,16 +382,19 @@ class Lake:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Rows of a SELECT, times in UTC."""
-        return self.connect().execute(sql, list(parameters)).pl()
+        return self.connect().execute(with_literals(sql, parameters)).pl()
 
     def has_table(self, name: str) -> bool:
         """Whether `schema.table` exists (dbt's tables do only after its first run)."""
         schema, table = name.split(".")
-        rows = self.connect().execute(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
-            [schema, table],
+        return bool(
+            len(
+                self.query(
+                    "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+                    [schema, table],
+                )
+            )
         )
-        return bool(rows.fetchall())
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that dbt's profile reads to reach this lake."""

@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 
 from quantlytic_assets.storage.lake import Lake, NoLake
+from quantlytic_assets.storage.literals import with_literals
 
 # Bars before a partition from which its averages can be read.
 _BARS_BEFORE = 120
@@ -39,7 +40,7 @@ class LakeRows:
 
     def _asked(self, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
         try:
-            return self._connected().execute(sql, list(parameters)).pl()
+            return self._connected().execute(with_literals(sql, parameters)).pl()
         except (duckdb.CatalogException, NoLake):
             return pl.DataFrame()
 
