@@ -5,7 +5,7 @@ WORKDIR /opt/quantlytic
 COPY requirements.lock ./
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/python -m pip install --no-cache-dir --quiet "$(grep '^uv==' requirements.lock)" \
-    && /opt/venv/bin/uv pip sync --no-cache --python /opt/venv/bin/python requirements.lock
+    && /opt/venv/bin/uv pip sync --no-cache --compile-bytecode --python /opt/venv/bin/python requirements.lock
 
 COPY setup.py requirements.in README.md LICENSE universe.yaml dagster.yaml workspace.yaml ./
 COPY deploy deploy
