@@ -138,7 +138,8 @@ class Resources:
 
     def dagster_environment(self) -> dict[str, str]:
         """What `dagster_yaml` reads from the environment, beside the settings; made ready where it must be."""
-        return {}
+        # The materializations of a range run in one transaction: half of what Dagster takes for a partition.
+        return {"DAGSTER_EVENT_BATCH_SIZE": "1000"}
 
     @lru_cache  # noqa: B019 - one Resources lives as long as its process
     def vendor(self, name: str) -> Vendor:
@@ -274,8 +275,7 @@ class ServiceResources(Resources):
             "QUANTLYTIC_S3_BUCKET": self.bucket.bucket,
             # boto3 reads the region under this name only.
             "AWS_DEFAULT_REGION": self.settings.s3_region,
-            # The materializations of a range run in one statement: half of what Dagster takes for a partition.
-            "DAGSTER_EVENT_BATCH_SIZE": "1000",
+            **super().dagster_environment(),
             "QUANTLYTIC_LOGS_PREFIX": "/".join(part for part in (self.settings.namespace, "dagster-logs") if part),
         }
 
