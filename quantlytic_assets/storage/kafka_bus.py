@@ -80,6 +80,8 @@ class KafkaBus:
         self._turn = threading.RLock()
         # Topics that were there when this process last looked: a look is a request, and feeds publish all the time.
         self._seen: set[str] = set()
+        # The id of each topic that the consumer has read from: a client keeps what it has fetched by the topic's name.
+        self._read_from: dict[str, str | None] = {}
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -137,6 +139,7 @@ class KafkaBus:
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()
+        self._read_from.clear()
 
     def _description(self, topic: str) -> dict[str, Any] | None:
         described = self._admin.describe_topics([self.place.name(topic)])
@@ -190,25 +193,28 @@ class KafkaBus:
 
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
         """See `Bus.watermarks`."""
+        return self._identified_watermarks(topic)[1]
+
+    def _identified_watermarks(self, topic: str) -> tuple[str | None, dict[int, tuple[int, int]]]:
         with self._turn, self._asking():
             found = self._description(topic)
             if found is None:
-                return {}
+                return None, {}
             parts = [TopicPartition(self.place.name(topic), one["partition_index"]) for one in found["partitions"]]
             starts, ends = self._consumer.beginning_offsets(parts), self._consumer.end_offsets(parts)
-        return {part.partition: (starts[part], ends[part]) for part in sorted(parts)}
+        return str(found["topic_id"]), {part.partition: (starts[part], ends[part]) for part in sorted(parts)}
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Records:
         """See `Bus.read`."""
-        kept, end = self.watermarks(topic).get(partition, (0, -1))
+        identity, marks = self._identified_watermarks(topic)
+        kept, end = marks.get(partition, (0, -1))
         if last > end or (first < kept and first < last):
             raise LookupError(f"topic {topic} does not hold [{first}, {last}) of partition {partition}")
         part = TopicPartition(self.place.name(topic), partition)
         records = Records([], [], [], [])
         known: dict[tuple, str] = {}
         with self._turn, self._asking():
-            self._consumer.assign([part])
-            self._consumer.seek(part, first)
+            self._go_to(part, first, identity)
             at, deadline = first, time.monotonic() + _PATIENCE_SECONDS
             while at < last:
                 try:
@@ -225,6 +231,20 @@ class KafkaBus:
         if len(records) != last - first or (len(records) and records.offsets[0] != first):
             raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
         return records
+
+    def _go_to(self, part: TopicPartition, offset: int, identity: str | None) -> None:
+        """Make the next poll begin at an offset.
+
+        kafka-python goes on with what it has fetched already where the offset is where it stands, also in a topic that
+        was deleted and made anew meanwhile, which has other records there. Then the client is replaced.
+        """
+        if self._read_from.get(part.topic, identity) != identity:
+            self.__dict__.pop("_consumer").close()
+            self._read_from.clear()
+        self._read_from[part.topic] = identity
+        if self._consumer.assignment() != {part} or self._consumer.position(part) != offset:
+            self._consumer.assign([part])
+            self._consumer.seek(part, offset)
 
 
 def _append(records: Records, polled: list, known: dict[tuple, str]) -> None:

@@ -192,14 +192,15 @@ class Lander:
 
     def _read(self, source: Source, claim: Claim) -> tuple[Records, int]:
         """A claim's records, and how many of them the bus has dropped."""
-        for _ in range(3):
-            kept = self.bus.watermarks(self.topic).get(claim.partition, (0, 0))[0]
-            begin = min(max(claim.first, kept), claim.last)
+        begin = claim.first
+        for _ in range(4):
             try:
                 records = self.bus.read(self.topic, claim.partition, begin, claim.last)
             except LookupError:
-                # Retention works while we read: look again at what is kept.
+                # Retention works, also while we read: look at what is kept.
                 self._check_life(source)
+                kept = self.bus.watermarks(self.topic).get(claim.partition, (0, 0))[0]
+                begin = min(max(claim.first, kept), claim.last)
                 continue
             self._check_life(source)
             return records, begin - claim.first

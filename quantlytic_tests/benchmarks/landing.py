@@ -141,10 +141,11 @@ def land_and_watch(place: Place, claim_records: int) -> None:
     resident: list[int] = []
     mark_done = lander.archive.mark_done
 
-    def watch(*arguments: object) -> None:
-        mark_done(*arguments)
+    def watch(*arguments: object) -> object:
+        done = mark_done(*arguments)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * 4096 >> 20)
+        return done
 
     lander.archive.mark_done = watch
     landed = lander.land()

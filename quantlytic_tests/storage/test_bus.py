@@ -104,6 +104,23 @@ class TestEveryBus:
         assert bus.watermarks(TOPIC) == {0: (0, 1)}
         assert bus.read(TOPIC, 0, 0, 1).values == [b"c"]
 
+    def test_what_was_fetched_of_a_topic_is_not_read_from_the_one_that_replaced_it(self, place, bus):
+        publish(bus, *"abcdef")
+        assert bus.read(TOPIC, 0, 0, 2).values == [b"a", b"b"]
+        place.delete_topic(TOPIC)
+        wait_until(lambda: bus.identity(TOPIC) is None)
+        publish(bus, *"uvwxyz")
+        assert bus.read(TOPIC, 0, 2, 4).values == [b"w", b"x"]
+
+    def test_reads_in_any_order_give_what_they_are_asked_for(self, bus):
+        publish(bus, *"abcdefgh")
+        publish(bus, *"zyx", topic=DEAD_LETTERS)
+        for topic, first, last, values in (
+            (TOPIC, 0, 3, "abc"), (TOPIC, 3, 5, "de"), (TOPIC, 1, 3, "bc"), (TOPIC, 3, 4, "d"), (TOPIC, 6, 8, "gh"),
+            (DEAD_LETTERS, 0, 1, "z"), (DEAD_LETTERS, 1, 3, "yx"), (TOPIC, 3, 6, "def"), (TOPIC, 0, 8, "abcdefgh"),
+        ):  # fmt: skip
+            assert bus.read(topic, 0, first, last).values == [value.encode() for value in values]
+
     def test_records_that_retention_has_dropped_are_said_not_to_be_there(self, place, bus):
         publish(bus, *"abcdef")
         place.delete_records(TOPIC, 4)
@@ -240,6 +257,15 @@ class TestKafka:
             publish(bus, value)
         assert described == []
         assert sum(end for _, end in bus.watermarks(TOPIC).values()) == 10
+
+    def test_reading_on_where_the_last_read_ended_fetches_nothing_twice(self, place, monkeypatch):
+        bus = place.resources.bus
+        bus.publish(TOPIC, [letter.encode() for letter in "abcdefgh"], ["one"] * 8, HEADERS)
+        (partition,) = [partition for partition, (_, end) in bus.watermarks(TOPIC).items() if end]
+        sought, seek = [], bus._consumer.seek
+        monkeypatch.setattr(bus._consumer, "seek", lambda part, offset: sought.append(offset) or seek(part, offset))
+        assert [bus.read(TOPIC, partition, first, first + 2).values[0] for first in (0, 2, 4)] == [b"a", b"c", b"e"]
+        assert sought == [0]
 
     def test_a_topic_deleted_by_somebody_else_is_made_anew_by_the_next_record_and_has_nothing_twice(self, place):
         bus, other = place.resources.bus, KafkaBus(place.resources.bus.place)
