@@ -39,7 +39,7 @@ def test_a_literal_is_the_value_that_a_parameter_would_be(value):
     assert there == value
 
 
-@pytest.mark.parametrize("value", [0.1, datetime(2020, 1, 1), b"x", object()], ids=repr)
+@pytest.mark.parametrize("value", [0.1, datetime(2020, 1, 1), b"x", {"a": 1}], ids=repr)
 def test_what_has_no_exact_literal_is_rejected(value):
     with pytest.raises(TypeError):
         literal(value)
