@@ -194,6 +194,6 @@ def _mistake(item: ErrorDetails) -> str:
 
 
 def revealed(secret: SecretStr | None) -> str:
-    """A credential's value, which the services profile has checked to be there. Never to be shown."""
+    """A credential's value, which the services profile has checked to be there. It must never be shown."""
     assert secret is not None, "settings of the services profile have every credential"
     return secret.get_secret_value()

@@ -57,7 +57,7 @@
     (select symbol, missing from short_groups where side = '{{ side }}' and "interval" = '{{ interval }}')
 {%- endmacro %}
 
-{# Never an empty list, which SQL does not have. #}
+{# The list is never empty: SQL has no empty list. #}
 {% macro quoted_list(values) -%}
     ''{%- for value in values -%}, '{{ value }}'{%- endfor -%}
 {%- endmacro %}

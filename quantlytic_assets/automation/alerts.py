@@ -126,6 +126,7 @@ def running_since(dataset: Dataset, now: datetime) -> datetime | None:
         pl.col("close_time") > now,
         pl.col("break_start").is_null() | (pl.col("break_start") > now) | (pl.col("break_end") <= now),
         pl.col("session") >= dataset.first_session,
+        pl.col("session") <= (dataset.last_session or now.date() + around),
     )
     if open_now.is_empty():
         return None

@@ -90,7 +90,7 @@ def _last_made(view: AssetGraphView, subset: EntitySubset) -> dict[str | None, _
 
 
 def _started_at(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, float]:
-    """When runs started, seconds since 1970. Not in it: runs that are deleted by now."""
+    """When runs started, seconds since 1970. Deleted runs are not in it."""
     ids = sorted(run_ids)
     return {
         record.dagster_run.run_id: record.start_time

@@ -85,7 +85,10 @@ def run_backfill(
     keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
     if not keys:
         known = partitions.known_keys(dataset)
-        raise UsageError(f"{dataset.name} has no session there; its partitions go from {known[0]} to {known[-1]}")
+        there = (
+            f"its partitions go from {known[0]} to {known[-1]}" if known else f"it begins on {dataset.first_session}"
+        )
+        raise UsageError(f"{dataset.name} has no session there; {there}")
     if only_plan:
         _show_plan(out, dataset, dry_run(installation, dataset, keys, symbols, force), len(keys))
         return

@@ -14,7 +14,7 @@ def stretches(holes: pl.DataFrame) -> pl.DataFrame:
     """One row a symbol and stretch of neighbouring sessions with the same cause and next step, by symbol and time.
 
     holes: dataset, symbol, session, at (the session's number among all of the symbol's), expected_bars, missing_bars,
-    cause, attempts, ranges, next. Of a stretch: dataset, symbol, first, last, sessions, missing_bars, cause, attempts
+    cause, attempts, ranges, next. Returns dataset, symbol, first, last, sessions, missing_bars, cause, attempts
     (the most), ranges (in words), next.
     """
     start, end, cause = (pl.element().struct.field(name) for name in ("start", "end", "cause"))

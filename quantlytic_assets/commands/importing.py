@@ -178,7 +178,7 @@ def _show(
             "its bars are archived, and will be quarantined until it is added there",
         )
     known = known_keys(dataset)
-    # Of the files, not of the landing: another process may have landed these rows.
+    # These are the files' figures, not the landing's: another process may have landed the rows.
     keys = [key for archived in totals.partitions if (key := deciding_key(dataset, archived, known))]
     if keys:
         begin = min(keys)

@@ -47,8 +47,8 @@ def read_actions(path: str | Path, recorded_at: datetime) -> ImportedActions:
 
     `date` is the first session on which it has happened, `known` the day from which the public knew, both ISO dates. A
     split's value is new shares for one old (4 for 4:1, 0.1 for 1:10), a dividend's cash a share as paid, a rename's the
-    new symbol, or `(none)` where there was none. Of rows for the same symbol, date and kind the first counts. Raises
-    `StructuralFault` for a file that can't be read as a table of actions at all.
+    new symbol, or `(none)` where there was none. The first of several rows for the same symbol, date and kind counts.
+    Raises `StructuralFault` for a file that can't be read as a table of actions at all.
     """
     names, rows = _table(Path(path))
     at = {name: names.index(name) for name in (*COLUMNS, *OPTIONAL) if name in names}

@@ -342,7 +342,7 @@ class ModelStore:
             )
             client.log_model_artifacts(logged.model_id, str(files))
         client.finalize_logged_model(logged.model_id, "READY")
-        # Not models:/<id>: the registry would look that up in the process-wide tracking store.
+        # models:/<id> would not do: the registry would look that up in the process-wide tracking store.
         return logged.model_id, logged.artifact_location
 
 

@@ -1,7 +1,7 @@
 """What dbt knows of the tables, written from their declarations: sources, and columns and tests of the models.
 
-Sources are written whole. Of a model's properties only its description, its columns, the files' partitioning and the
-tests that follow from key, nullability, limits and rules; configuration beside them stays as somebody wrote it.
+Sources are written whole. A model's description, columns and partitioning are written too, and the tests that follow
+from key, nullability, limits and rules. Other configuration of a model stays as somebody wrote it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ ADJUSTMENTS = ("none", "split")
 # Flag → what a user should know about the bar. Those of DEFECTS say that its prices are wrong by a known factor.
 DEFECTS: dict[str, str] = {
     "times_100": "Prices are a hundred times too large or too small beside their neighbours, as where pence are taken "
-    "for pounds. Of two levels that one is right at which most bars were traded.",
+    "for pounds. Where prices have two levels, the level of most bars is right.",
     "missing_split": "A split of these days is not in the bar's prices although it should be, or is in raw prices of "
     "before it. The partition's newest prices are right.",
     "doubled_split": "A split of these days is twice in the bar's prices. The partition's newest prices are right.",

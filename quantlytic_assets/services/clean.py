@@ -80,7 +80,7 @@ class Cleaner:
         self.dataset = dataset
         self._archive = resources.archive
         self._lake = resources.lake
-        # Of the archive, not of the lake: what a bar is flagged with follows from the archive alone.
+        # The archive's actions, not the lake's: a bar's flags follow from the archive alone.
         self.reconciled = reconcile(resources.actions.read(dataset.name), dataset.name)
         actions = self.reconciled.actions
         self._splits = actions.filter(pl.col("kind") == "split").select("symbol", "session", "value")

@@ -119,7 +119,7 @@ class Archive:
             for item in batch
         ]
         done = [name.removesuffix(_DONE).split("-") for name in names if name.endswith(_DONE)]
-        # Of a claim that is not done, or was done before names said so, only its own object says where it ends.
+        # The object of a claim says where it ends, unless its name does: a claim that is not done has no such name.
         ends = {int(first): int(last[0]) if last else None for first, *last in done}
         firsts = {int(name.removesuffix(".json")) for name in names if _CLAIM.fullmatch(name)}
         return [

@@ -2,8 +2,8 @@
 
 Two locks, always taken in this order, and let go of by whatever ends a process:
 
-- **dataset**: from reading what a range of a dataset is computed from until that range is replaced. Of two computations
-  of one dataset the later one sees the earlier one's rows; other datasets go on.
+- **dataset**: from reading what a range of a dataset is computed from until that range is replaced. The later
+  one of two computations of one dataset sees the earlier one's rows; other datasets go on.
 - **commit**: one transaction of the lake, from its first statement to its commit, with everything that is to be written
   at hand. DuckLake notices two transactions that change the same existing rows, not two that insert the same rows for
   the first time; SQLite's catalog refuses a transaction that began before another one's commit, and two commits to

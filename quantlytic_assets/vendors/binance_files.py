@@ -27,7 +27,7 @@ from quantlytic_assets.vendors.http import error_of, get, open_session
 from quantlytic_assets.vendors.parts import cut
 from quantlytic_assets.vendors.protocol import BarRequest, Limit, Served, VendorError, VendorTraits
 
-# Of a month that is published as one file, so many days are worth that file rather than one each.
+# So many days of a month are worth its one monthly file rather than a file each.
 _DAYS_WORTH_A_MONTH = 5
 # A file that is not there so long after it should be will not come: the symbol was not traded.
 _SURELY_PUBLISHED = timedelta(days=2)

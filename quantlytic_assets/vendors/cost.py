@@ -13,7 +13,7 @@ _SECONDS_AN_ANSWER = 0.3
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one vendor's part of a plan. `seconds` is about how long it takes, waits for the limits included."""
+    """The cost of one vendor's part of a plan. `seconds` is an estimate that includes waits for the rate limits."""
 
     vendor: str
     requests: int

@@ -26,7 +26,7 @@ _KEYS = {
 
 
 def missing_keys(names: Iterable[str], settings: Settings) -> dict[str, str]:
-    """Of these vendors those that want a key which is not set: name → the variable to set."""
+    """Those of the vendors whose key is missing: name → the variable to set."""
     wanted = {name: _KEYS[name] for name in names if name in _KEYS}
     return {name: variable for name, (field, variable) in wanted.items() if getattr(settings, field) is None}
 

@@ -131,7 +131,7 @@ class Chart:
             columns[name] = [] if values is None else values
             if not isinstance(columns[name], list) or len(columns[name]) != len(stamps):
                 raise VendorError(f"the chart has not one {name} for each time", retryable=True)
-        # Of the values as they came: what is no number becomes null only then.
+        # This reads the values as they came: a value that is no number becomes null only afterwards.
         nothing = [
             pl.Series(f"no_{name}", [value is None or (name == "volume" and value == 0) for value in them], pl.Boolean)
             for name, them in columns.items()

@@ -83,7 +83,7 @@ def test_a_running_session_without_new_bars_is_stale(resources):
     assert stale(resources, LIVE, NOW) == []
     (alert,) = stale(resources, LIVE, NOW + timedelta(seconds=1))
     assert "2025-03-06 11:45 UTC" in alert.body and alert.mended
-    # Of any symbol: one that is thin does not make the dataset stale.
+    # A bar of any symbol counts: a thin symbol does not make the dataset stale.
     put_bars(resources, LIVE, utc("2025-03-06T11:50"), 5, symbol="B")
     assert stale(resources, LIVE, NOW + timedelta(seconds=1)) == []
 
@@ -109,6 +109,12 @@ def test_a_session_rests_at_lunch():
     assert running_since(hong_kong, utc("2025-07-03T04:30")) is None
     assert running_since(hong_kong, utc("2025-07-03T05:10")) == utc("2025-07-03T05:00")
     assert running_since(hong_kong, utc("2025-07-05T05:10")) is None
+
+
+def test_a_session_after_the_last_one_of_the_dataset_is_not_running():
+    ended = make_dataset("XHKG", "5m", first=date(2025, 7, 1), last=date(2025, 7, 2))
+    assert running_since(ended, utc("2025-07-02T03:00")) == utc("2025-07-02T01:30")
+    assert running_since(ended, utc("2025-07-03T03:00")) is None
 
 
 def test_a_session_that_closed_with_holes_is_told_when_the_others_had_their_time(resources):

@@ -222,7 +222,7 @@ def test_sessions_older_than_the_dataset_keeps_are_no_gaps():
     decided = decide(dataset, pl.DataFrame(schema=COVERAGE_SCHEMA))
     assert decided.filter(decision="expired")["session"].max() == date(2025, 3, 7)
     assert ask(dataset, decided)[0].first == "2025-03-10"
-    # Of a month that has begun to expire everything stays.
+    # Everything stays of a month that has begun to expire.
     monthly = make_dataset(interval="1d", first=date(2025, 1, 2), last=None, keep=timedelta(days=30))
     decided = decide(monthly, pl.DataFrame(schema=COVERAGE_SCHEMA))
     assert decided.filter(decision="ask")["session"].min() == date(2025, 2, 3)

@@ -248,7 +248,7 @@ def test_a_vendor_that_fails_is_asked_again_later_and_the_others_meanwhile(tmp_p
     )
     exchange = venue(B_USD=trades(CUT, 1))
     mine = Installation(tmp_path, exchange, instance, dataset)
-    # Never looked at: asked for in one go, and rejected, for the venue doesn't know the symbol.
+    # Nobody has looked at these sessions: they are asked for in one go. The venue rejects a symbol it doesn't know.
     request = mine.tick()
     assert "3 sessions of A-USD from 2018-04-04 to 2018-04-06" in request.tags["quantlytic/gaps"]
     made = len(mine.asked)

@@ -152,7 +152,7 @@ def main() -> None:
         root = Path(scratch)
         _raw(root / "session", "session")
         raw, bare_raw, vendor = _raw(root / "month", "month")
-        # Of bars that are archived nobody is asked.
+        # Nobody is asked for bars that are archived.
         bare_rest = _apart(root / "month" / "bare-rest", "http://127.0.0.1:9", "bare", "rest")
         rest = _apart(root / "month" / "full", "http://127.0.0.1:9", "backfill", "rest")
     both = (raw["seconds"] + rest["seconds"] - vendor) / (bare_raw["seconds"] + bare_rest["seconds"])

@@ -74,7 +74,7 @@ def indicator_rows(count: int) -> pl.DataFrame:
 def test_features_are_drawn_from_little_and_from_much(count):
     png = features.indicators(indicator_rows(count), "AAA", "1h", DAY)
     assert pixels(png).shape[0] > 500
-    # Of few bars the legend has most of it.
+    # With few bars the legend fills most of the chart.
     assert count < 120 or share_of(png, BLUE) > 0.002
     assert has_colour(png, BLUE)
 

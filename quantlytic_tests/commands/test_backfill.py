@@ -13,7 +13,8 @@ import yaml
 from rich.console import Console
 
 from quantlytic_assets.commands.backfill import Backfill
-from quantlytic_assets.commands.installation import Installation
+from quantlytic_assets.commands.backfilling import run_backfill
+from quantlytic_assets.commands.installation import Installation, UsageError
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
@@ -73,3 +74,15 @@ def test_a_split_that_comes_with_later_months_mends_the_earlier_ones(installatio
     returns = lake.query("SELECT max(abs(ret_1)) FROM features.indicators").item()
     labels = lake.query("SELECT max(abs(forward_return)), count(*) FROM features.labels").row(0)
     assert returns < 0.1 and labels[0] < 0.1 and labels[1] == len(traded) - 2
+
+
+@pytest.mark.parametrize("partition", ["month", "session"])
+def test_a_dataset_that_begins_in_the_future_has_nothing_to_backfill_yet(tmp_path, monkeypatch, partition):
+    path = tmp_path / "universe.yaml"
+    later = {**UNIVERSE, "first_session": date(2099, 1, 5), "partition": partition}
+    del later["last_session"]
+    path.write_text(yaml.safe_dump({"datasets": {"daily": later}}))
+    monkeypatch.setenv("QUANTLYTIC_UNIVERSE", str(path))
+    monkeypatch.setenv("QUANTLYTIC_HOME", str(tmp_path / "home"))
+    with pytest.raises(UsageError, match="no session there; it begins on 2099-01-05"):
+        run_backfill(Installation(), Console(file=io.StringIO()), "daily", None, None, [], False, False)

@@ -50,7 +50,7 @@ def installation(tmp_path, home, monkeypatch):
     monkeypatch.delenv("QUANTLYTIC_NOTIFY", raising=False)
     opened = Installation()
     yield opened
-    # Not opened only to be emptied.
+    # A lake that no test opened is not opened here to be emptied.
     if "lake" in vars(opened.resources):
         opened.resources.lake.replace([("clean.coverage", "true", [], pl.DataFrame())])
 
@@ -153,7 +153,7 @@ def test_a_symbol_of_which_nothing_was_imported_says_so_once(installation, capsy
         "files", "AAPL", "2025-03-03 … 2025-03-14 (10)", "780", "never imported", "0", "everything",
         "`quantlytic import FILE --dataset files --symbol AAPL` brings it",
     ]  # fmt: skip
-    # Not looked at yet, and looked at in vain.
+    # One session is not looked at yet, the other was looked at in vain.
     shown = show(installation, "files", False, width=400)
     assert table_rows(shown) == [wanted]
     assert "not looked at" not in shown

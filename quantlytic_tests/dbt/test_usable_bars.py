@@ -210,7 +210,7 @@ def test_labels_enter_where_the_simulated_broker_fills(warehouse, delay):
         fills = next_bars(orders, usable.select("symbol", "session", "open_time", "open"))
         both = found.join(fills, left_on=["symbol", "open_time"], right_on=["symbol", "decided"])
         assert both["entry_time"].equals(both["fill_time"].rename("entry_time")) and len(both) == len(found)
-        # Of the orders that are filled, those have no label that wait for a usable bar or whose exit is none.
+        # A filled order has no label where it waits for a usable bar, or where its exit bar is not usable.
         assert len(fills) - len(found) <= 2 * 3 + 2 * 3 * len(unusable_of_aaa(interval))
         times = bars.filter(pl.col("interval") == interval).select("symbol", "open_time", at=pl.row_index())
         at_entry = found.join(times, left_on=["symbol", "entry_time"], right_on=["symbol", "open_time"])

@@ -10,7 +10,9 @@ Labels = Mapping[str, frozenset[str]]
 
 
 def result_labels(expression: str, known: Labels) -> frozenset[str]:
-    """Labels that the result's series have. Raises `ValueError` for an expression that can't be parsed, and
+    """Labels that the result's series have.
+
+    Raises `ValueError` for an expression that can't be parsed, and
 
     `LookupError` for a metric that is not known or a label that it does not have.
     """

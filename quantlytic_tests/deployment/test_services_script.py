@@ -57,7 +57,7 @@ def answers(port):
 @pytest.fixture
 def directory():
     """Settings of servers on free ports, as a first `up` makes them; nothing runs at the end."""
-    # Not pytest's own: as root, Postgres' user would not get into that one.
+    # pytest's own directory would not do: where root runs the tests, Postgres' user can't enter it.
     with TemporaryDirectory(prefix="quantlytic-services-test-", ignore_cleanup_errors=True) as made:
         place = Place(Path(made))
         place.prepare("native", free_ports=True)

@@ -1,8 +1,8 @@
 """The installations that the end-to-end tests share.
 
-Building one takes a quarter of a minute and more. Those that the tests of a module ask for are begun together, two at a
-time, when the first of them is wanted, and each is made once; a run of a single test builds only what it needs. Of the
-module and not of all that is collected: each of pytest-xdist's workers collects everything, and runs a part.
+Building one takes a quarter of a minute and more. The installations of a module's tests are begun together, two at a
+time, when the first of them is wanted, and each is made once. A run of a single test builds only what it needs. Only
+the module's tests are looked at: each of pytest-xdist's workers collects everything and runs a part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FROM_BASE = {"late": scenarios.late, "rebuilt": scenarios.rebuilt, "fed": scena
 
 
 def _base(root: Path, shared: Path) -> Installed:
-    """`scenarios.built`. Of pytest-xdist's workers the first builds it for all, and each works on a copy."""
+    """`scenarios.built`. The first of pytest-xdist's workers builds it for all, and each works on a copy."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return scenarios.built(root)
     with FileLock(shared.with_suffix(".lock")):

@@ -337,7 +337,7 @@ def test_a_sensor_waits_for_a_landing_run_at_work_and_asks_again_for_what_a_fail
         waiting = tick(settings, instance, asked.cursor)
         assert not waiting.run_requests and run.run_id in waiting.skip_message
         instance.report_run_failed(run)
-        # Not at once, and not never; and it is not said that there is nothing to land.
+        # It is asked for again after a while, and the sensor does not say that there is nothing to land.
         left = tick(settings, instance, asked.cursor)
         assert not left.run_requests
         assert "what it left of bars.equities_5m (records: 1) is asked for again in" in left.skip_message

@@ -134,7 +134,7 @@ def _killed_without_postgres(site: NumberedSite, moments: Moments, turn: int) ->
         landing = site.stack.landing()
         end("postgres")
         killed = kill(landing.pid)
-        # Not before everything of Dagster's that wanted to say so has given up.
+        # This waits until all parts of Dagster that report the run have given up.
         time.sleep(_DAGSTER_TRIES_TO_CONNECT)
         moments.wait(4)
         site.stack.servers.start("postgres")

@@ -110,7 +110,7 @@ def test_clocks_of_two_machines_may_differ_a_little(log, clock):
 def test_no_vendor_is_closed_for_longer_than_any_bans(log, clock):
     log.open_circuit("v", 1_764_000_000, "a date in seconds")
     assert log.circuit("v") == (3 * 86_400, "a date in seconds")
-    # Nor is it open to a machine whose clock is a little behind.
+    # It is closed, too, to a machine whose clock is a little behind.
     clock.now -= 3
     assert log.circuit("v") == (3 * 86_400 + 3, "a date in seconds")
 

@@ -62,7 +62,7 @@ def versions(place: Place) -> list[tuple]:
 
 def test_two_writers_of_one_dataset_see_each_other_s_rows(place):
     together(compute_often, [(place, ["one"], 5), (place, ["one"], 5)])
-    # Of two that read before either has written, one would be lost.
+    # If both read before either has written, one of the two is lost.
     assert versions(place) == [("one", 10, 200)]
 
 

@@ -35,7 +35,7 @@ def test_rows_under_a_tombstone_count_for_no_reader_whatever_is_compacted(place)
     fill(archive)
     before, objects = all_rows(archive), len(archive.objects(DATASET))
     usable_before = len(archive.usable_keys(archive.objects(DATASET)))
-    # Of one segment some offsets; of another topic's life the same ones, which stay.
+    # Some offsets of one segment go. The same offsets of another topic's life stay.
     archive.tombstones.add(DATASET, runs((f"{TOPIC}.0", 0, 30), (f"{TOPIC}.0", 2_000, 2_015)), {"what": "a test"})
     archive.tombstones.add(DATASET, runs((f"{TOPIC}.0", 20, 70), (f"{TOPIC}.1", 1_000, 1_080)), {})
     gone = (

@@ -32,7 +32,7 @@ from quantlytic_tests.frames import make_dataset, utc
 from quantlytic_tests.vendors.alpha_vantage_server import RECORDINGS
 from quantlytic_tests.vendors.bodies import Bodies, spoilt
 
-# Of each vendor.
+# The number for each vendor.
 BODIES = 300
 
 

@@ -313,7 +313,7 @@ def test_an_event_that_says_nothing_usable_is_told_with_nulls_for_others_to_refu
     day = stamps_of("2024-06-05T13:30")[0]
     events = {
         "splits": {"a": {"date": day, "numerator": 4, "denominator": 0}, "b": "soon"},
-        # Of a monthly chart, whose keys are months.
+        # The chart is monthly: its keys are months.
         "dividends": {"1717214400": {"date": day, "amount": "much"}, "c": {"date": 10**17, "amount": 0.5}},
     }
     chart(server, [day], quote(1), events=events)

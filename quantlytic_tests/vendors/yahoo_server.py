@@ -1,4 +1,6 @@
-"""Yahoo's chart endpoint on 127.0.0.1: made-up bars that are the same in every run, in the real one's shapes, with its
+"""Yahoo's chart endpoint on 127.0.0.1, with made-up bars.
+
+Bars are the same in every run. Answers have the real one's shapes, with its
 limits and its faults.
 
 Prices are smooth curves with a little noise, a function of symbol and time alone. Nothing of the package's own code is

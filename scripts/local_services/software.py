@@ -148,7 +148,7 @@ class Software:
     def _install_postgres(self) -> None:
         if postgres_programs() is not None:
             return
-        # Not from the system's packages first: Debian's starts a server of its own, on the usual port.
+        # The system's packages come last: Debian's starts a server of its own, on the usual port.
         problem = "as root it must be the system's: nobody else gets into " + str(SOFTWARE)
         if os.geteuid() != 0 or _open_to_all(SOFTWARE):
             try:

@@ -12,7 +12,9 @@ from quantlytic_tests.market_data.recorded_prices import actions, clean_bars, le
 
 
 def compared(symbol: str, source: str, as_of: date, told: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Our adjusted bars beside Yahoo's on common days: `off` of adjusted closes, `factor_off` of their factors alone,
+    """Our adjusted bars beside Yahoo's on common days.
+
+    `off` is that of adjusted closes, `factor_off` of their factors alone,
 
     `close_off` of the closes that they were made from.
     """
