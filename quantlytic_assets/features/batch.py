@@ -1,0 +1,140 @@
+"""Features of many bars at once.
+
+Bars of a symbol and interval lie one after another in contiguous arrays; every kernel goes over these groups. Which
+bars to read, and where the rows go, is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from quantlytic_assets.features.fields import Fields, numbers
+from quantlytic_assets.features.kernels.base import Outputs
+from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.features.spec import Feature
+
+GROUP = ("symbol", "interval")
+
+
+def compute(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
+    """The bars with their features, for many symbols and intervals at once.
+
+    `bars` has symbol, interval, open_time, close and what the features read, and any other columns, which are carried
+    along; rows may be in any order. A bar without a close is in no window, and its row has nulls; so has a feature at a
+    bar that lacks one of its inputs. An optional Boolean column `lookback` marks rows that only warm up and are not
+    returned: the last `warmup` bars of each group, or all there are.
+    Optional columns: `shares` (how many shares one first share has become: computed is on the price times that, and
+    prices are given back in the bar's own shares), `listing` (where it changes, everything starts over), `session`, `vwap`, and
+    `close:NAME` for features that read another symbol.
+
+    `registry` knows the features that a cross-section is over where their column is neither declared nor in the bars.
+    Returns the rows that are not look-back, by symbol, interval and open_time, with the features' columns added.
+    """
+    bars = _sorted(bars)
+    columns = [name for feature in features for name in feature.columns]
+    usable = bars.filter(pl.col("close").is_not_null()) if bars["close"].null_count() else bars
+    values = _values(usable, features, registry)
+    kept = None
+    if "lookback" in bars.columns:
+        lookback = usable["lookback"].fill_null(False).to_numpy()
+        kept = np.flatnonzero(~lookback) if lookback.any() else None
+    result = (usable if kept is None else usable[kept]).drop("lookback", strict=False).with_columns(
+        _series(name, values[name] if kept is None else values[name][kept]) for name in columns
+    )  # fmt: skip
+    if usable is bars:
+        return result
+    rest = bars.filter(pl.col("close").is_null(), ~pl.col("lookback") if "lookback" in bars.columns else True)
+    nulls = rest.drop("lookback", strict=False).with_columns(
+        pl.lit(None, dtype=pl.Float64).alias(name) for name in columns
+    )
+    return pl.concat([result, nulls]).sort(*GROUP, "open_time")
+
+
+def _sorted(bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars by symbol, interval and time; those that are in order already are not copied."""
+    symbol, interval, time = (pl.col(name) for name in (*GROUP, "open_time"))
+    same = (symbol == symbol.shift(1)) & (interval == interval.shift(1))
+    ahead = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (interval > interval.shift(1)))
+    in_order = bars.select((ahead | (same & (time >= time.shift(1)))).slice(1).all()).item()
+    return bars if in_order else bars.sort(*GROUP, "open_time")
+
+
+def _values(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None) -> dict[str, np.ndarray]:
+    """The values of every column, in shares of the bars' own session."""
+    own = [one for one in features if one.spec.kind != "cross_section"]
+    across = [one for one in features if one.spec.kind == "cross_section"]
+    values = _of_groups(bars, own)
+    if across:
+        wanted = {one.inputs[0] for one in across} - {*values, *bars.columns}
+        known = registry or Registry() if wanted else None
+        values |= _of_groups(bars, [known.of_column(name) for name in sorted(wanted)]) if known else {}
+        values |= _of_times(bars, across, values)
+    return values
+
+
+def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.ndarray]:
+    """Features of one symbol after another."""
+    if not features:
+        return {}
+    fields = Fields(bars, list(dict.fromkeys(name for feature in features for name in feature.inputs)))
+    group = [*GROUP, "listing"] if "listing" in bars.columns else GROUP
+    changed = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in group)
+    starts = np.flatnonzero(bars.select(changed).to_series().to_numpy())
+    # The first bar differs from none before it only where its group is null; it starts one all the same.
+    starts = starts if len(starts) and starts[0] == 0 else np.append(np.zeros(min(1, len(bars)), dtype=int), starts)
+    stops = np.append(starts, len(bars))[1:]
+
+    made: dict[tuple, Outputs] = {}
+    result: dict[str, np.ndarray] = {}
+    for feature in features:
+        key = (feature.spec.name, feature.values)
+        if key not in made:
+            made[key] = _computed(feature, fields, starts, stops)
+        for name, place, scale in zip(feature.columns, feature.selected, feature.scales, strict=True):
+            values = made[key][place]
+            if fields.shares is not None and scale != "ratio":
+                values = values * fields.shares if scale == "volume" else values / fields.shares
+            result[name] = values
+    return result
+
+
+def _computed(feature: Feature, fields: Fields, starts: np.ndarray, stops: np.ndarray) -> Outputs:
+    """The outputs of a feature at every bar; bars that lack one of its inputs are left out of its series."""
+    kernel, inputs, usable = feature.kernel(), fields.rows(feature.inputs), fields.usable(feature.inputs)
+    if usable is None:
+        return kernel.batch(inputs, starts, stops)
+    before = np.concatenate(([0], np.cumsum(usable)))
+    dense = kernel.batch(np.ascontiguousarray(inputs[:, usable]), before[starts], before[stops])
+    result = np.full((kernel.outputs, inputs.shape[1]), np.nan)
+    for row, values in zip(result, dense, strict=True):
+        row[usable] = values
+    return result
+
+
+def _of_times(bars: pl.DataFrame, features: Sequence[Feature], known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Features across all symbols of one interval and time."""
+    times = bars.select("interval", "open_time").with_row_index("place").sort("interval", "open_time", "place")
+    order = times["place"].to_numpy()
+    changed = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("interval", "open_time"))
+    starts = np.flatnonzero(times.select(changed).to_series().to_numpy())
+    stops = np.append(starts, len(bars))[1:]
+    result = {}
+    for feature in features:
+        (name,) = feature.inputs
+        values = known[name] if name in known else numbers(bars[name])
+        dense = feature.kernel().batch(np.ascontiguousarray(values[order])[np.newaxis], starts, stops)[0]
+        result[feature.columns[0]] = np.empty(len(bars))
+        result[feature.columns[0]][order] = dense
+    return result
+
+
+def _series(name: str, values: np.ndarray) -> pl.Series:
+    """A column with nulls for NaN, made without a copy of the values."""
+    known = ~np.isnan(values)
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pl.Series(name, pa.Array.from_buffers(pa.float64(), len(values), [validity, data]))

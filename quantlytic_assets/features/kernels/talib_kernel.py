@@ -1,0 +1,89 @@
+"""TA-Lib's functions: arrays by its batch functions, single bars by its streaming handles.
+
+The two give the same bits. A handle needs some bars before it opens; until then they are kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import talib
+from talib import stream
+
+
+class Talib:
+    """A function of TA-Lib, its parameters, and the order in which its results are given.
+
+    `skipped` bars at the start of a group have no value: functions that answer in whole numbers have no NaN for them.
+    """
+
+    def __init__(self, function: str, *, order: tuple[int, ...] = (0,), skipped: int = 0, **parameters: float):
+        self.function = function
+        self.order = order
+        self.outputs = len(order)
+        self.skipped = skipped
+        self.parameters = parameters
+
+    def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
+        """The outputs at every bar, group by group."""
+        function = getattr(talib, self.function)
+        if len(starts) == 1 and starts[0] == 0 and stops[0] == inputs.shape[1]:
+            return self._results(function(*inputs, **self.parameters))
+        outputs = [np.full(inputs.shape[1], np.nan) for _ in self.order]
+        for start, stop in zip(starts, stops, strict=True):
+            if start < stop:
+                rows = inputs[:, start:stop]
+                for output, result in zip(outputs, self._results(function(*rows, **self.parameters)), strict=True):
+                    output[start:stop] = result
+        return outputs
+
+    def open(self, history: np.ndarray) -> _TalibHandle:
+        """A handle that has seen these bars."""
+        return _TalibHandle(self, history)
+
+    def _results(self, answer: Any) -> list[np.ndarray]:
+        results = answer if isinstance(answer, tuple) else (answer,)
+        ordered = [results[place].astype(np.float64, copy=False) for place in self.order]
+        if self.skipped:
+            for result in ordered:
+                result[: self.skipped] = np.nan
+        return ordered
+
+
+class _TalibHandle:
+    """TA-Lib's handle, or the bars it is waiting for."""
+
+    def __init__(self, kernel: Talib, history: np.ndarray):
+        self._kernel = kernel
+        self._open = getattr(stream, kernel.function)
+        self._many = kernel.outputs > 1 or kernel.order != (0,)
+        self._bars: list[Sequence[float]] = []
+        self._update: Any = None
+        if history.shape[1]:
+            self._bars = list(map(tuple, history.T.tolist()))
+            self._try_to_open()
+
+    def update(self, values: Sequence[float]) -> Sequence[float]:
+        """The outputs at the next bar."""
+        if self._update is None:
+            self._bars.append(values)
+            answer = self._try_to_open()
+            if answer is None:
+                return (np.nan,) * self._kernel.outputs
+        else:
+            answer = self._update(*values)
+        return tuple(answer[place] for place in self._kernel.order) if self._many else (float(answer),)
+
+    def _try_to_open(self) -> Any:
+        if len(self._bars) <= self._kernel.skipped:
+            return None
+        rows = np.ascontiguousarray(np.array(self._bars, dtype=np.float64).T)
+        try:
+            handle = self._open(*rows, **self._kernel.parameters)
+        except talib.InsufficientHistory:
+            return None
+        self._update = handle.update
+        self._bars = []
+        return handle.value

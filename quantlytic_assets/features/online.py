@@ -1,0 +1,116 @@
+"""Features bar by bar: the numbers of `batch`, for many symbols of one interval, as bars arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from quantlytic_assets.features.fields import Fields, of_bar
+from quantlytic_assets.features.kernels.base import Handle, Kernel
+from quantlytic_assets.features.spec import Feature
+
+NAN = float("nan")
+
+
+class Board:
+    """The features of many symbols; each symbol is opened from its history and then updated with its bars.
+
+    Features of a cross-section are not among them: they need all symbols of a time. `kernels.cross_section` has them.
+    """
+
+    def __init__(self, features: Sequence[Feature]):
+        across = [str(one) for one in features if one.spec.kind == "cross_section"]
+        if across:
+            raise ValueError(f"{', '.join(across)}: a feature over all symbols of a time has no handle of one symbol")
+        self.features = tuple(features)
+        self.columns = tuple(name for one in features for name in one.columns)
+        self._scales = tuple(scale for one in features for scale in one.scales)
+        self._inputs = tuple(dict.fromkeys(one.inputs for one in features))
+        self._names = tuple(dict.fromkeys(name for inputs in self._inputs for name in inputs))
+        kernels: dict[tuple, tuple[int, Kernel, tuple[str, ...]]] = {}
+        for one in features:
+            kernels.setdefault((one.spec.name, one.values), (len(kernels), one.kernel(), one.inputs))
+        # What is computed, each once, and for every column where its value is in that.
+        self._kernels = [(kernel, inputs) for _, kernel, inputs in kernels.values()]
+        first = np.cumsum([0, *(kernel.outputs for kernel, _ in self._kernels)]).tolist()
+        self._places = [
+            first[kernels[one.spec.name, one.values][0]] + place for one in features for place in one.selected
+        ]
+        self._all = self._places == list(range(first[-1]))
+        self._symbols: dict[str, _Symbol] = {}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that are open."""
+        return tuple(self._symbols)
+
+    @property
+    def warmup(self) -> int:
+        """How many bars of history each symbol needs for values that no longer depend on where it began."""
+        return max((one.warmup for one in self.features), default=0)
+
+    def open(self, history: pl.DataFrame) -> None:
+        """Opens the symbols of these bars anew, which have the columns that `batch.compute` reads."""
+        usable = history.filter(pl.col("close").is_not_null()).sort("symbol", "open_time")
+        for (symbol,), bars in usable.group_by("symbol", maintain_order=True):
+            listing = bars["listing"][-1] if "listing" in bars.columns else None
+            if listing is not None:
+                # A listing may come back after another one has had the ticker: only its last stretch counts.
+                others = np.flatnonzero(bars["listing"].ne_missing(listing).to_numpy())
+                bars = bars[int(others[-1]) + 1 :] if len(others) else bars
+            self._symbols[str(symbol)] = _Symbol(self._open(bars), listing)
+
+    def update(self, symbol: str, bar: Mapping[str, object]) -> dict[str, float]:
+        """The features at the next bar of a symbol, NaN where one is not defined.
+
+        `bar` has the columns that `batch.compute` reads by name. A bar without a close changes nothing. A symbol that
+        was not opened begins with this bar, and one whose listing changes begins anew.
+        """
+        shares = float(bar.get("shares") or 1.0)  # type: ignore[arg-type]
+        values = {name: of_bar(bar, name, shares) for name in self._names}
+        if bar.get("close") is None or bar["close"] != bar["close"]:
+            return dict.fromkeys(self.columns, NAN)
+        state = self._symbols.get(symbol)
+        if state is None or state.listing != bar.get("listing"):
+            state = self._symbols[symbol] = _Symbol(self._open(None), bar.get("listing"))
+
+        given = {}
+        for inputs in self._inputs:
+            row = tuple([values[name] for name in inputs])
+            # NaN differs from itself: a feature leaves out a bar that lacks one of its inputs.
+            given[inputs] = None if any(value != value for value in row) else row
+        found: list[float] = []
+        for (kernel, inputs), handle in zip(self._kernels, state.handles):
+            row_or_none = given[inputs]
+            found.extend((NAN,) * kernel.outputs if row_or_none is None else handle.update(row_or_none))
+        if not self._all:
+            found = [found[place] for place in self._places]
+        if shares != 1.0:
+            found = [
+                value if scale == "ratio" else value * shares if scale == "volume" else value / shares
+                for value, scale in zip(found, self._scales)
+            ]
+        return dict(zip(self.columns, found))
+
+    def _open(self, bars: pl.DataFrame | None) -> list[Handle]:
+        if bars is None:
+            return [kernel.open(np.empty((len(inputs), 0))) for kernel, inputs in self._kernels]
+        fields = Fields(bars, self._names)
+        handles = []
+        for kernel, inputs in self._kernels:
+            usable = fields.usable(inputs)
+            rows = fields.rows(inputs)
+            handles.append(kernel.open(np.ascontiguousarray(rows if usable is None else rows[:, usable])))
+        return handles
+
+
+class _Symbol:
+    """The handles of one symbol, and the company that they belong to."""
+
+    __slots__ = ("handles", "listing")
+
+    def __init__(self, handles: list[Handle], listing: object):
+        self.handles = handles
+        self.listing = listing
