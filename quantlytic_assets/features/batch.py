@@ -28,8 +28,8 @@ def compute(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry 
     bar that lacks one of its inputs. An optional Boolean column `lookback` marks rows that only warm up and are not
     returned: the last `warmup` bars of each group, or all there are.
     Optional columns: `shares` (how many shares one first share has become: computed is on the price times that, and
-    prices are given back in the bar's own shares), `listing` (where it changes, everything starts over), `session`, `vwap`, and
-    `close:NAME` for features that read another symbol.
+    prices are given back in the bar's own shares), `listing` (where it changes, everything starts over), `session`,
+    `vwap`, and `close:NAME` for features that read another symbol.
 
     `registry` knows the features that a cross-section is over where their column is neither declared nor in the bars.
     Returns the rows that are not look-back, by symbol, interval and open_time, with the features' columns added.

@@ -7,7 +7,8 @@ the first bar) is left out of its window, and so is an infinite one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from quantlytic_assets.features.kernels.compiling import compiled
 
 NAN = np.nan
 # What Qlib adds to divisors, and below which deviation it takes a series for constant.
@@ -24,7 +25,7 @@ CANDLE = (
 )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def candle(x, p, begin, start, stop, out):
     """The shape of each bar: body, height, shadows and shift, and its prices over the close."""
     for t in range(start, stop):
@@ -45,7 +46,7 @@ def candle(x, p, begin, start, stop, out):
         out[11, t] = low / close
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _deviation(values):
     """Sample deviation of the values that exist; NaN where there are fewer than two."""
     count, total = 0, 0.0
@@ -62,7 +63,7 @@ def _deviation(values):
     return np.sqrt(squares / (count - 1))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _mean(values):
     """Mean of the values that exist."""
     count, total = 0, 0.0
@@ -73,7 +74,7 @@ def _mean(values):
     return total / count if count else np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _correlation(left, right):
     """Correlation of the pairs that exist; NaN where one of the two series is constant in Qlib's sense."""
     if _deviation(left) <= FLAT or _deviation(right) <= FLAT:
@@ -96,7 +97,7 @@ def _correlation(left, right):
     return both / np.sqrt(one * other) if one > 0.0 and other > 0.0 else np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _changes(x, row, first, begin, t, out, at):
     """Sums of rises, falls and their difference over the sum of all changes, and how many bars rose and fell."""
     rises, falls, known, up, down = 0.0, 0.0, 0, 0, 0
@@ -116,7 +117,7 @@ def _changes(x, row, first, begin, t, out, at):
     return up, down
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _line(values, close, out, t):
     """Slope, R² and last residual of a line through the values at their positions."""
     n = len(values)
@@ -137,7 +138,7 @@ def _line(values, close, out, t):
     out[5, t] = (values[n - 1] - mean - slope * (n - 1 - middle)) / close
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _quantile(ordered, share):
     """The value below which a share of the ordered values is, between its neighbours in proportion."""
     place = share * (len(ordered) - 1)
@@ -147,7 +148,7 @@ def _quantile(ordered, share):
     return ordered[low] + (ordered[low + 1] - ordered[low]) * (place - low)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def price(x, p, begin, start, stop, out):
     """The 21 features of high, low and close over one window, in the order of `PRICE`."""
     bars = int(p[0])
@@ -185,7 +186,7 @@ def price(x, p, begin, start, stop, out):
         out[17, t] = (up - down) / n
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def volume(x, p, begin, start, stop, out):
     """The 8 features of close and volume over one window, in the order of `VOLUME`."""
     bars = int(p[0])

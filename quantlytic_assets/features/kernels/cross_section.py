@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numba import njit
+
+from quantlytic_assets.features.kernels.compiling import compiled
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _rank(values):
     count = 0
     for value in values:
@@ -25,7 +26,7 @@ def _rank(values):
     return result
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _zscore(values):
     count, total, lowest, highest = 0, 0.0, np.inf, -np.inf
     for value in values:

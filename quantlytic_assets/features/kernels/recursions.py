@@ -6,12 +6,13 @@ Each is loop(inputs, parameters, state, start, stop, outputs), with a state of z
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from quantlytic_assets.features.kernels.compiling import compiled
 
 NAN = np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _smoothed(s, at, value, bars, weight):
     """The average after one more value: the mean of the first `bars` values, then weighted. Needs two places."""
     s[at] += 1.0
@@ -25,7 +26,7 @@ def _smoothed(s, at, value, bars, weight):
     return s[at + 1]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def rsi(x, p, s, start, stop, out):
     """RSI of average gains and losses by Wilder; 50 where the price has never moved."""
     bars = p[0]
@@ -44,7 +45,7 @@ def rsi(x, p, s, start, stop, out):
         s[1] = value
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def macd(x, p, s, start, stop, out):
     """EMA of `fast` bars less EMA of `slow` bars, its EMA as signal, and the difference of the two."""
     fast, slow, signal = p[0], p[1], p[2]
@@ -62,7 +63,7 @@ def macd(x, p, s, start, stop, out):
             out[2, t] = difference - smooth
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def adx(x, p, s, start, stop, out):
     """ADX, +DI and -DI of Wilder's averages of directional movement and true range; all begin with plain averages."""
     bars = p[0]
@@ -87,7 +88,7 @@ def adx(x, p, s, start, stop, out):
         s[1], s[2], s[3] = high, low, close
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def keltner(x, p, s, start, stop, out):
     """EMA of closes, and ATR by Wilder on both sides of it."""
     bars, multiple, ranges = p[0], p[1], p[2]
@@ -104,7 +105,7 @@ def keltner(x, p, s, start, stop, out):
         s[1] = close
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _moments(s, at, value, bars):
     """Takes a value into the last `bars` values; gives their mean and the sum of squared distances from it.
 
@@ -145,7 +146,7 @@ def _moments(s, at, value, bars):
     return s[at + 2] + mean, max(s[at + 4] - s[at + 3] * mean, 0.0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def bollinger(x, p, s, start, stop, out):
     """Mean, bands at `deviations` population deviations, their width relative to the mean, and where the close is."""
     bars, deviations = int(p[0]), p[1]
@@ -162,7 +163,7 @@ def bollinger(x, p, s, start, stop, out):
         out[4, t] = (x[0, t] - middle + width) / (2.0 * width) if width > 0.0 else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def volatility(x, p, s, start, stop, out):
     """Sample deviation of the last log returns. The last two places of the state: bars seen, the close before."""
     bars = int(p[0])
@@ -182,7 +183,7 @@ def volatility(x, p, s, start, stop, out):
         s[before] = close
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def session_vwap(x, p, s, start, stop, out):
     """Volume-weighted typical price since the first bar of the session."""
     for t in range(start, stop):
@@ -194,7 +195,7 @@ def session_vwap(x, p, s, start, stop, out):
         out[0, t] = s[2] / s[3] if s[3] > 0.0 else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def cumulative_log_return(x, p, s, start, stop, out):
     """Sum of log returns since the first bar, where it is 0."""
     for t in range(start, stop):

@@ -7,12 +7,13 @@ until its window is full, and where it is not defined: a deviation of zero, a pr
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from quantlytic_assets.features.kernels.compiling import compiled
 
 NAN = np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _log_returns(x, row, first, stop, values):
     """The log returns of the bars from `first` on; the first one needs the bar before it."""
     for i in range(first, stop):
@@ -20,7 +21,7 @@ def _log_returns(x, row, first, stop, values):
         values[i - first] = np.log(x[row, i] / x[row, i - 1]) if positive else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _central(values, mean, power):
     """The mean of a power of the distances from a mean."""
     total = 0.0
@@ -29,7 +30,7 @@ def _central(values, mean, power):
     return total / len(values)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _level(values):
     total = 0.0
     for value in values:
@@ -37,7 +38,7 @@ def _level(values):
     return total / len(values)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _flat(values):
     """True where all values are equal, so that rounding of their mean is not taken for a deviation."""
     different = 0
@@ -46,7 +47,7 @@ def _flat(values):
     return different == 0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def volume_score(x, p, begin, start, stop, out):
     """Volume less the mean of the window, in sample deviations."""
     bars = int(p[0])
@@ -59,7 +60,7 @@ def volume_score(x, p, begin, start, stop, out):
                 out[0, t] = (x[0, t] - mean) / np.sqrt(_central(values, mean, 2) * bars / (bars - 1))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def sharpe(x, p, begin, start, stop, out):
     """Mean of log returns over their sample deviation."""
     bars = int(p[0])
@@ -73,7 +74,7 @@ def sharpe(x, p, begin, start, stop, out):
                 out[0, t] = mean / np.sqrt(_central(values, mean, 2) * bars / (bars - 1))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def sortino(x, p, begin, start, stop, out):
     """Mean of log returns over the root of the mean square of the negative ones."""
     bars = int(p[0])
@@ -89,7 +90,7 @@ def sortino(x, p, begin, start, stop, out):
                 out[0, t] = _level(values) / np.sqrt(squares / bars)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def skew(x, p, begin, start, stop, out):
     """Adjusted Fisher-Pearson skewness of log returns."""
     bars = int(p[0])
@@ -104,7 +105,7 @@ def skew(x, p, begin, start, stop, out):
                 out[0, t] = third * np.sqrt(bars * (bars - 1.0)) / (bars - 2.0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def kurtosis(x, p, begin, start, stop, out):
     """Excess kurtosis of log returns, adjusted for the size of the sample."""
     bars = int(p[0])
@@ -120,7 +121,7 @@ def kurtosis(x, p, begin, start, stop, out):
                 out[0, t] = factor * ((bars + 1.0) * fourth - 3.0 * (bars - 1.0))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _drawdown(x, t, bars):
     highest = x[0, t]
     for i in range(t - bars + 1, t):
@@ -128,7 +129,7 @@ def _drawdown(x, t, bars):
     return x[0, t] / highest - 1.0 if highest > 0.0 else np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def drawdown(x, p, begin, start, stop, out):
     """Close over the highest close of the window, less one."""
     bars = int(p[0])
@@ -136,7 +137,7 @@ def drawdown(x, p, begin, start, stop, out):
         out[0, t] = _drawdown(x, t, bars) if t - bars + 1 >= begin else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def max_drawdown(x, p, begin, start, stop, out):
     """The lowest drawdown of the last bars, each against the highest close of a window of its own."""
     bars = int(p[0])
@@ -149,7 +150,7 @@ def max_drawdown(x, p, begin, start, stop, out):
             out[0, t] = lowest
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def beta(x, p, begin, start, stop, out):
     """Covariance of the log returns of two closes over the variance of the second; their correlation where p[1] is 1.
 
@@ -176,21 +177,21 @@ def beta(x, p, begin, start, stop, out):
             out[0, t] = both / np.sqrt(owns * others)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def spread(x, p, begin, start, stop, out):
     """The first input less the second."""
     for t in range(start, stop):
         out[0, t] = x[0, t] - x[1, t]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def ratio(x, p, begin, start, stop, out):
     """The first input over the second; NaN where that is zero."""
     for t in range(start, stop):
         out[0, t] = x[0, t] / x[1, t] if x[1, t] != 0.0 else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def phase(x, p, begin, start, stop, out):
     """How far the time has come within a period, from 0 to 1; `p` has the period and its offset in seconds."""
     for t in range(start, stop):

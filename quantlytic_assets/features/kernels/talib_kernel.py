@@ -58,6 +58,7 @@ class _TalibHandle:
     def __init__(self, kernel: Talib, history: np.ndarray):
         self._kernel = kernel
         self._open = getattr(stream, kernel.function)
+        self._order = kernel.order
         self._many = kernel.outputs > 1 or kernel.order != (0,)
         self._bars: list[Sequence[float]] = []
         self._update: Any = None
@@ -74,7 +75,9 @@ class _TalibHandle:
                 return (np.nan,) * self._kernel.outputs
         else:
             answer = self._update(*values)
-        return tuple(answer[place] for place in self._kernel.order) if self._many else (float(answer),)
+        if self._many:
+            return [float(answer[place]) for place in self._order]
+        return (float(answer),)
 
     def _try_to_open(self) -> Any:
         if len(self._bars) <= self._kernel.skipped:

@@ -7,12 +7,13 @@ until its window is full.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from quantlytic_assets.features.kernels.compiling import compiled
 
 NAN = np.nan
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def simple_return(x, p, begin, start, stop, out):
     """Close over the close some bars ago, less one; NaN where a price is not positive."""
     bars = int(p[0])
@@ -21,7 +22,7 @@ def simple_return(x, p, begin, start, stop, out):
         out[0, t] = x[0, t] / x[0, t - bars] - 1.0 if known else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def log_return(x, p, begin, start, stop, out):
     """Logarithm of close over the close some bars ago; NaN where a price is not positive."""
     bars = int(p[0])
@@ -30,7 +31,7 @@ def log_return(x, p, begin, start, stop, out):
         out[0, t] = np.log(x[0, t] / x[0, t - bars]) if known else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _highest(x, row, first, stop):
     best = x[row, first]
     for i in range(first + 1, stop):
@@ -39,7 +40,7 @@ def _highest(x, row, first, stop):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _lowest(x, row, first, stop):
     best = x[row, first]
     for i in range(first + 1, stop):
@@ -48,14 +49,14 @@ def _lowest(x, row, first, stop):
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _stochastic(x, first, stop, rows):
     """Where the last close is between the lowest low and the highest high, 0 to 100; 0 where they are equal."""
     highest, lowest = _highest(x, 0, first, stop), _lowest(x, rows // 2, first, stop)
     return 100.0 * (x[rows - 1, stop - 1] - lowest) / (highest - lowest) if highest > lowest else 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def stochastic(x, p, begin, start, stop, out):
     """%K smoothed by a mean, and %D, the mean of that. One row of inputs stands for high, low and close."""
     bars, smooth, signal = int(p[0]), int(p[1]), int(p[2])
@@ -79,7 +80,7 @@ def stochastic(x, p, begin, start, stop, out):
         out[1, t] = total / (smooth * signal)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def donchian(x, p, begin, start, stop, out):
     """Highest high and lowest low of the window, the current bar included."""
     bars = int(p[0])
@@ -89,14 +90,14 @@ def donchian(x, p, begin, start, stop, out):
         out[1, t] = _lowest(x, 1, t - bars + 1, t + 1) if known else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _midpoint(x, t, bars, begin):
     if t - bars + 1 < begin:
         return np.nan
     return (_highest(x, 0, t - bars + 1, t + 1) + _lowest(x, 1, t - bars + 1, t + 1)) / 2.0
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def ichimoku(x, p, begin, start, stop, out):
     """Midpoints of highest high and lowest low over three windows; span A is the mean of the first two."""
     for t in range(start, stop):
@@ -106,7 +107,7 @@ def ichimoku(x, p, begin, start, stop, out):
         out[3, t] = _midpoint(x, t, int(p[2]), begin)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def parkinson(x, p, begin, start, stop, out):
     """Deviation from the range of high and low."""
     bars = int(p[0])
@@ -119,7 +120,7 @@ def parkinson(x, p, begin, start, stop, out):
         out[0, t] = np.sqrt(total / (4.0 * np.log(2.0) * bars))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def garman_klass(x, p, begin, start, stop, out):
     """Deviation from the range of high and low and the way from open to close."""
     bars = int(p[0])
@@ -137,7 +138,7 @@ def garman_klass(x, p, begin, start, stop, out):
         out[0, t] = np.sqrt(max(total, 0.0) / bars) if total == total else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def yang_zhang(x, p, begin, start, stop, out):
     """Deviation from overnight returns, returns from open to close, and the Rogers-Satchell range."""
     bars = int(p[0])
@@ -167,7 +168,7 @@ def yang_zhang(x, p, begin, start, stop, out):
         out[0, t] = np.sqrt(max(variance, 0.0))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def window_vwap(x, p, begin, start, stop, out):
     """Typical price weighted by volume over the window; NaN where nothing was traded."""
     bars = int(p[0])
@@ -181,7 +182,7 @@ def window_vwap(x, p, begin, start, stop, out):
             out[0, t] = money / volume if volume > 0.0 else NAN
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def money_flow(x, p, begin, start, stop, out):
     """Volume times where the close is within its bar (-1 to 1), over volume; NaN where nothing was traded."""
     bars = int(p[0])

@@ -62,7 +62,7 @@ SPECS = (
     FeatureSpec(
         "kama", "trend", ("close",), outputs("kama"), talib("KAMA", timeperiod="window"), back(0),
         "Adaptive average: the smoothing constant goes from 2/31 to 2/3 with the efficiency of the move",
-        f"Kaufman 1995; {TALIB}", PRICE, "price", window(10, 2), lambda values: 3000 + bars(values),
+        f"Kaufman 1995; {TALIB}", PRICE, "price", window(10, 2), lambda values: 1000 + 10 * bars(values),
     ),
     FeatureSpec(
         "macd", "trend", ("close",), outputs("macd", "macd_signal", "macd_hist"),
