@@ -14,8 +14,8 @@ NAME = "quantlytic_assets"
 # From what imports nothing of the house to what nothing imports. A module may import from earlier layers and its own.
 LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
-    "calendars", "universe.membership", "market_data", "features", "storage", "tables", "trading", "charts", "imports", "vendors",
-    "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
+    "calendars", "universe.membership", "market_data", "features", "storage", "tables", "trading", "charts", "imports",
+    "vendors", "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
     "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
