@@ -15,8 +15,8 @@ NAME = "quantlytic_assets"
 LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
     "calendars", "universe.membership", "market_data", "features", "storage", "tables", "trading", "charts", "imports",
-    "vendors", "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
-    "automation", "definitions", "commands", "cli",
+    "vendors", "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets",
+    "checks", "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",
