@@ -7,6 +7,7 @@ bars to read, and where the rows go, is the caller's business.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from quantlytic_assets.features.fields import Fields, numbers
 from quantlytic_assets.features.kernels.base import Outputs
+from quantlytic_assets.features.kernels.chain import Chain
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.features.spec import Feature
 
@@ -56,11 +58,22 @@ def compute(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry 
 
 def _sorted(bars: pl.DataFrame) -> pl.DataFrame:
     """The bars by symbol, interval and time; those that are in order already are not copied."""
-    symbol, interval, time = (pl.col(name) for name in (*GROUP, "open_time"))
-    same = (symbol == symbol.shift(1)) & (interval == interval.shift(1))
-    ahead = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (interval > interval.shift(1)))
-    in_order = bars.select((ahead | (same & (time >= time.shift(1)))).slice(1).all()).item()
+    starts = _starts(bars, GROUP)
+    groups = bars[starts].select(GROUP).rows()
+    ahead = np.diff(bars["open_time"].to_physical().to_numpy()) >= 0
+    ahead[starts[1:] - 1] = True
+    in_order = ahead.all() and all(one < other for one, other in pairwise(groups))
     return bars if in_order else bars.sort(*GROUP, "open_time")
+
+
+def _starts(bars: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Where a stretch of bars begins that are equal in these columns."""
+    first = np.zeros(len(bars), dtype=bool)
+    first[:1] = True
+    for name in names:
+        runs = bars[name].rle().struct.field("len").to_numpy()
+        first[np.cumsum(runs)[:-1]] = True
+    return np.flatnonzero(first)
 
 
 def _values(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None) -> dict[str, np.ndarray]:
@@ -82,10 +95,7 @@ def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.
         return {}
     fields = Fields(bars, list(dict.fromkeys(name for feature in features for name in feature.inputs)))
     group = [*GROUP, "listing"] if "listing" in bars.columns else GROUP
-    changed = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in group)
-    starts = np.flatnonzero(bars.select(changed).to_series().to_numpy())
-    # The first bar differs from none before it only where its group is null; it starts one all the same.
-    starts = starts if len(starts) and starts[0] == 0 else np.append(np.zeros(min(1, len(bars)), dtype=int), starts)
+    starts = _starts(bars, group)
     stops = np.append(starts, len(bars))[1:]
 
     made: dict[tuple, Outputs] = {}
@@ -93,7 +103,7 @@ def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.
     for feature in features:
         key = (feature.spec.name, feature.values)
         if key not in made:
-            made[key] = _computed(feature, fields, starts, stops)
+            made[key] = _computed(feature, fields, starts, stops, made)
         for name, place, scale in zip(feature.columns, feature.selected, feature.scales, strict=True):
             values = made[key][place]
             if fields.shares is not None and scale != "ratio":
@@ -102,10 +112,14 @@ def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.
     return result
 
 
-def _computed(feature: Feature, fields: Fields, starts: np.ndarray, stops: np.ndarray) -> Outputs:
+def _computed(
+    feature: Feature, fields: Fields, starts: np.ndarray, stops: np.ndarray, made: dict[tuple, Outputs]
+) -> Outputs:
     """The outputs of a feature at every bar; bars that lack one of its inputs are left out of its series."""
     kernel, inputs, usable = feature.kernel(), fields.rows(feature.inputs), fields.usable(feature.inputs)
     if usable is None:
+        if isinstance(kernel, Chain) and kernel.of in made:
+            return kernel.after(made[kernel.of][0], starts, stops)
         return kernel.batch(inputs, starts, stops)
     before = np.concatenate(([0], np.cumsum(usable)))
     dense = kernel.batch(np.ascontiguousarray(inputs[:, usable]), before[starts], before[stops])
@@ -119,8 +133,7 @@ def _of_times(bars: pl.DataFrame, features: Sequence[Feature], known: dict[str, 
     """Features across all symbols of one interval and time."""
     times = bars.select("interval", "open_time").with_row_index("place").sort("interval", "open_time", "place")
     order = times["place"].to_numpy()
-    changed = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in ("interval", "open_time"))
-    starts = np.flatnonzero(times.select(changed).to_series().to_numpy())
+    starts = _starts(times, ("interval", "open_time"))
     stops = np.append(starts, len(bars))[1:]
     result = {}
     for feature in features:

@@ -35,3 +35,10 @@ class Kernel(Protocol):
     def open(self, history: np.ndarray) -> Handle:
         """A handle that has seen these bars, of which there may be none."""
         ...
+
+
+def room(outputs: int, count: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Arrays for a kernel that fills the groups: NaN where bars are in no group."""
+    if int((stops - starts).sum()) == count:
+        return np.empty((outputs, count))
+    return np.full((outputs, count), np.nan)

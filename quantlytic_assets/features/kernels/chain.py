@@ -12,19 +12,25 @@ from quantlytic_assets.features.kernels.base import Handle, Kernel, Outputs
 class Chain:
     """A kernel that reads the first output of another one, from where that is defined.
 
-    `skipped` is how many bars of a group the first kernel leaves without a value.
+    `skipped` is how many bars of a group the first kernel leaves without a value. `of` is the feature, by name and
+    parameters, that the first kernel computes: where it has been computed already, that is taken.
     """
 
-    def __init__(self, first: Kernel, then: Kernel, skipped: int):
+    def __init__(self, first: Kernel, then: Kernel, skipped: int, of: tuple[str, tuple]):
         self.first = first
         self.then = then
         self.skipped = skipped
+        self.of = of
         self.outputs = then.outputs
 
     def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Outputs:
         """The outputs at every bar, group by group."""
-        between = np.ascontiguousarray(self.first.batch(inputs, starts, stops)[0])[np.newaxis]
-        return self.then.batch(between, np.minimum(starts + self.skipped, stops), stops)
+        return self.after(self.first.batch(inputs, starts, stops)[0], starts, stops)
+
+    def after(self, between: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Outputs:
+        """The outputs, given those of the first kernel."""
+        rows = np.ascontiguousarray(between)[np.newaxis]
+        return self.then.batch(rows, np.minimum(starts + self.skipped, stops), stops)
 
     def open(self, history: np.ndarray) -> _ChainHandle:
         """A handle that has seen these bars."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from quantlytic_assets.features.kernels.base import room
+
 Loop = Callable[..., None]
 
 
@@ -24,7 +26,7 @@ class Recursive:
 
     def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """The outputs at every bar; the state is new for each group."""
-        result = np.full((self.outputs, inputs.shape[1]), np.nan)
+        result = room(self.outputs, inputs.shape[1], starts, stops)
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             self.loop(inputs, self.parameters, np.zeros(self.state), start, stop, result)
         return result
@@ -67,7 +69,7 @@ class Windowed:
 
     def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """The outputs at every bar; no window reaches into another group."""
-        result = np.full((self.outputs, inputs.shape[1]), np.nan)
+        result = room(self.outputs, inputs.shape[1], starts, stops)
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             self.loop(inputs, self.parameters, start, start, stop, result)
         return result

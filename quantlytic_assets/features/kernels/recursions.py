@@ -13,17 +13,17 @@ NAN = np.nan
 
 
 @compiled
-def _smoothed(s, at, value, bars, weight):
-    """The average after one more value: the mean of the first `bars` values, then weighted. Needs two places."""
-    s[at] += 1.0
-    if s[at] < bars:
-        s[at + 1] += value
-        return np.nan
-    if s[at] == bars:
-        s[at + 1] = (s[at + 1] + value) / bars
-    else:
-        s[at + 1] += weight * (value - s[at + 1])
-    return s[at + 1]
+def _smoothed(count, level, value, bars, weight):
+    """Count and average after one more value: the mean of the first `bars` values, then weighted.
+
+    Until then the second number is their sum. It is the caller that gives NaN for it.
+    """
+    count += 1.0
+    if count > bars:
+        return count, level + weight * (value - level)
+    if count == bars:
+        return count, (level + value) / bars
+    return count, level + value
 
 
 @compiled
@@ -31,18 +31,21 @@ def rsi(x, p, s, start, stop, out):
     """RSI of average gains and losses by Wilder; 50 where the price has never moved."""
     bars = p[0]
     weight = 1.0 / bars
+    # In local variables, here and below: the processor keeps them in registers.
+    seen, before, count, gain, loss = s[0], s[1], s[2], s[3], s[4]
     for t in range(start, stop):
         value = x[0, t]
-        out[0, t] = NAN
-        if s[0] > 0.0:
-            change = value - s[1]
-            gain = _smoothed(s, 2, max(change, 0.0), bars, weight)
-            loss = _smoothed(s, 4, max(-change, 0.0), bars, weight)
-            if s[2] >= bars:
+        result = NAN
+        if seen > 0.0:
+            change = value - before
+            _, gain = _smoothed(count, gain, max(change, 0.0), bars, weight)
+            count, loss = _smoothed(count, loss, max(-change, 0.0), bars, weight)
+            if count >= bars:
                 total = gain + loss
-                out[0, t] = 100.0 * gain / total if total > 0.0 else 50.0
-        s[0] = 1.0
-        s[1] = value
+                result = 100.0 * gain / total if total > 0.0 else 50.0
+        out[0, t] = result
+        seen, before = 1.0, value
+    s[0], s[1], s[2], s[3], s[4] = seen, before, count, gain, loss
 
 
 @compiled
@@ -51,16 +54,21 @@ def macd(x, p, s, start, stop, out):
     fast, slow, signal = p[0], p[1], p[2]
     fast_weight, slow_weight, signal_weight = 2.0 / (fast + 1.0), 2.0 / (slow + 1.0), 2.0 / (signal + 1.0)
     longest = max(fast, slow)
+    count, quick, calm, signals, smooth = s[0], s[1], s[2], s[3], s[4]
     for t in range(start, stop):
-        difference = _smoothed(s, 0, x[0, t], fast, fast_weight) - _smoothed(s, 2, x[0, t], slow, slow_weight)
-        out[0, t] = NAN
-        out[1, t] = NAN
-        out[2, t] = NAN
-        if s[0] >= longest:
-            smooth = _smoothed(s, 4, difference, signal, signal_weight)
-            out[0, t] = difference
-            out[1, t] = smooth
-            out[2, t] = difference - smooth
+        value = x[0, t]
+        _, quick = _smoothed(count, quick, value, fast, fast_weight)
+        count, calm = _smoothed(count, calm, value, slow, slow_weight)
+        if count < longest:
+            out[0, t], out[1, t], out[2, t] = NAN, NAN, NAN
+            continue
+        difference = quick - calm
+        signals, smooth = _smoothed(signals, smooth, difference, signal, signal_weight)
+        known = signals >= signal
+        out[0, t] = difference
+        out[1, t] = smooth if known else NAN
+        out[2, t] = difference - smooth if known else NAN
+    s[0], s[1], s[2], s[3], s[4] = count, quick, calm, signals, smooth
 
 
 @compiled
@@ -68,95 +76,103 @@ def adx(x, p, s, start, stop, out):
     """ADX, +DI and -DI of Wilder's averages of directional movement and true range; all begin with plain averages."""
     bars = p[0]
     weight = 1.0 / bars
+    seen, last_high, last_low, last_close = s[0], s[1], s[2], s[3]
+    count, plus, minus, spread, indexes, smooth = s[4], s[5], s[6], s[7], s[8], s[9]
     for t in range(start, stop):
         high, low, close = x[0, t], x[1, t], x[2, t]
-        out[0, t] = NAN
-        out[1, t] = NAN
-        out[2, t] = NAN
-        if s[0] > 0.0:
-            up, down = high - s[1], s[2] - low
-            plus = _smoothed(s, 4, up if up > down and up > 0.0 else 0.0, bars, weight)
-            minus = _smoothed(s, 6, down if down > up and down > 0.0 else 0.0, bars, weight)
-            spread = _smoothed(s, 8, max(high, s[3]) - min(low, s[3]), bars, weight)
-            if s[8] >= bars:
-                out[1, t] = 100.0 * plus / spread if spread > 0.0 else 0.0
-                out[2, t] = 100.0 * minus / spread if spread > 0.0 else 0.0
-                total = out[1, t] + out[2, t]
-                index = 100.0 * abs(out[1, t] - out[2, t]) / total if total > 0.0 else 0.0
-                out[0, t] = _smoothed(s, 10, index, bars, weight)
-        s[0] = 1.0
-        s[1], s[2], s[3] = high, low, close
+        out[0, t], out[1, t], out[2, t] = NAN, NAN, NAN
+        if seen > 0.0:
+            up, down = high - last_high, last_low - low
+            _, plus = _smoothed(count, plus, up if up > down and up > 0.0 else 0.0, bars, weight)
+            _, minus = _smoothed(count, minus, down if down > up and down > 0.0 else 0.0, bars, weight)
+            true_range = max(high, last_close) - min(low, last_close)
+            count, spread = _smoothed(count, spread, true_range, bars, weight)
+            if count >= bars:
+                rises = 100.0 * plus / spread if spread > 0.0 else 0.0
+                falls = 100.0 * minus / spread if spread > 0.0 else 0.0
+                total = rises + falls
+                index = 100.0 * abs(rises - falls) / total if total > 0.0 else 0.0
+                indexes, smooth = _smoothed(indexes, smooth, index, bars, weight)
+                out[0, t] = smooth if indexes >= bars else NAN
+                out[1, t], out[2, t] = rises, falls
+        seen, last_high, last_low, last_close = 1.0, high, low, close
+    s[0], s[1], s[2], s[3] = seen, last_high, last_low, last_close
+    s[4], s[5], s[6], s[7], s[8], s[9] = count, plus, minus, spread, indexes, smooth
 
 
 @compiled
 def keltner(x, p, s, start, stop, out):
     """EMA of closes, and ATR by Wilder on both sides of it."""
     bars, multiple, ranges = p[0], p[1], p[2]
+    weight, slowness = 2.0 / (bars + 1.0), 1.0 / ranges
+    before, count, middle, spread = s[0], s[1], s[2], s[3]
     for t in range(start, stop):
         high, low, close = x[0, t], x[1, t], x[2, t]
-        middle = _smoothed(s, 2, close, bars, 2.0 / (bars + 1.0))
         width = NAN
-        if s[0] > 0.0:
-            width = multiple * _smoothed(s, 4, max(high, s[1]) - min(low, s[1]), ranges, 1.0 / ranges)
-        out[0, t] = middle
-        out[1, t] = middle + width
-        out[2, t] = middle - width
-        s[0] = 1.0
-        s[1] = close
+        # The first bar has no true range, so there is one less than there are closes.
+        if count > 0.0:
+            _, spread = _smoothed(count - 1.0, spread, max(high, before) - min(low, before), ranges, slowness)
+            width = multiple * spread if count >= ranges else NAN
+        count, middle = _smoothed(count, middle, close, bars, weight)
+        level = middle if count >= bars else NAN
+        out[0, t], out[1, t], out[2, t] = level, level + width, level - width
+        before = close
+    s[0], s[1], s[2], s[3] = before, count, middle, spread
 
 
 @compiled
-def _moments(s, at, value, bars):
-    """Takes a value into the last `bars` values; gives their mean and the sum of squared distances from it.
+def _moments(values, s, bars, start, stop, means, squares):
+    """Mean of the last `bars` values, and the sum of squared distances from it; a NaN begins the window anew.
 
-    Values are summed as distances from one of them, and summed anew once in a window, so that no error grows.
-    Needs bars + 6 places: count, place, anchor, sum, sum of squares, equal values in a row, then the values.
+    Values are summed as distances from one of them, and summed anew once in a window, so that no error grows. The
+    state is count, place in the ring, anchor, the two sums, equal values in a row, the last value, then the ring.
     """
-    base = at + 6
-    place = int(s[at + 1])
-    count = s[at]
-    newest = s[base + (place - 1 if place > 0 else bars - 1)]
-    s[at + 5] = s[at + 5] + 1.0 if count > 0.0 and value == newest else 1.0
-    if count == 0.0:
-        s[at + 2] = value
-    anchor = s[at + 2]
-    if count >= bars:
-        old = s[base + place] - anchor
-        s[at + 3] -= old
-        s[at + 4] -= old * old
-    else:
-        s[at] = count + 1.0
-    s[base + place] = value
-    distance = value - anchor
-    s[at + 3] += distance
-    s[at + 4] += distance * distance
-    place += 1
-    if place == bars:
-        place = 0
-        total, squares = 0.0, 0.0
-        for i in range(bars):
-            distance = s[base + i] - value
+    count, place, anchor, total, square, equal, newest = s[0], int(s[1]), s[2], s[3], s[4], s[5], s[6]
+    ring = s[7:]
+    for t in range(start, stop):
+        value = values[t]
+        if value != value:
+            count, place, total, square, equal = 0.0, 0, 0.0, 0.0, 0.0
+            means[t], squares[t] = NAN, NAN
+            continue
+        equal = equal + 1.0 if equal > 0.0 and value == newest else 1.0
+        newest = value
+        if count == 0.0:
+            anchor = value
+        distance = value - anchor
+        if count >= bars:
+            old = ring[place] - anchor
+            total += distance - old
+            square += distance * distance - old * old
+        else:
+            count += 1.0
             total += distance
-            squares += distance * distance
-        s[at + 2], s[at + 3], s[at + 4] = value, total, squares
-    s[at + 1] = place
-    if s[at + 5] >= bars:
-        return value, 0.0
-    mean = s[at + 3] / bars
-    return s[at + 2] + mean, max(s[at + 4] - s[at + 3] * mean, 0.0)
+            square += distance * distance
+        ring[place] = value
+        place += 1
+        if place == bars:
+            place, anchor, total, square = 0, value, 0.0, 0.0
+            for i in range(bars):
+                distance = ring[i] - value
+                total += distance
+                square += distance * distance
+        mean = total / bars
+        if count < bars:
+            means[t], squares[t] = NAN, NAN
+        elif equal >= bars:
+            means[t], squares[t] = value, 0.0
+        else:
+            means[t], squares[t] = anchor + mean, max(square - total * mean, 0.0)
+    s[0], s[1], s[2], s[3], s[4], s[5], s[6] = count, place, anchor, total, square, equal, newest
 
 
 @compiled
 def bollinger(x, p, s, start, stop, out):
     """Mean, bands at `deviations` population deviations, their width relative to the mean, and where the close is."""
     bars, deviations = int(p[0]), p[1]
+    _moments(x[0], s, bars, start, stop, out[0], out[1])
     for t in range(start, stop):
-        middle, squares = _moments(s, 0, x[0, t], bars)
-        if s[0] < bars:
-            out[:, t] = NAN
-            continue
-        width = deviations * np.sqrt(squares / bars)
-        out[0, t] = middle
+        middle, width = out[0, t], deviations * np.sqrt(out[1, t] / bars)
         out[1, t] = middle + width
         out[2, t] = middle - width
         out[3, t] = 2.0 * width / middle if middle != 0.0 else NAN
@@ -164,23 +180,13 @@ def bollinger(x, p, s, start, stop, out):
 
 
 @compiled
-def volatility(x, p, s, start, stop, out):
-    """Sample deviation of the last log returns. The last two places of the state: bars seen, the close before."""
+def deviation(x, p, s, start, stop, out):
+    """Sample deviation of the last values."""
     bars = int(p[0])
-    before = len(s) - 1
+    # The means are not wanted: the sums of squares take their place.
+    _moments(x[0], s, bars, start, stop, out[0], out[0])
     for t in range(start, stop):
-        close = x[0, t]
-        out[0, t] = NAN
-        if s[before - 1] > 0.0:
-            if close > 0.0 and s[before] > 0.0:
-                _, squares = _moments(s, 0, np.log(close / s[before]), bars)
-                if s[0] >= bars:
-                    out[0, t] = np.sqrt(squares / (bars - 1))
-            else:
-                # A return that does not exist is in no window: the next full one begins after it.
-                s[: before - 1] = 0.0
-        s[before - 1] = 1.0
-        s[before] = close
+        out[0, t] = np.sqrt(out[0, t] / (bars - 1))
 
 
 @compiled

@@ -12,6 +12,8 @@ import numpy as np
 import talib
 from talib import stream
 
+from quantlytic_assets.features.kernels.base import Outputs, room
+
 
 class Talib:
     """A function of TA-Lib, its parameters, and the order in which its results are given.
@@ -26,12 +28,12 @@ class Talib:
         self.skipped = skipped
         self.parameters = parameters
 
-    def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
+    def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Outputs:
         """The outputs at every bar, group by group."""
         function = getattr(talib, self.function)
         if len(starts) == 1 and starts[0] == 0 and stops[0] == inputs.shape[1]:
             return self._results(function(*inputs, **self.parameters))
-        outputs = [np.full(inputs.shape[1], np.nan) for _ in self.order]
+        outputs = room(len(self.order), inputs.shape[1], starts, stops)
         for start, stop in zip(starts, stops, strict=True):
             if start < stop:
                 rows = inputs[:, start:stop]

@@ -30,8 +30,8 @@ def _stochastic(values: Values) -> Windowed:
 
 
 def _stochastic_of_rsi(values: Values) -> Chain:
-    rsi = Recursive(recursions.rsi, [number(values, "rsi")], 6)
-    return Chain(rsi, _stochastic(values), bars(values, "rsi"))
+    rsi = Recursive(recursions.rsi, [number(values, "rsi")], 5)
+    return Chain(rsi, _stochastic(values), bars(values, "rsi"), of=("rsi", (bars(values, "rsi"),)))
 
 
 def _stochastic_lookbacks(values: Values) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ SPECS = (
         "Close less the close `window` bars ago", TALIB, "price", "price_difference", window(10),
     ),
     FeatureSpec(
-        "rsi", "momentum", ("close",), outputs("rsi"), recursive(recursions.rsi, 6, "window"), back(0),
+        "rsi", "momentum", ("close",), outputs("rsi"), recursive(recursions.rsi, 5, "window"), back(0),
         "Average gain over average gain and loss, by Wilder, seeded with plain averages of the first changes; 50 where "
         "the price has never moved", "Wilder 1978", "percent", "ratio", window(14, 2), times(WILDER_WARMUP),
     ),

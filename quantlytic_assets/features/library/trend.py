@@ -66,7 +66,7 @@ SPECS = (
     ),
     FeatureSpec(
         "macd", "trend", ("close",), outputs("macd", "macd_signal", "macd_hist"),
-        recursive(recursions.macd, 6, "fast", "slow", "signal", count=3),
+        recursive(recursions.macd, 5, "fast", "slow", "signal", count=3),
         lambda v: (
             max(bars(v, "fast"), bars(v, "slow")) - 1,
             *[max(bars(v, "fast"), bars(v, "slow")) + bars(v, "signal") - 2] * 2,
@@ -79,7 +79,7 @@ SPECS = (
     ),
     FeatureSpec(
         "adx", "trend", HLC, outputs("adx", "plus_di", "minus_di"),
-        recursive(recursions.adx, 12, "window", count=3),
+        recursive(recursions.adx, 10, "window", count=3),
         lambda values: (2 * bars(values) - 1, bars(values), bars(values)),
         "Wilder's average of |+DI - -DI| / (+DI + -DI); DI is the average of directional movement over the average "
         "true range; every average begins with a plain one", "Wilder 1978", "percent", "ratio", window(14, 2),

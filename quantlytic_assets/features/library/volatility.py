@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from quantlytic_assets.features.kernels import recursions, windows
-from quantlytic_assets.features.kernels.compiled import Recursive
+from quantlytic_assets.features.kernels.chain import Chain
+from quantlytic_assets.features.kernels.compiled import Recursive, Windowed
 from quantlytic_assets.features.library.forms import (
     EMA_WARMUP,
     HLC,
@@ -19,9 +20,16 @@ from quantlytic_assets.features.library.forms import (
     window,
     windowed,
 )  # fmt: skip
-from quantlytic_assets.features.spec import FeatureSpec, Output, Parameter
+from quantlytic_assets.features.spec import FeatureSpec, Output, Parameter, Values
 
 TALIB = "TA-Lib 0.8"
+
+
+def _close_to_close(values: Values) -> Chain:
+    returns = Windowed(windows.log_return, [1], 2)
+    deviation = Recursive(recursions.deviation, [bars(values)], bars(values) + 7)
+    return Chain(returns, deviation, 1, of=("log_ret", (1,)))
+
 
 SPECS = (
     FeatureSpec(
@@ -29,7 +37,7 @@ SPECS = (
         (*outputs("bb_middle", "bb_upper", "bb_lower"), Output("bb_width", "ratio", "fraction"),
          Output("bb_percent", "ratio", "fraction")),
         lambda v: Recursive(
-            recursions.bollinger, [number(v, "window"), number(v, "deviations")], bars(v) + 6, 5,
+            recursions.bollinger, [number(v, "window"), number(v, "deviations")], bars(v) + 7, 5,
         ),
         back(-1),
         "Mean of closes and bands at `deviations` population deviations; width is the distance of the bands over the "
@@ -38,7 +46,7 @@ SPECS = (
     ),
     FeatureSpec(
         "keltner", "volatility", HLC, outputs("keltner_middle", "keltner_upper", "keltner_lower"),
-        recursive(recursions.keltner, 6, "window", "multiple", "ranges", count=3),
+        recursive(recursions.keltner, 4, "window", "multiple", "ranges", count=3),
         lambda v: (bars(v) - 1, *[max(bars(v) - 1, bars(v, "ranges"))] * 2),
         "EMA of closes, and bands at `multiple` ATR over `ranges` bars", "Chester Keltner 1960, as revised by Raschke",
         "price", "price",
@@ -62,8 +70,7 @@ SPECS = (
         times(WILDER_WARMUP),
     ),
     FeatureSpec(
-        "vol", "volatility", ("close",), outputs("vol"),
-        lambda v: Recursive(recursions.volatility, [number(v, "window")], bars(v) + 8), back(0),
+        "vol", "volatility", ("close",), outputs("vol"), _close_to_close, back(0),
         "Sample deviation of log returns from close to close", "definition", "fraction per bar", "ratio",
         window(20, 2),
     ),
