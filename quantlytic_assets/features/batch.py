@@ -17,12 +17,17 @@ from quantlytic_assets.features.fields import Fields, numbers
 from quantlytic_assets.features.kernels.base import Outputs
 from quantlytic_assets.features.kernels.chain import Chain
 from quantlytic_assets.features.registry import Registry
-from quantlytic_assets.features.spec import Feature
+from quantlytic_assets.features.spec import Feature, Scale
 
 GROUP = ("symbol", "interval")
 
 
-def compute(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
+def compute(
+    bars: pl.DataFrame,
+    features: Sequence[Feature],
+    registry: Registry | None = None,
+    stored: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """The bars with their features, for many symbols and intervals at once.
 
     `bars` has symbol, interval, open_time, close and what the features read, and any other columns, which are carried
@@ -34,12 +39,15 @@ def compute(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry 
     `vwap`, and `close:NAME` for features that read another symbol.
 
     `registry` knows the features that a cross-section is over where their column is neither declared nor in the bars.
+    `stored` has symbol, interval, open_time and the columns of cumulative features, at most one row a group: their
+    values at a look-back bar, from which the sums go on. Without it they begin with the first bar given.
+
     Returns the rows that are not look-back, by symbol, interval and open_time, with the features' columns added.
     """
     bars = _sorted(bars)
     columns = [name for feature in features for name in feature.columns]
     usable = bars.filter(pl.col("close").is_not_null()) if bars["close"].null_count() else bars
-    values = _values(usable, features, registry)
+    values = _values(usable, features, registry, stored)
     kept = None
     if "lookback" in bars.columns:
         lookback = usable["lookback"].fill_null(False).to_numpy()
@@ -76,20 +84,22 @@ def _starts(bars: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(first)
 
 
-def _values(bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None) -> dict[str, np.ndarray]:
+def _values(
+    bars: pl.DataFrame, features: Sequence[Feature], registry: Registry | None, stored: pl.DataFrame | None
+) -> dict[str, np.ndarray]:
     """The values of every column, in shares of the bars' own session."""
     own = [one for one in features if one.spec.kind != "cross_section"]
     across = [one for one in features if one.spec.kind == "cross_section"]
-    values = _of_groups(bars, own)
+    values = _of_groups(bars, own, stored)
     if across:
         wanted = {one.inputs[0] for one in across} - {*values, *bars.columns}
         known = registry or Registry() if wanted else None
-        values |= _of_groups(bars, [known.of_column(name) for name in sorted(wanted)]) if known else {}
+        values |= _of_groups(bars, [known.of_column(name) for name in sorted(wanted)], stored) if known else {}
         values |= _of_times(bars, across, values)
     return values
 
 
-def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.ndarray]:
+def _of_groups(bars: pl.DataFrame, features: Sequence[Feature], stored: pl.DataFrame | None) -> dict[str, np.ndarray]:
     """Features of one symbol after another."""
     if not features:
         return {}
@@ -106,9 +116,38 @@ def _of_groups(bars: pl.DataFrame, features: Sequence[Feature]) -> dict[str, np.
             made[key] = _computed(feature, fields, starts, stops, made)
         for name, place, scale in zip(feature.columns, feature.selected, feature.scales, strict=True):
             values = made[key][place]
+            if feature.spec.cumulative and stored is not None:
+                known = bars.select(*GROUP, "open_time").join(
+                    stored.select(*GROUP, "open_time", pl.col(name).cast(pl.Float64)),
+                    on=[*GROUP, "open_time"], how="left", maintain_order="left",
+                )[name]  # fmt: skip
+                values = _continued(values, known, scale, fields.shares, starts, stops)
             if fields.shares is not None and scale != "ratio":
                 values = values * fields.shares if scale == "volume" else values / fields.shares
             result[name] = values
+    return result
+
+
+def _continued(
+    values: np.ndarray,
+    stored: pl.Series,
+    scale: Scale,
+    shares: np.ndarray | None,
+    starts: np.ndarray,
+    stops: np.ndarray,
+) -> np.ndarray:
+    """Sums that go on from a stored value: from its bar on, to the end of its group, all are moved by one number.
+
+    `stored` is null at other bars. `values` are on the scale without splits, stored ones in the bar's own shares.
+    """
+    result = values.copy()
+    known = numbers(stored)
+    for place in np.flatnonzero(~np.isnan(known) & ~np.isnan(values)).tolist():
+        value = known[place]
+        if shares is not None and scale != "ratio":
+            value = value / shares[place] if scale == "volume" else value * shares[place]
+        stop = stops[np.searchsorted(starts, place, side="right") - 1]
+        result[place:stop] = values[place:stop] + (value - values[place])
     return result
 
 

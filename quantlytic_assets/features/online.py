@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.fields import Fields, of_bar
 from quantlytic_assets.features.kernels.base import Handle, Kernel
 from quantlytic_assets.features.spec import Feature
@@ -34,6 +35,8 @@ class Board:
             kernels.setdefault((one.spec.name, one.values), (len(kernels), one.kernel(), one.inputs))
         # What is computed, each once, and for every column where its value is in that.
         self._kernels = [(kernel, inputs) for _, kernel, inputs in kernels.values()]
+        # For each of them, which inputs it takes, and what it gives where they are missing.
+        self._plan = [(self._inputs.index(inputs), (NAN,) * kernel.outputs) for kernel, inputs in self._kernels]
         first = np.cumsum([0, *(kernel.outputs for kernel, _ in self._kernels)]).tolist()
         self._places = [
             first[kernels[one.spec.name, one.values][0]] + place for one in features for place in one.selected
@@ -51,8 +54,12 @@ class Board:
         """How many bars of history each symbol needs for values that no longer depend on where it began."""
         return max((one.warmup for one in self.features), default=0)
 
-    def open(self, history: pl.DataFrame) -> None:
-        """Opens the symbols of these bars anew, which have the columns that `batch.compute` reads."""
+    def open(self, history: pl.DataFrame, stored: pl.DataFrame | None = None) -> None:
+        """Opens the symbols of these bars anew, which have the columns that `batch.compute` reads.
+
+        `stored`, as in `batch.compute`, has what the sums of cumulative features had come to at a bar of the history.
+        """
+        sums = [one for one in self.features if one.spec.cumulative] if stored is not None else []
         usable = history.filter(pl.col("close").is_not_null()).sort("symbol", "open_time")
         for (symbol,), bars in usable.group_by("symbol", maintain_order=True):
             listing = bars["listing"][-1] if "listing" in bars.columns else None
@@ -60,7 +67,8 @@ class Board:
                 # A listing may come back after another one has had the ticker: only its last stretch counts.
                 others = np.flatnonzero(bars["listing"].ne_missing(listing).to_numpy())
                 bars = bars[int(others[-1]) + 1 :] if len(others) else bars
-            self._symbols[str(symbol)] = _Symbol(self._open(bars), listing)
+            shifts = self._shifts(bars, sums, stored) if stored is not None and sums else {}
+            self._symbols[str(symbol)] = _Symbol(self._open(bars), listing, shifts)
 
     def update(self, symbol: str, bar: Mapping[str, object]) -> dict[str, float]:
         """The features at the next bar of a symbol, NaN where one is not defined.
@@ -76,23 +84,38 @@ class Board:
         if state is None or state.listing != bar.get("listing"):
             state = self._symbols[symbol] = _Symbol(self._open(None), bar.get("listing"))
 
-        given = {}
+        rows: list[tuple[float, ...] | None] = []
         for inputs in self._inputs:
             row = tuple([values[name] for name in inputs])
             # NaN differs from itself: a feature leaves out a bar that lacks one of its inputs.
-            given[inputs] = None if any(value != value for value in row) else row
+            rows.append(None if any(value != value for value in row) else row)
         found: list[float] = []
-        for (kernel, inputs), handle in zip(self._kernels, state.handles):
-            row_or_none = given[inputs]
-            found.extend((NAN,) * kernel.outputs if row_or_none is None else handle.update(row_or_none))
+        for (place, missing), update in zip(self._plan, state.updates):
+            given = rows[place]
+            found += missing if given is None else update(given)
         if not self._all:
             found = [found[place] for place in self._places]
+        for place, shift in state.shifts.items():
+            found[place] += shift
         if shares != 1.0:
             found = [
                 value if scale == "ratio" else value * shares if scale == "volume" else value / shares
                 for value, scale in zip(found, self._scales)
             ]
         return dict(zip(self.columns, found))
+
+    def _shifts(self, bars: pl.DataFrame, sums: Sequence[Feature], stored: pl.DataFrame) -> dict[int, float]:
+        """For the places of cumulative columns: what is added to a sum since the first bar, before splits."""
+        moved = {}
+        bars = bars.drop("lookback", strict=False)
+        begun, goes_on = compute(bars, sums), compute(bars, sums, stored=stored)
+        shares = float(bars["shares"][-1]) if "shares" in bars.columns else 1.0
+        for feature in sums:
+            for name, scale in zip(feature.columns, feature.scales, strict=True):
+                factor = 1.0 if scale == "ratio" else 1.0 / shares if scale == "volume" else shares
+                last = (goes_on[name] - begun[name]).drop_nulls()
+                moved[self.columns.index(name)] = float(last[-1]) * factor if len(last) else 0.0
+        return moved
 
     def _open(self, bars: pl.DataFrame | None) -> list[Handle]:
         if bars is None:
@@ -107,10 +130,11 @@ class Board:
 
 
 class _Symbol:
-    """The handles of one symbol, and the company that they belong to."""
+    """The handles of one symbol, as functions, and the company that they belong to."""
 
-    __slots__ = ("handles", "listing")
+    __slots__ = ("listing", "shifts", "updates")
 
-    def __init__(self, handles: list[Handle], listing: object):
-        self.handles = handles
+    def __init__(self, handles: list[Handle], listing: object, shifts: Mapping[int, float] | None = None):
+        self.shifts = shifts or {}
+        self.updates = [one.update for one in handles]
         self.listing = listing

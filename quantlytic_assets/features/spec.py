@@ -45,7 +45,8 @@ class FeatureSpec:
     output after the other, how many bars come before the first value. `warmups` gives how many bars before a bar must
     be read for its value to be what all of history would give; without it that is the largest lookback.
 
-    `cumulative`: the values are sums since the first bar; a computation that begins later adds the last stored value.
+    `cumulative`: the values are sums since the first bar; a computation that begins later reads `warmup` bars and one
+    more, and goes on from the stored value of the last of them.
     `whole_session`: a computation must begin with the first bar of a session.
     `naming`: "window" columns always show the parameters, "short" ones show them where they are not the defaults, and
     "joined" ones append them without an underscore, as Qlib does.

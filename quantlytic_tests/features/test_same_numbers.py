@@ -46,7 +46,7 @@ def drawn_parameters(data: st.DataObject, spec: FeatureSpec) -> Feature:
 @pytest.mark.parametrize("spec", [one for one in OF_ONE_SYMBOL if one.parameters], ids=lambda spec: spec.name)
 @seed(158)
 @settings(
-    max_examples=10, deadline=None, database=None,
+    max_examples=12, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 @given(data=st.data())
@@ -114,10 +114,17 @@ def test_a_computation_from_the_warm_up_on_gives_the_same_numbers(declarations: 
 @pytest.mark.parametrize("name", ["obv", "ad", "cum_log_ret"])
 def test_a_sum_since_the_first_bar_goes_on_from_the_stored_value(name: str):
     feature = REGISTRY.feature(name)
-    whole = array(compute(HISTORY[:200], [feature]), name)
-    # A look-back bar more than the range: what is computed at it is what the stored value replaces.
-    part = array(compute(HISTORY[100 - feature.warmup - 1 : 200], [feature]), name)
-    np.testing.assert_allclose(part[feature.warmup + 1 :] + whole[99] - part[feature.warmup], whole[100:], 1e-9)
+    bars = HISTORY[:200].with_columns(shares=pl.when(pl.int_range(pl.len()) < 80).then(1.0).otherwise(3.0))
+    whole = compute(bars, [feature])
+    stored = whole[99:100].select("symbol", "interval", "open_time", name)
+    part = bars[99 - feature.warmup :].with_columns(lookback=pl.int_range(pl.len()) <= feature.warmup)
+    found = compute(part, [feature], stored=stored)
+    assert len(found) == 100
+    np.testing.assert_allclose(array(found, name), array(whole, name)[100:], 1e-9)
+    board = Board([feature])
+    board.open(part[:20], stored)
+    following = [board.update("A", bar)[name] for bar in part[20:].iter_rows(named=True)]
+    np.testing.assert_allclose(following, array(whole, name)[100 - feature.warmup - 1 + 20 :], 1e-9)
 
 
 def test_session_vwap_from_the_first_bar_of_a_session_is_that_of_all_bars():
