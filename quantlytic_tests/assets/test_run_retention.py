@@ -23,7 +23,10 @@ def instance(request, tmp_path):
         home = tmp_path / "dagster"
         home.mkdir()
         config = {"telemetry": {"enabled": False}}
-        if not place.embedded:
+        if place.embedded:
+            ours = {"module": "quantlytic_assets.dagster_internals", "class": "SqliteStorage"}
+            config["storage"] = {"custom": {**ours, "config": {"base_dir": str(home)}}}
+        else:
             url = place.settings.postgres_url("dagster")
             ensure_database(url)
             config["storage"] = {"postgres": {"postgres_url": url.replace("+psycopg2", "")}}

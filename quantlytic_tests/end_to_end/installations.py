@@ -16,13 +16,16 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
+import pytest
 import yaml
 
 from quantlytic_assets.resources import make_resources
@@ -81,6 +84,15 @@ print(json.dumps(codes))
 """
 
 Universe = dict[str, dict[str, dict[str, Any]]]
+
+
+@contextmanager
+def dagster_instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of an installation, as a process with its DAGSTER_HOME opens it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
+        with dg.DagsterInstance.get() as instance:
+            yield instance
 
 
 @dataclass(frozen=True)

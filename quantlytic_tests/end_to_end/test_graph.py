@@ -16,7 +16,7 @@ from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import build_definitions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.settings import Settings
-from quantlytic_tests.end_to_end.installations import Installed
+from quantlytic_tests.end_to_end.installations import Installed, dagster_instance
 from quantlytic_tests.end_to_end.scenarios import bar, publish
 from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
 
@@ -43,7 +43,7 @@ def definitions(base: Installed) -> dg.Definitions:
 @pytest.fixture(scope="module")
 def history(base: Installed) -> Iterator[dg.DagsterInstance]:
     """What Dagster knows of how `base` was built: two range runs and a strategy's."""
-    with dg.DagsterInstance.from_config(str(base.home / "dagster")) as instance:
+    with dagster_instance(base.home) as instance:
         yield instance
 
 
@@ -224,7 +224,7 @@ def test_the_same_range_can_be_run_and_checked_again(touched: Installed):
     definitions = build_definitions(touched.settings())
     job = definitions.resolve_job_def("equities_5m_pipeline")
     selection = [dg.AssetKey(["equities_5m", "clean_bars"])]
-    with dg.DagsterInstance.from_config(str(touched.home / "dagster")) as instance:
+    with dagster_instance(touched.home) as instance:
         for _ in range(2):
             done = job.execute_in_process(
                 instance=instance, tags=range_tags(SESSIONS[0], SESSIONS[-1]), asset_selection=selection

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from quantlytic_tests.end_to_end.installations import Installed, assert_close, assert_same
+from quantlytic_tests.end_to_end.installations import Installed, assert_close, assert_same, dagster_instance
 from quantlytic_tests.end_to_end.scenarios import (
     AFTER_THE_LAST,
     BEFORE_THE_FIRST,
@@ -114,7 +114,7 @@ def test_each_bus_record_is_archived_once_after_kills(killed: Outcome):
 
 def statuses(installed: Installed) -> list[dg.DagsterRunStatus]:
     """How Dagster says that each run ended, oldest first."""
-    with dg.DagsterInstance.from_config(str(installed.home / "dagster")) as instance:
+    with dagster_instance(installed.home) as instance:
         return [run.status for run in reversed(instance.get_runs())]
 
 
