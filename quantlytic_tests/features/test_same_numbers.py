@@ -1,5 +1,7 @@
 """Every feature gives the same numbers in batch and online, wherever its bars are cut."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from quantlytic_assets.features.spec import Feature, FeatureSpec
 from quantlytic_tests.features.walks import REFERENCES, REGISTRY, array, default, walk
 
 OF_ONE_SYMBOL = [spec for spec in REGISTRY.specs() if spec.kind != "cross_section"]
+DATA = Path(__file__).parents[1] / "data" / "indicators"
 HISTORY = walk(1500, 11)
 names = [spec.name for spec in OF_ONE_SYMBOL]
 
@@ -78,6 +81,14 @@ def test_all_defaults_give_the_same_bits_online_with_splits_and_holes():
     features = [default(spec) for spec in OF_ONE_SYMBOL]
     for opened in (0, 107, 250, 340):
         assert_bitwise(features, bars, opened)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e6])
+def test_recorded_minutes_give_the_same_bits_online_at_any_level_of_price(scale: float):
+    recorded = pl.read_csv(DATA / "skender_intraday.csv")[:600].cast({"volume": pl.Float64})
+    prices = (recorded[name] * scale for name in ("open", "high", "low", "close"))
+    bars = HISTORY[: len(recorded)].with_columns(*prices, recorded["volume"])
+    assert_bitwise([default(spec) for spec in OF_ONE_SYMBOL], bars, 300)
 
 
 def test_later_bars_change_nothing_before_them():
