@@ -306,6 +306,21 @@ def sql(
 
 
 @app.command()
+def features(
+    name: Annotated[str | None, typer.Argument(help="A feature, such as rsi or 'bb(20, 2.5)'; default all.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="The columns of a dataset, with their nulls.", autocompletion=complete_dataset),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """The features there are, with their formulas, and those of a dataset."""
+    from quantlytic_assets.commands.features import show_features
+
+    show_features(_installation, out, name, dataset, as_json)
+
+
+@app.command()
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed, and change nothing.")] = False,
 ) -> None:

@@ -32,6 +32,7 @@ from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
+from quantlytic_assets.checks.feature_checks import feature_checks
 from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_runs
@@ -115,7 +116,11 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     )
     return dg.Definitions(
         assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
-        asset_checks=[*schema_checks(dataset, partitions_def), *vendor_checks(dataset, partitions_def)],
+        asset_checks=[
+            *schema_checks(dataset, partitions_def),
+            *vendor_checks(dataset, partitions_def),
+            *feature_checks(dataset, partitions_def),
+        ],
         jobs=[landing, pipeline],
         sensors=[
             bus_sensor(dataset, landing, 5 * settings.claim_records),

@@ -26,6 +26,11 @@ def materialize(_, connection):
     {{ python_job('dbt_writes.commit_statements(connection, ' ~ tojson(statements) ~ ')') }}
 {%- endmacro %}
 
+{# The statement that describes a column. #}
+{% macro column_comment(target, name, description) -%}
+    comment on column {{ target }}.{{ adapter.quote(name) }} is {{ duckdb_escape_comment(description) }}
+{%- endmacro %}
+
 {# The model's description, and its columns' where `of_columns`, as statements; only what is described. #}
 {% macro comment_statements(target, of_columns) %}
     {%- set statements = [] -%}
@@ -36,10 +41,7 @@ def materialize(_, connection):
     {%- endif -%}
     {%- if config.persist_column_docs() and of_columns -%}
         {%- for column in model.columns.values() if column.description -%}
-            {%- do statements.append(
-                'comment on column ' ~ target ~ '.' ~ adapter.quote(column.name) ~ ' is '
-                ~ duckdb_escape_comment(column.description)
-            ) -%}
+            {%- do statements.append(column_comment(target, column.name, column.description)) -%}
         {%- endfor -%}
     {%- endif -%}
     {{- return(statements) -}}

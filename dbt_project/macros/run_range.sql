@@ -11,12 +11,14 @@
   start end  QUANTLYTIC_RUN_START, _END  ISO dates of sessions, half-open
   delay      QUANTLYTIC_RUN_DELAY        seconds from a bar's end to when it is available
   incomplete QUANTLYTIC_RUN_INCOMPLETE   drop or keep: whether bars that are not complete may be used
+  warmup     QUANTLYTIC_RUN_WARMUP       bars before a bar that decide its features
+  columns    QUANTLYTIC_RUN_FEATURES     JSON; its `columns` (name, description) are those of the features
 #}
 {% macro run_range() %}
     {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}
         {#- Parsing and documenting need a range that is well-formed, not a real one. -#}
         {{- return({'dataset': '', 'native': '1m', 'intervals': ['1h'], 'horizons': [1],
-                    'start': '2000-01-01', 'end': '2000-01-01', 'delay': 0, 'incomplete': 'drop'}) -}}
+                    'start': '2000-01-01', 'end': '2000-01-01', 'delay': 0, 'incomplete': 'drop', 'warmup': 0, 'columns': []}) -}}
     {%- endif -%}
     {%- set intervals = env_var('QUANTLYTIC_RUN_INTERVALS').split(',') | select | list -%}
     {%- set horizons = env_var('QUANTLYTIC_RUN_HORIZONS').split(',') | select | map('int') | list -%}
@@ -29,6 +31,8 @@
         'end': modules.datetime.date.fromisoformat(env_var('QUANTLYTIC_RUN_END')).isoformat(),
         'delay': env_var('QUANTLYTIC_RUN_DELAY') | float,
         'incomplete': env_var('QUANTLYTIC_RUN_INCOMPLETE'),
+        'warmup': env_var('QUANTLYTIC_RUN_WARMUP') | int,
+        'columns': fromjson(env_var('QUANTLYTIC_RUN_FEATURES'))['columns'],
     }) -}}
 {% endmacro %}
 

@@ -19,12 +19,12 @@
 {% endmacro %}
 
 {#
-  `enough` names a column of this model that counts a row's bars of history up to the number wanted. Where the last
-  row before the range says that there are fewer, no more are looked for.
+  `enough` names a column of this model that counts a row's bars of history up to `counted`. Where the last row before
+  the range has fewer, that is all there are, and no more are looked for.
   `delayed`: as many more bars each side as can open between a bar's end and when it is available.
   `usable`: only bars that may be used are counted and taken (usable_bars.sql).
 #}
-{% macro make_surroundings(before, after, enough=none, delayed=false, usable=false) %}
+{% macro make_surroundings(before, after, enough=none, counted=none, delayed=false, usable=false) %}
     {%- set bars = ref('bars') -%}
     {%- if execute -%}
         {%- set wanted = {'before': before, 'after': after} -%}
@@ -43,7 +43,7 @@
                 {%- set count = wanted[side] + (later if delayed else 0) -%}
                 {%- set edge = near_edge(side, interval, count, seconds) -%}
                 {%- do run_query(near_bars(side, interval, count, edge, usable)) -%}
-                {%- do run_query(note_short_groups(side, interval, count, edge, enough if side == 'before')) -%}
+                {%- do run_query(note_short_groups(side, interval, count, edge, enough if side == 'before', counted)) -%}
                 {%- set short = run_query('select count(*) from ' ~ short_groups(side, interval)) -%}
                 {%- if short.columns[0].values()[0] -%}
                     {%- do run_query(far_bars(side, interval, edge, usable)) -%}
@@ -110,13 +110,14 @@
     qualify row_number() {{ outwards(side) }} <= {{ bars }}
 {% endmacro %}
 
-{% macro note_short_groups(side, interval, bars, edge, enough) %}
+{% macro note_short_groups(side, interval, bars, edge, enough, counted) %}
     insert into short_groups
     select '{{ side }}', '{{ interval }}', symbol, wanted - found
     from (
         select
             run_groups.symbol,
-            {{ 'coalesce(any_value(known.bars), ' ~ bars ~ ')' if enough else bars }} as wanted,
+            {{ 'coalesce(any_value(if(known.bars < ' ~ counted ~ ', known.bars, null)), ' ~ bars ~ ')' if enough else bars }}
+                as wanted,
             count(near.open_time) as found
         from run_groups
         left join surroundings as near

@@ -23,6 +23,7 @@ from quantlytic_assets.assets.per_partition import group_by_key, partition_chart
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.lake import MADE_BY_DBT, TABLES
+from quantlytic_assets.services.features import declared_version, run_environment
 from quantlytic_assets.settings import DBT_PROJECT
 from quantlytic_assets.tables.features import counts as table_counts
 from quantlytic_assets.universe.models import Dataset
@@ -110,6 +111,11 @@ class _Translator(DagsterDbtTranslator):
         """As for the dataset's other assets."""
         return self.common["owners"]
 
+    def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        """As dbt has it; of the features it changes with what the dataset declares and with the plugins' text."""
+        version = super().get_code_version(dbt_resource_props)
+        return f"{version}-{declared_version(self.dataset)}" if dbt_resource_props["name"] == "indicators" else version
+
     def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
         """As for the dataset's other assets; but a view is right without being made again for each new action."""
         actions = dg.AssetSelection.assets(corporate_actions_key(self.dataset))
@@ -142,6 +148,7 @@ def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Windo
         "QUANTLYTIC_RUN_END": window.last.isoformat(),
         "QUANTLYTIC_RUN_DELAY": str(dataset.delay.total_seconds()),
         "QUANTLYTIC_RUN_INCOMPLETE": dataset.incomplete_bars,
+        **run_environment(dataset.features, dataset.plugins),
     }
 
 

@@ -17,6 +17,7 @@ from quantlytic_assets.assets.partitions import model_definition, partitions_bef
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.features.columns import feature_columns
 from quantlytic_assets.learning.features import (
     LABEL_COLUMNS,
     Design,
@@ -31,6 +32,7 @@ from quantlytic_assets.schemas.features import INDICATORS, LABELS
 from quantlytic_assets.schemas.ml import MODELS, PREDICTIONS
 from quantlytic_assets.schemas.table import Table
 from quantlytic_assets.tables.features import indicators, labels
+from quantlytic_assets.universe.feature_choice import learned_from
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
@@ -55,7 +57,8 @@ def read_design(resources: Resources, strategy: Strategy, since: date | None, be
         before=before,
         symbols=strategy.symbols,
     )
-    return design_matrix(rows, strategy.features)
+    features = learned_from(strategy, resolve_features(strategy.features))
+    return design_matrix(rows, strategy.features, {name: feature.scales[0] for name, feature in features.items()})
 
 
 def read_labels(resources: Resources, strategy: Strategy, known_before: date | None) -> pl.DataFrame:
@@ -73,7 +76,7 @@ def read_labels(resources: Resources, strategy: Strategy, known_before: date | N
 
 def _learned_from(strategy: Strategy) -> Table:
     """The columns that the strategy's models learn from: features, and the outcome of the label."""
-    features = [INDICATORS.column(name) for name in resolve_features(strategy.features)]
+    features = feature_columns(learned_from(strategy, resolve_features(strategy.features)).values())
     outcome = [LABELS.column(name) for name in ("forward_return", "label")]
     return replace(
         INDICATORS, name=f"{strategy.name}.design", writer="model", columns=(*features, *outcome), key=(), rules=()

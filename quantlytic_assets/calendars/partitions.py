@@ -21,9 +21,6 @@ from quantlytic_assets.universe.models import Dataset, Strategy
 # days are excluded. Counted in the zone where days end first, a day is over at 10:00 UTC: before New York opens.
 _FIRST_ZONE = "Pacific/Kiritimati"
 
-# sma_200 is the longest window of the indicators.
-_WARM_UP_BARS = 200
-
 
 @dataclass(frozen=True)
 class Window:
@@ -227,7 +224,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
 def _sessions_needed(dataset: Dataset, strategy: Strategy) -> int:
     """Sessions before a walk-forward step: to learn from, with warm-up, horizon and embargo."""
     per_session = _bars_per_session(dataset, strategy.interval)
-    bars = _WARM_UP_BARS + strategy.horizon + 1
+    bars = strategy.warm_up_bars + strategy.horizon + 1
     return strategy.min_train_sessions + strategy.embargo_sessions + -(-bars // per_session)
 
 

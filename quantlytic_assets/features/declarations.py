@@ -31,11 +31,11 @@ def split(declaration: str) -> tuple[str, tuple[Value, ...]]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that nobody has declared: what was probably meant, and what there is."""
-    names = sorted(known)
+    """The error for a name that nobody has declared: what was probably meant."""
+    names = sorted(set(known))
     near = get_close_matches(name, names, n=1, cutoff=0.6) or [one for one in names if one.lower() == name.lower()]
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return ValueError(f"There is no {kind} {name!r}{meant} Known: {', '.join(names)}")
+    meant = f"did you mean {near[0]!r}?" if near else f"take one of {len(names)}, such as {', '.join(names[-3:])}"
+    return ValueError(f"there is no {kind} {name!r}, {meant}")
 
 
 def _value(argument: str) -> Value:

@@ -6,20 +6,13 @@ rid of rows that miss a value. Splitting by time is in `splits`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
-from quantlytic_assets.market_data.indicators import INDICATORS
-
-# Price levels: shown as distance from the close.
-_LEVELS = ("sma_20", "sma_50", "sma_200", "ema_12", "ema_20", "ema_26", "bb_middle", "bb_upper", "bb_lower")
-# Price differences: shown as a share of the close.
-_DIFFERENCES = ("macd", "macd_signal", "macd_hist", "atr_14")
-
-# What a strategy may list under `features`, in the order the matrix has them.
-FEATURE_COLUMNS: tuple[str, ...] = INDICATORS
+from quantlytic_assets.features.registry import Registry
 
 KEY_COLUMNS: tuple[str, ...] = ("dataset", "symbol", "session", "interval", "open_time", "available_at")
 LABEL_COLUMNS: tuple[str, ...] = ("forward_return", "label", "label_available_at")
@@ -38,16 +31,19 @@ class Design:
     left_out: int
 
 
-def resolve_features(features: Sequence[str] | None) -> tuple[str, ...]:
-    """The features to use: all of `FEATURE_COLUMNS` for None, else the named ones in their given order.
+@cache
+def core_columns() -> tuple[str, ...]:
+    """The columns of the feature set `core`, in their order."""
+    return tuple(column for feature in Registry().features(["core"]) for column in feature.columns)
 
-    Raises `ValueError` naming every unknown or repeated one.
+
+def resolve_features(features: Sequence[str] | None) -> tuple[str, ...]:
+    """The features to use: `core_columns` for None, else the named ones in their given order.
+
+    Raises `ValueError` where one is named twice, or none is named.
     """
     if features is None:
-        return FEATURE_COLUMNS
-    unknown = [name for name in features if name not in FEATURE_COLUMNS]
-    if unknown:
-        raise ValueError(f"unknown features {', '.join(unknown)}: take from {', '.join(FEATURE_COLUMNS)}")
+        return core_columns()
     if len(set(features)) != len(features) or not features:
         raise ValueError("features must name at least one feature and none of them twice")
     return tuple(features)
@@ -58,24 +54,44 @@ def design_columns(features: Sequence[str] | None = None) -> list[str]:
     return list(dict.fromkeys((*KEY_COLUMNS, "close", "ret_1", *resolve_features(features))))
 
 
-def _scaled(name: str) -> pl.Expr:
-    if name in _LEVELS:
+def _scaled(name: str, scale: str) -> pl.Expr:
+    if scale == "price":
         return (pl.col(name) / pl.col("close") - 1).alias(name)
-    if name in _DIFFERENCES:
+    if scale == "price_difference":
         return (pl.col(name) / pl.col("close")).alias(name)
+    if scale == "volume":
+        raise ValueError(f"{name} is a volume, which means another thing for each symbol: leave it out")
     return pl.col(name)
 
 
-def design_matrix(indicators: pl.DataFrame, features: Sequence[str] | None = None) -> Design:
+def library_scales(features: Sequence[str] | None) -> dict[str, str]:
+    """What each column of the library's features is proportional to: ratio, price, price_difference or volume.
+
+    Raises `ValueError` for a column that no feature of the library has.
+    """
+    registry = Registry()
+    found: dict[str, str] = {}
+    for name in resolve_features(features):
+        feature = registry.of_column(name)
+        found[name] = feature.scales[feature.columns.index(name)]
+    return found
+
+
+def design_matrix(
+    indicators: pl.DataFrame, features: Sequence[str] | None = None, scales: Mapping[str, str] | None = None
+) -> Design:
     """Scale-free features of indicator rows.
 
     `indicators` has the columns of features.indicators (`KEY_COLUMNS`, `close`, `ret_1` and the used features, prices
-    in the symbol's currency). Moving averages and bands become value / close - 1, macd* and atr_14 value / close;
-    returns, rsi_14 (0 to 100) and vol_20 stay. Raises `ValueError` for unknown features.
+    in the symbol's currency). `scales` says what each is proportional to, default as `library_scales`. Prices become
+    value / close - 1, differences of prices value / close; ratios stay. Raises `ValueError` for unknown features.
     """
     names = resolve_features(features)
+    scales = library_scales(features) if scales is None else scales
     frame = indicators.select(
-        *KEY_COLUMNS, *(_scaled(name).cast(pl.Float64) for name in names), pl.col("ret_1").alias("last_return")
+        *KEY_COLUMNS,
+        *(_scaled(name, scales[name]).cast(pl.Float64) for name in names),
+        pl.col("ret_1").alias("last_return"),
     )
     # A null makes is_finite null, and a filter drops it with the infinities and NaNs.
     complete = frame.filter(pl.all_horizontal(pl.col(names).is_finite())).sort("open_time", "symbol")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from quantlytic_assets.features.columns import with_core
 from quantlytic_assets.schemas import clean, features, ml, trading
 from quantlytic_assets.schemas.table import Column, Table, quoted
 
@@ -67,7 +68,7 @@ def models_yaml(current: str) -> str:
                 "name": table.table_name,
                 "description": table.description,
                 **({"config": config} if config else {}),
-                "columns": [_column(column) for column in table.columns],
+                "columns": [_column(column) for column in with_core(table).columns],
                 "data_tests": list(_tests(table)),
             }
         )

@@ -170,12 +170,12 @@ _FRACTION = "fraction"
 INDICATORS = Table(
     "features.indicators",
     writer="indicators",
-    description="Technical indicators of every bar of `features.bars`, from that bar and the ones before it only. Null "
-    "until an indicator's window is full. A bar that may not be used, because it is not complete or its price is known "
-    "to be wrong, has a row of nulls and enters no window. Prices are in shares of the bar's own session, a split is "
-    "no return, and nothing goes on from one company to the next under the same ticker. Computed session by session or "
-    "all at once, the numbers are the same. Formulas are those of the module "
-    "`quantlytic_assets.market_data.indicators`.",
+    description="The features that a dataset declares, for every bar of `features.bars`, from that bar and the ones "
+    "before it only. A feature is null until its window is full, and a column is null for datasets that do not declare "
+    "it. A bar that may not be used, because it is not complete or its price is known to be wrong, has a row of nulls "
+    "and enters no window. Prices are in shares of the bar's own session, a split is no return, and nothing goes on "
+    "from one company to the next under the same ticker. Computed session by session or all at once, the numbers are "
+    "the same. `quantlytic features` lists all features with their formulas.",
     columns=(
         DATASET,
         SYMBOL,
@@ -186,80 +186,7 @@ INDICATORS = Table(
         Column(
             "close",
             pl.Float64,
-            "Close of the bar, the price the indicators are about; null where the bar may not be used.",
-            nullable=True,
-            unit=PRICE,
-        ),
-        Column(
-            "ret_1", pl.Float64, "Return since the previous bar's close, as a fraction.", nullable=True, unit=_FRACTION
-        ),
-        Column("log_ret_1", pl.Float64, "Natural logarithm of close over previous close.", nullable=True),
-        Column("sma_20", pl.Float64, "Mean close of the last 20 bars.", nullable=True, unit=PRICE),
-        Column("sma_50", pl.Float64, "Mean close of the last 50 bars.", nullable=True, unit=PRICE),
-        Column("sma_200", pl.Float64, "Mean close of the last 200 bars.", nullable=True, unit=PRICE),
-        *(
-            Column(
-                f"ema_{bars}",
-                pl.Float64,
-                f"Exponential moving average of the close over {bars} bars, seeded with the mean of the first {bars}.",
-                nullable=True,
-                unit=PRICE,
-            )
-            for bars in (12, 20, 26)
-        ),
-        Column(
-            "rsi_14",
-            pl.Float64,
-            "Wilder's relative strength index over 14 bars, 0 to 100.",
-            nullable=True,
-            at_least=0,
-            at_most=100,
-        ),
-        Column("macd", pl.Float64, "ema_12 less ema_26.", nullable=True, unit=PRICE),
-        Column(
-            "macd_signal",
-            pl.Float64,
-            "Exponential moving average of macd over 9 bars, seeded with the mean of its first 9 values.",
-            nullable=True,
-            unit=PRICE,
-        ),
-        Column("macd_hist", pl.Float64, "macd less macd_signal.", nullable=True, unit=PRICE),
-        Column("bb_middle", pl.Float64, "Middle Bollinger band: sma_20.", nullable=True, unit=PRICE),
-        Column(
-            "bb_upper",
-            pl.Float64,
-            "Upper Bollinger band: two population standard deviations of 20 closes above the middle.",
-            nullable=True,
-            unit=PRICE,
-        ),
-        Column("bb_lower", pl.Float64, "Lower Bollinger band: as far below the middle.", nullable=True, unit=PRICE),
-        Column(
-            "atr_14",
-            pl.Float64,
-            "Wilder's average true range over 14 bars, in the price's units.",
-            nullable=True,
-            unit=PRICE,
-            at_least=0,
-        ),
-        Column(
-            "vol_20",
-            pl.Float64,
-            "Sample standard deviation of the last 20 log returns, per bar, not annualised.",
-            nullable=True,
-            unit="per bar",
-            at_least=0,
-        ),
-        Column(
-            "rsi_14_avg_gain",
-            pl.Float64,
-            "Wilder's average gain, from which the next bar's rsi_14 goes on.",
-            nullable=True,
-            unit=PRICE,
-        ),
-        Column(
-            "rsi_14_avg_loss",
-            pl.Float64,
-            "Wilder's average loss, from which the next bar's rsi_14 goes on.",
+            "Close of the bar, the price the features are about; null where the bar may not be used.",
             nullable=True,
             unit=PRICE,
         ),
@@ -276,6 +203,7 @@ INDICATORS = Table(
     ),
     key=("symbol", "interval", "open_time"),
     partitioned_by=("dataset", '"interval"', "year(session)"),
+    more=pl.Float64,
     rules=(
         Rule(
             "of_usable_bars",
@@ -289,10 +217,10 @@ INDICATORS = Table(
         ),
         Rule(
             "null_until_full",
-            "A moving average is null exactly while its window is not full.",
-            "(sma_20 is null) = (history_bars < 20) and (sma_50 is null) = (history_bars < 50) "
-            "and (sma_200 is null) = (history_bars < 200) and (ema_26 is null) = (history_bars < 26) "
-            "and (macd_signal is null) = (history_bars < 34) and (rsi_14 is null) = (history_bars < 15)",
+            "A feature of the set core is null while its window is not full.",
+            "(sma_20 is null or history_bars >= 20) and (sma_50 is null or history_bars >= 50) "
+            "and (sma_200 is null or history_bars >= 200) and (ema_26 is null or history_bars >= 26) "
+            "and (macd_signal is null or history_bars >= 34) and (rsi_14 is null or history_bars >= 15)",
         ),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from quantlytic_assets.features.columns import with_core
 from quantlytic_assets.schemas.archive import BARS as ARCHIVED_BARS
 from quantlytic_assets.schemas.lake import TABLES
 from quantlytic_assets.schemas.ml import MODELS
@@ -48,7 +49,7 @@ def _table(table: Table) -> Iterator[str]:
         facts.append(f"Files are split by {', '.join(f'`{part}`' for part in table.partitioned_by)}.")
     yield " ".join(facts)
     yield from ("", "| column | type | null | description |", "|---|---|---|---|")
-    for column in table.columns:
+    for column in with_core(table).columns:
         told = " ".join(part for part in (column.documentation, _limits(column)) if part)
         yield f"| `{column.name}` | {column.sql_type} | {'yes' if column.nullable else ''} | {told} |"
     if table.rules:

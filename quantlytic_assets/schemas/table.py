@@ -113,7 +113,7 @@ class Table:
 
     `writer` names the asset that writes it (of a dbt model: the model). `key`: the columns that no two rows share.
     `partitioned_by`: SQL expressions by which its files are split. `session` is the column that says which partition a
-    row belongs to.
+    row belongs to. `more`: the type of further columns, which others declare, where the table has such.
     """
 
     name: str
@@ -124,6 +124,7 @@ class Table:
     partitioned_by: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     session: str = "session"
+    more: DataType | DataTypeClass | None = None
 
     @cached_property
     def polars(self) -> pl.Schema:
@@ -153,8 +154,11 @@ class Table:
         return found
 
     def schema(self, names: Sequence[str]) -> pl.Schema:
-        """The polars types of some columns, in the order given. Raises `KeyError` for one that is not there."""
-        return pl.Schema({name: self.column(name).dtype for name in names})
+        """The polars types of some columns, in the order given. Raises `KeyError` for one that can't be there."""
+        own = self.polars
+        return pl.Schema(
+            {name: self.more if self.more and name not in own else self.column(name).dtype for name in names}
+        )
 
     def without(self, *names: str) -> pl.Schema:
         """The polars types of all columns but some."""

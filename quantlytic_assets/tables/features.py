@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
@@ -89,6 +89,67 @@ def trainable_sessions(
         "GROUP BY session"
     )
     return rows(lake, sql, [*parameters, *more], TRAINABLE_SCHEMA)
+
+
+def drawn_rows(lake: Queries, dataset: str, since: date, before: date, count: int) -> pl.DataFrame:
+    """interval, open_time and session of `count` bars of features.indicators drawn anew, sessions [since, before)."""
+    clause, parameters = where([equal("dataset", dataset), sessions(since, before), Condition("close IS NOT NULL")])
+    sql = (
+        f'SELECT "interval", open_time, min(session) AS session FROM {INDICATORS.name}{clause} '
+        f"GROUP BY ALL ORDER BY random() LIMIT {int(count)}"
+    )
+    return rows(lake, sql, parameters, INDICATORS.schema(["interval", "open_time", "session"]))
+
+
+def rows_at(
+    lake: Queries, dataset: str, interval: str, session: date, open_time: datetime, columns: Sequence[str]
+) -> pl.DataFrame:
+    """Columns of features.indicators of all symbols with a usable bar that opens at a time, by symbol."""
+    mine = (equal("dataset", dataset), equal("interval", interval), equal("session", session))
+    at = Condition("open_time = ? AND close IS NOT NULL", (open_time,))
+    return select(lake, INDICATORS, ["symbol", *columns], *mine, at, order=("symbol",))
+
+
+def bars_through(
+    lake: Queries, dataset: str, interval: str, open_time: datetime, session: date, *, count: int, since: date
+) -> pl.DataFrame:
+    """Rows of features.bars up to a time, by symbol and time: each symbol's last `count` and all of that session.
+
+    Sessions before `since` are not read. Bars of all kinds are there, usable or not.
+    """
+    mine = [equal("dataset", dataset), equal("interval", interval), sessions(since, session + timedelta(days=1))]
+    clause, parameters = where([*mine, Condition("open_time <= ?", (open_time,))])
+    names = ", ".join(quoted(name) for name in BARS.polars.names())
+    sql = (
+        f"SELECT {names} FROM {BARS.name}{clause} "
+        "QUALIFY row_number() OVER (PARTITION BY symbol ORDER BY open_time DESC) <= ? OR session = ? "
+        "ORDER BY symbol, open_time"
+    )
+    return rows(lake, sql, [*parameters, count, session], BARS.polars)
+
+
+def feature_counts(lake: Queries, dataset: str, columns: Sequence[str]) -> dict[str, int]:
+    """How many usable bars of a dataset have a value in each column; `rows` is how many there are."""
+    counted = ", ".join(f'count("{name}") AS "{name}"' for name in columns)
+    clause, parameters = where([equal("dataset", dataset), Condition("close IS NOT NULL")])
+    found = lake.query(f"SELECT count(*) AS rows, {counted} FROM {INDICATORS.name}{clause}", parameters)
+    return found.row(0, named=True) if len(found) else {"rows": 0}
+
+
+def closes_by_availability(lake: Queries, dataset: str, symbol: str, since: datetime, until: datetime) -> pl.DataFrame:
+    """available_at and `close` of a symbol's complete bars that became available in [since, until], oldest first.
+
+    Closes are multiplied by the bars' shares, so that a split is no jump. Bars of several intervals that become
+    available at the same time end together, and have the same close.
+    """
+    sql = (
+        "SELECT available_at, arg_max(close * coalesce(shares, 1), open_time) AS close "
+        f"FROM lake.{BARS.name} WHERE dataset = ? AND symbol = ? AND session >= ? AND close IS NOT NULL AND complete "
+        "AND available_at BETWEEN ? AND ? GROUP BY available_at ORDER BY available_at"
+    )
+    # A session may begin on the day before its bars' UTC date.
+    first = since.date() - timedelta(days=1)
+    return rows(lake, sql, [dataset, symbol, first, since, until], BARS.schema(["available_at", "close"]))
 
 
 def counts(lake: Queries, table: Table, dataset: str, *, since: date | None, before: date | None) -> pl.DataFrame:

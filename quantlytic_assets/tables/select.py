@@ -27,7 +27,7 @@ class Condition:
     parameters: tuple[Any, ...] = ()
 
 
-def equal(column: str, value: str | int) -> Condition:
+def equal(column: str, value: str | int | date) -> Condition:
     """Rows with this value."""
     return Condition(f"{quoted(column)} = ?", (value,))
 

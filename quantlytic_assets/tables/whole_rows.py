@@ -98,14 +98,15 @@ def traded_symbols(lake: Queries, strategy: str) -> list[str]:
 
 
 def feature_columns(lake: Queries) -> list[str]:
-    """The declared features that features.indicators has; none before it was made."""
+    """The features that features.indicators has columns for; none before it was made."""
     schema, table = INDICATORS.name.split(".")
     there = lake.query(
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ? "
+        "ORDER BY column_index",
         [schema, table],
     )
-    known = set(there["column_name"]) if there.columns else set()
-    return [name for name in _without(INDICATORS, "dataset", *FEATURE_KEYS) if name in known]
+    known = there["column_name"].to_list() if there.columns else []
+    return [name for name in known if name not in ("dataset", *FEATURE_KEYS)]
 
 
 def _names(lake: Queries, table: Table, column: str, *chosen: Condition | None) -> list[str]:

@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Discriminator, Tag
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.names import CALENDAR_NAMES
 from quantlytic_assets.learning.models import MODEL_NAMES
-from quantlytic_assets.market_data.indicators import INDICATORS
 from quantlytic_assets.universe.fields import (
     SYMBOL_SCHEMA,
     Day,
@@ -150,6 +149,12 @@ class DatasetDeclaration(Declaration):
     keep: Annotated[timedelta, span(timedelta(days=1), _LONGEST)] = optional(
         "Older sessions leave the lake's tables, not the archive. Default: all stay."
     )
+    features: list[Item[Annotated[str, text("a feature, such as rsi, sma(10) or core")]]] = optional(
+        "Feature sets and features of the dataset's bars; `quantlytic features` lists them. Default: core.",
+        wanted="a list of features and feature sets",
+        min_length=1,
+        **_UNIQUE,
+    )
     compare_with: ComparisonDeclaration = optional("A dataset that this one's prices are checked against.")
     symbols: list[Item[_AnySymbol]] = required(
         "Symbols, each a name, or a mapping that says from when to when.", "a list of symbols", min_length=1
@@ -196,8 +201,11 @@ class StrategyDeclaration(Declaration):
         **_UNIQUE,
     )
     model: Annotated[str, one_of(MODEL_NAMES)] = required("The model.")
-    features: list[Item[Annotated[str, one_of(INDICATORS, "no feature")]]] = optional(
-        "Columns of features.indicators. Default: all.", wanted="a list of feature columns", min_length=1, **_UNIQUE
+    features: list[Item[Annotated[str, text("a column of the dataset's features, such as rsi_14")]]] = optional(
+        "Columns of the dataset's features. Default: all that a model can learn from.",
+        wanted="a list of feature columns",
+        min_length=1,
+        **_UNIQUE,
     )
     horizon: Annotated[int, whole(1, 10_000)] = optional("How many bars ahead the model predicts.", 1)
     retrain: Annotated[str, one_of(("monthly", "yearly"))] = optional("Walk forward by month or year.", "yearly")
@@ -220,6 +228,15 @@ class UniverseDeclaration(Declaration):
     )
     strategies: dict[Name, Item[StrategyDeclaration]] = optional(
         "Strategies, by name.", {}, "a mapping of strategies by name"
+    )
+    plugins: list[Item[Annotated[str, text("a Python file beside this one, or an installed module")]]] = optional(
+        "Python files beside the universe file, or installed modules, with features of one's own.",
+        [],
+        "a list of Python files or modules",
+        **_UNIQUE,
+    )
+    feature_sets: dict[Name, Item[list[Item[Annotated[str, text("a feature, such as rsi or sma(10)")]]]]] = optional(
+        "Named lists of features, which datasets may name.", {}, "a mapping of lists of features by name"
     )
     outages: list[Item[OutageDeclaration]] = optional(
         "The register of known outages.", [], "a list of {venue: …, from: …, to: …, source: …}"

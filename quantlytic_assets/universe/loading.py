@@ -13,6 +13,15 @@ from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.partitions import check_keep, first_trading_day
 from quantlytic_assets.universe.consistency import inconsistencies, venue_of
 from quantlytic_assets.universe.declarations import DatasetDeclaration, StrategyDeclaration, UniverseDeclaration
+from quantlytic_assets.universe.feature_choice import (
+    CORE,
+    expanded,
+    features_of,
+    learnable,
+    plugins_of,
+    warm_up_bars,
+    wrong_features,
+)
 from quantlytic_assets.universe.mistakes import line_of, read_declarations, written
 from quantlytic_assets.universe.models import (
     Comparison,
@@ -39,12 +48,22 @@ def load_universe(path: str | Path) -> Universe:
     path = Path(path)
     tree = read_tree(path)
     declared, mistakes = read_declarations(UniverseDeclaration, tree)
-    mistakes = [*mistakes, *inconsistencies(declared)]
+    plugins, wrong_plugins = plugins_of(declared, path.parent)
+    mistakes = [
+        *mistakes,
+        *inconsistencies(declared),
+        *wrong_plugins,
+        *wrong_features(declared, plugins),
+    ]
     # The others are partial; what is wrong with them has been said.
     wrong = {place[:2] for place, _ in mistakes}
     good = {name: one for name, one in (declared.datasets or {}).items() if ("datasets", name) not in wrong}
     outages = [Outage(one.venue, one.start, one.end, one.source) for one in declared.outages] if not wrong else []
-    datasets = {name: _dataset(name, one, outages) for name, one in good.items()}
+    # With a mistake in a plugin or a set, nothing that names features can be made.
+    if any(place[:1] in {("plugins",), ("feature_sets",)} for place, _ in mistakes):
+        good = {}
+    sets = {name: members or [] for name, members in (declared.feature_sets or {}).items()}
+    datasets = {name: _dataset(name, one, outages, expanded(one, sets), plugins) for name, one in good.items()}
     strategies = {
         name: _strategy(name, one, datasets[one.dataset])
         for name, one in (declared.strategies or {}).items()
@@ -57,7 +76,9 @@ def load_universe(path: str | Path) -> Universe:
     return Universe(path, datasets, strategies)
 
 
-def _dataset(name: str, one: DatasetDeclaration, outages: list[Outage]) -> Dataset:
+def _dataset(
+    name: str, one: DatasetDeclaration, outages: list[Outage], features: tuple[str, ...], plugins: tuple[str, ...]
+) -> Dataset:
     venue = venue_of(name, one)
     return Dataset(
         name=name,
@@ -80,6 +101,8 @@ def _dataset(name: str, one: DatasetDeclaration, outages: list[Outage]) -> Datas
         compare_with=Comparison(**one.compare_with.model_dump()) if one.compare_with else None,
         incomplete_bars=one.incomplete_bars,
         replay_from=one.replay_from,
+        features=features,
+        plugins=plugins,
     )
 
 
@@ -90,7 +113,7 @@ def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> Strategy
         interval=one.interval,
         symbols=tuple(one.symbols or (each.symbol for each in dataset.symbols)),
         model=one.model,
-        features=tuple(one.features) if one.features else None,
+        features=tuple(one.features) if one.features else _all_features(dataset),
         horizon=one.horizon,
         retrain=one.retrain,
         min_train_sessions=one.min_train_sessions,
@@ -98,7 +121,14 @@ def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> Strategy
         broker=one.broker,
         capital=one.capital,
         costs=Costs(**one.costs.model_dump()),
+        **({} if dataset.features == CORE else {"warm_up_bars": warm_up_bars(features_of(dataset), one.features)}),
+        declared=dataset.features,
+        plugins=dataset.plugins,
     )
+
+
+def _all_features(dataset: Dataset) -> tuple[str, ...] | None:
+    return None if dataset.features == CORE else learnable(features_of(dataset))
 
 
 def _short_histories(

@@ -53,6 +53,7 @@ class Dataset:
     venue. `compare_with`: what its prices are checked against, if anything. `incomplete_bars`: `drop` or `keep`,
     whether features, labels, predictions and trades may use feature bars that have not ended or have a hole.
     `replay_from`: vendors are not asked for sessions from this one on, `quantlytic replay` publishes them.
+    `features`: declarations and sets of features, in the order of their columns; `plugins`: where the user's own are.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Dataset:
     compare_with: Comparison | None = None
     incomplete_bars: str = "drop"
     replay_from: date | None = None
+    features: tuple[str, ...] = ("core",)
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class Costs:
 class Strategy:
     """A model traded on a dataset.
 
-    `symbols` are resolved to the dataset's own where the file names none; `features` None means all.
+    `symbols` are resolved to the dataset's own where the file names none. `features` are columns of
+    features.indicators; None means those of the set `core`. `warm_up_bars`: bars until all of them are defined.
+    `declared` and `plugins` are the dataset's features and plugins.
     """
 
     name: str
@@ -104,6 +109,9 @@ class Strategy:
     broker: str
     capital: float
     costs: Costs
+    warm_up_bars: int = 200
+    declared: tuple[str, ...] = ("core",)
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

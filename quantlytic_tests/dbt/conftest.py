@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from quantlytic_assets.services.features import run_environment
 from quantlytic_tests.storage.places import PROFILES, Place, opened
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,8 @@ class Warehouse:
         horizons: Sequence[int] = (1,),
         delay: timedelta = timedelta(),
         incomplete: str = "drop",
+        features: Sequence[str] = ("core",),
+        plugins: Sequence[str] = (),
     ) -> tuple[list[str], dict[str, str]]:
         """The command line and environment of a build of one range."""
         environment = os.environ | self.lake.dbt_environment()
@@ -65,6 +68,7 @@ class Warehouse:
             "QUANTLYTIC_RUN_HORIZONS": ",".join(str(horizon) for horizon in horizons),
             "QUANTLYTIC_RUN_DELAY": str(delay.total_seconds()),
             "QUANTLYTIC_RUN_INCOMPLETE": incomplete,
+            **run_environment(features, plugins),
             "DBT_TARGET_PATH": str(self.target),
             "DBT_LOG_PATH": str(self.target),
         }

@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
+from quantlytic_assets.features.batch import compute
+from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.market_data.actions.split_factors import split_factors
-from quantlytic_assets.market_data.indicators import COLUMNS, compute
 from quantlytic_tests.market_data.recorded_prices import actions, lean_bars
 
 EX_DATE, RATIO, BEFORE = date(2014, 6, 9), 7.0, 2.0
@@ -67,11 +68,12 @@ def test_indicators_are_those_of_prices_without_the_split(lake):
         pl.when(pl.col("session") < EX_DATE).then(1.0).otherwise(RATIO).alias("scale"),
         pl.col("session").cast(pl.Datetime("us", "UTC")).alias("open_time"),
     )
-    wanted = compute(bars.with_columns(pl.col(name) * pl.col("scale") for name in PRICES))
+    core = Registry().features(["core"])
+    wanted = compute(bars.with_columns(pl.col(name) * pl.col("scale") for name in PRICES), core)
     found = lake.table("features.indicators", "raw")
-    scale_free = ("ret_1", "log_ret_1", "rsi_14", "vol_20", "history_bars")
-    for name in COLUMNS:
-        expected = wanted[name] / (1.0 if name in scale_free else wanted["scale"])
+    scales = {name: scale for one in core for name, scale in zip(one.columns, one.scales, strict=True)}
+    for name, scale in scales.items():
+        expected = wanted[name] / (1.0 if scale == "ratio" else wanted["scale"])
         assert found[name].is_null().equals(expected.is_null())
         assert (found[name] - expected).abs().max() <= 1e-9 * max(1.0, expected.abs().max()), name
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from quantlytic_assets.learning.features import FEATURE_COLUMNS
+from quantlytic_assets.learning.features import core_columns
 from quantlytic_assets.universe.models import Costs, Strategy
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
@@ -52,7 +52,7 @@ def indicators(count: int = 400, symbols: tuple[str, ...] = SYMBOLS, seed: int =
         for i in range(1, count):
             returns[i] = 0.6 * returns[i - 1] + noise[i]
         close = 50 * np.exp(np.cumsum(returns))
-        level = {name: close * (1 + random.normal(0, 0.02, count)) for name in FEATURE_COLUMNS if name != "ret_1"}
+        level = {name: close * (1 + random.normal(0, 0.02, count)) for name in core_columns() if name != "ret_1"}
         centred = ("log_ret_1", "vol_20", "macd", "macd_signal", "macd_hist")
         level |= {name: random.normal(0, 1, count) for name in centred}
         level |= {"rsi_14": random.uniform(20, 80, count), "ret_1": np.expm1(returns)}
@@ -63,7 +63,6 @@ def indicators(count: int = 400, symbols: tuple[str, ...] = SYMBOLS, seed: int =
         pl.lit("1d").alias("interval"),
         (opened + pl.duration(hours=14, minutes=30)).alias("open_time"),
         (opened + pl.duration(hours=21)).alias("available_at"),
-        pl.lit(0.5).alias("rsi_14_avg_gain"),
     )
 
 

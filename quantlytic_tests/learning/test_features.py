@@ -2,10 +2,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from quantlytic_assets.learning.features import FEATURE_COLUMNS, design_matrix, with_labels
+from quantlytic_assets.learning.features import core_columns, design_matrix, with_labels
 from quantlytic_tests.learning.frames import indicators, labels
 
-PRICES = [name for name in FEATURE_COLUMNS if name not in ("ret_1", "log_ret_1", "rsi_14", "vol_20")]
+PRICES = [name for name in core_columns() if name not in ("ret_1", "log_ret_1", "rsi_14", "vol_20")]
 
 
 def test_every_feature_is_the_same_at_ten_times_the_price():
@@ -41,9 +41,15 @@ def test_rows_without_a_used_feature_are_left_out_and_counted():
     assert design_matrix(holes).left_out == 10
 
 
-def test_state_columns_are_no_features():
-    with pytest.raises(ValueError, match="unknown features rsi_14_avg_gain"):
-        design_matrix(indicators(5), ("ret_1", "rsi_14_avg_gain"))
+def test_columns_of_no_feature_are_rejected():
+    with pytest.raises(ValueError, match="no column 'history_bars'"):
+        design_matrix(indicators(5), ("ret_1", "history_bars"))
+
+
+def test_a_volume_is_no_feature_of_a_model():
+    rows = indicators(5).with_columns(obv=pl.lit(1.0))
+    with pytest.raises(ValueError, match="obv is a volume"):
+        design_matrix(rows, ("ret_1", "obv"))
 
 
 def test_only_bars_with_a_known_outcome_get_a_label():

@@ -11,7 +11,7 @@ from quantlytic_assets.learning.models import MODEL_NAMES, build_model, majority
 def test_model_names_can_be_read_without_loading_scikit_learn():
     code = (
         "import sys; from quantlytic_assets.learning.models import MODEL_NAMES; assert MODEL_NAMES; "
-        "from quantlytic_assets.learning.features import FEATURE_COLUMNS; assert 'sklearn' not in sys.modules"
+        "from quantlytic_assets.learning.features import core_columns; assert 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.checks.schemas import conditions
+from quantlytic_assets.features.columns import with_core
 from quantlytic_assets.schemas import clean, features
 from quantlytic_assets.schemas.archive import BARS as ARCHIVED_BARS
 from quantlytic_assets.schemas.dbt import models_yaml
@@ -40,7 +41,7 @@ def test_every_table_and_column_is_described_and_every_key_declared():
 
 def test_polars_reads_every_rule_as_it_is_declared():
     for table in (*TABLES.values(), ARCHIVED_BARS):
-        assert table.polars.to_frame().select(**conditions(table)).is_empty(), table.name
+        assert with_core(table).polars.to_frame().select(**conditions(table)).is_empty(), table.name
 
 
 @pytest.mark.parametrize("name", list(TABLES))
@@ -58,7 +59,7 @@ def lake(tmp_path_factory):
     with lake.transaction() as connection:
         connection.execute("CREATE SCHEMA made")
         for table in TABLES.values():
-            connection.execute(f"CREATE TABLE made.{table.name.replace('.', '_')} ({table.ddl})")
+            connection.execute(f"CREATE TABLE made.{table.name.replace('.', '_')} ({with_core(table).ddl})")
     return lake
 
 

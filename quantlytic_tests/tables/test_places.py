@@ -47,7 +47,9 @@ def test_nobody_else_queries_the_lake():
 
 def test_the_declarations_import_only_the_type_of_a_time_stamp():
     wanted = {"quantlytic_assets.calendars.intervals"}
-    for path in modules("schemas"):
+    # These write files for people and for dbt, and describe the columns of features as well.
+    writers = {"dbt.py", "page.py", "generate.py"}
+    for path in [path for path in modules("schemas") if path.name not in writers]:
         imported = {
             node.module
             for node in ast.walk(ast.parse(path.read_text()))

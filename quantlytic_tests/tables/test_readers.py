@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 import pytest
 
+from quantlytic_assets.features.columns import with_core
 from quantlytic_assets.schemas import clean, features, ml, trading
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.tables import actions, bars, coverage, files, predictions
@@ -85,10 +86,12 @@ def lake(tmp_path_factory):
         ],
         trading.FILLS: [{"strategy": "s", "session": DAYS[1], "symbol": "A", "order_ref": "A"}],
     }
-    lake.replace([(table.name, "true", [], pl.DataFrame(rows, table.polars)) for table, rows in frames.items()])
+    lake.replace(
+        [(table.name, "true", [], pl.DataFrame(rows, with_core(table).polars)) for table, rows in frames.items()]
+    )
     with lake.transaction() as connection:
         for table in features.TABLES:
-            connection.execute(f"CREATE TABLE {table.name} ({table.ddl})")
+            connection.execute(f"CREATE TABLE {table.name} ({with_core(table).ddl})")
     made = {
         features.BARS: [
             {"dataset": "d", "symbol": symbol, "session": day, "interval": interval, "open_time": at(day, 10)}
@@ -109,7 +112,9 @@ def lake(tmp_path_factory):
             for horizon in (1, 2)
         ],
     }
-    lake.replace([(table.name, "true", [], pl.DataFrame(rows, table.polars)) for table, rows in made.items()])
+    lake.replace(
+        [(table.name, "true", [], pl.DataFrame(rows, with_core(table).polars)) for table, rows in made.items()]
+    )
     return lake
 
 

@@ -220,7 +220,7 @@ def test_one_wrong_field_of_a_dataset_is_one_line_that_says_what_would_be_right(
         ("interval", "1m", "strategies.swing.interval: 1m is not among the feature_intervals of prices_1m"),
         ("symbols", "[BTC-USDT]", "symbols[0]: 'BTC-USDT' is not in dataset prices_1m, did you mean 'BTC-USD'?"),
         ("symbols", "[]", "strategies.swing.symbols: is empty"),
-        ("features", "[rsi_15]", "features[0]: 'rsi_15' is no feature, did you mean 'rsi_14'?"),
+        ("features", "[rsi_15]", "features[0]: 'rsi_15' is no feature of prices_1m, did you mean 'rsi_14'?"),
         ("features", "[rsi_14, rsi_14]", "features[1]: 'rsi_14' is listed twice"),
         ("horizon", "0", "horizon: '0' should be a whole number from 1 to 10000"),
         ("horizon", "true", "horizon: 'true', which YAML reads as true should be a whole number"),

@@ -97,7 +97,7 @@ def test_a_wrong_field_of_a_dataset_is_refused(field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("interval", "2m"), ("symbols", "[]"), ("features", "[rsi_15]"), ("features", "[rsi_14, rsi_14]"),
+        ("interval", "2m"), ("symbols", "[]"), ("features", "[rsi_14, rsi_14]"),
         ("model", "logistic_regresion"), ("horizon", "0"), ("horizon", "true"), ("min_train_sessions", "1.5"),
         ("embargo_sessions", "-1"), ("capital", "0"), ("capital", "many"), ("costs", "5"),
         ("costs", "{commission_bps: -1}"), ("costs", "{comission_bps: 1}"), ("retrain", "weekly"), ("broker", "ibkr"),
@@ -118,7 +118,7 @@ def test_a_wrong_field_of_a_strategy_is_refused(field, value):
         universe(DATASET.replace("    interval: 1m\n", "")),
         universe() + "outages: [{venue: prices_1m, from: 2021-04-25, to: 2021-04-26T00:00Z}]\n",
         universe() + "outages: [{venue: prices_1m, from: 2021-04-25T04:00Z}]\n",
-        universe() + "feature_sets: {swing: [rsi]}\n",
+        universe() + "feature_sets: {swing: rsi}\n",
     ],
 )  # fmt: skip
 def test_other_wrong_files_are_refused(text):

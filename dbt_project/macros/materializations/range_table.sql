@@ -3,7 +3,7 @@
   rows or the new ones, and so does the next run when this one is killed. Rows are computed before that transaction,
   in a turn of the dataset's.
 
-  Columns and their types are the model's yml. Configuration:
+  Columns and their types are the model's yml; with `features` those of the run's features come after them. Configuration:
     partitioned_by   how the lake splits the table's files
     span             two columns, a row's first and last session (default session, session). The run replaces the rows
                      whose span touches its range, and the model must return all of these
@@ -45,8 +45,13 @@
         {%- if not column.data_type -%}
             {%- do exceptions.raise_compiler_error('no data_type for ' ~ model.name ~ '.' ~ column.name) -%}
         {%- endif -%}
-        {%- do columns.append((column.name, column.data_type)) -%}
+        {%- do columns.append((column.name, column.data_type, column.description)) -%}
     {%- endfor -%}
+    {%- if config.get('features') -%}
+        {%- for column in run_range().columns if column.name not in model.columns -%}
+            {%- do columns.append((column.name, 'double', column.description)) -%}
+        {%- endfor -%}
+    {%- endif -%}
     {{- return(columns) -}}
 {% endmacro %}
 
@@ -58,7 +63,7 @@
         {#- A run of another dataset may have made it since dbt looked. -#}
         {%- set definition -%}
             create table if not exists {{ target }} (
-                {%- for name, type in columns %}
+                {%- for name, type, _ in columns %}
                 {{ adapter.quote(name) }} {{ type }}{{ ',' if not loop.last }}
                 {%- endfor %}
             )
@@ -68,12 +73,16 @@
             'alter table ' ~ target ~ ' set partitioned by (' ~ config.require('partitioned_by') ~ ')'
         ]) -%}
         {%- do statements.extend(comment_statements(target, of_columns=true)) -%}
+        {%- for name, _, description in columns if name not in model.columns -%}
+            {%- do statements.append(column_comment(target, name, description)) -%}
+        {%- endfor -%}
     {%- else -%}
         {%- set known = adapter.get_columns_in_relation(existing) | map(attribute='name') | list -%}
-        {%- for name, type in columns if name not in known -%}
+        {%- for name, type, description in columns if name not in known -%}
             {%- do statements.append(
                 'alter table ' ~ target ~ ' add column if not exists ' ~ adapter.quote(name) ~ ' ' ~ type
             ) -%}
+            {%- do statements.append(column_comment(target, name, description)) -%}
         {%- endfor -%}
     {%- endif -%}
     {{- return(statements) -}}

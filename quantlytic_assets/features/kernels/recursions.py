@@ -124,8 +124,9 @@ def keltner(x, p, s, start, stop, out):
 def _moments(values, s, bars, start, stop, means, squares):
     """Mean of the last `bars` values, and the sum of squared distances from it; a NaN begins the window anew.
 
-    Values are summed as distances from one of them, and summed anew once in a window, so that no error grows. The
-    state is count, place in the ring, anchor, the two sums, equal values in a row, the last value, then the ring.
+    Values are summed as distances from one of them. They are summed anew once in a window, and wherever the sums would
+    cancel: no error grows, and an outlier that has left the window leaves no trace.
+    The state is count, place in the ring, anchor, the two sums, equal values in a row, the last value, then the ring.
     """
     count, place, anchor, total, square, equal, newest = s[0], int(s[1]), s[2], s[3], s[4], s[5], s[6]
     ring = s[7:]
@@ -139,11 +140,12 @@ def _moments(values, s, bars, start, stop, means, squares):
         newest = value
         if count == 0.0:
             anchor = value
-        distance = value - anchor
+        distance, left = value - anchor, 0.0
         if count >= bars:
             old = ring[place] - anchor
+            left = old * old
             total += distance - old
-            square += distance * distance - old * old
+            square += distance * distance - left
         else:
             count += 1.0
             total += distance
@@ -151,7 +153,10 @@ def _moments(values, s, bars, start, stop, means, squares):
         ring[place] = value
         place += 1
         if place == bars:
-            place, anchor, total, square = 0, value, 0.0, 0.0
+            place = 0
+        cancelled = left > 1e3 * square or square - total * total / bars < 1e-4 * square
+        if place == 0 or (count >= bars and cancelled):
+            anchor, total, square = value, 0.0, 0.0
             for i in range(bars):
                 distance = ring[i] - value
                 total += distance

@@ -37,6 +37,12 @@ def add_column(connection: duckdb.DuckDBPyConnection, table: str, name: str, kin
         connection.execute(f'ALTER TABLE lake.{table} ADD COLUMN "{name}" {kind}')
 
 
+def drop_column(connection: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
+    """Drop a column of `schema.table`; snapshots from before keep it."""
+    if name in _columns(connection, table):
+        connection.execute(f'ALTER TABLE lake.{table} DROP COLUMN "{name}"')
+
+
 def replace_value(connection: duckdb.DuckDBPyConnection, table: str, column: str, old: str, new: str) -> None:
     """Replace a text in a column of `schema.table`."""
     if _exists(connection, *table.split(".")):

@@ -1,0 +1,217 @@
+"""Which features a dataset has and a strategy learns from: the universe's names against the registry.
+
+The registry brings compilers with it, which take as long to load as all else of a light command. It is loaded only
+where a universe names more than the set `core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantlytic_assets.universe.declarations import DatasetDeclaration, UniverseDeclaration
+from quantlytic_assets.universe.fields import suggestion
+from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.yaml_tree import Place, short
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry
+    from quantlytic_assets.features.spec import Feature
+
+Mistakes = Iterator[tuple[Place, str]]
+
+CORE = ("core",)
+# The columns of the set `core`, by which a universe is checked without the registry; a test compares them.
+CORE_COLUMNS = (
+    "ret_1", "log_ret_1", "sma_20", "sma_50", "sma_200", "ema_12", "ema_20", "ema_26", "rsi_14", "macd", "macd_signal",
+    "macd_hist", "bb_middle", "bb_upper", "bb_lower", "atr_14", "vol_20",
+)  # fmt: skip
+# Each dataset has it: models are compared with the forecast that the last return goes on.
+_ALWAYS = "ret"
+# Of sma_200.
+_CORE_WARM_UP = 200
+
+
+def declared(declarations: Sequence[str], plugins: Sequence[str]) -> tuple[Feature, ...]:
+    """The features that a dataset with these declarations has, in the order of their columns."""
+    from quantlytic_assets.universe.plugins import registry_with
+
+    return registry_with(tuple(plugins)).features((*declarations, _ALWAYS))
+
+
+def features_of(dataset: Dataset) -> tuple[Feature, ...]:
+    """The features of a dataset, in the order of their columns."""
+    return declared(dataset.features, dataset.plugins)
+
+
+def learned_from(strategy: Strategy, columns: Sequence[str]) -> dict[str, Feature]:
+    """The feature behind each of these columns of a strategy, with that output alone.
+
+    Raises `KeyError` for a column that the strategy's dataset does not declare.
+    """
+    from quantlytic_assets.features.spec import Feature
+
+    found = {
+        column: Feature(feature.spec, feature.values, (place,))
+        for feature in declared(strategy.declared, strategy.plugins)
+        for column, place in zip(feature.columns, feature.selected, strict=True)
+    }
+    return {name: found[name] for name in columns}
+
+
+def learnable(features: Sequence[Feature]) -> tuple[str, ...]:
+    """The columns that a model can learn from: all but volumes, which differ by orders of magnitude between symbols."""
+    return tuple(
+        column
+        for feature in features
+        for column, scale in zip(feature.columns, feature.scales, strict=True)
+        if scale != "volume"
+    )
+
+
+def others(features: Sequence[Feature]) -> list[tuple[str | None, str]]:
+    """(dataset, symbol) of the closes that features read beside a bar's own; None for the bar's own dataset."""
+    inputs = [name for feature in features if feature.spec.kind == "pair" for name in feature.inputs]
+    names = dict.fromkeys(name.removeprefix("close:") for name in inputs if name.startswith("close:"))
+    return [(dataset or None, symbol) for dataset, _, symbol in (name.rpartition(":") for name in names)]
+
+
+def warm_up_bars(features: Sequence[Feature], columns: Sequence[str] | None) -> int:
+    """The bars until these columns, or all of the features', are defined; never fewer than the set `core` needs.
+
+    A strategy's first step follows from it, which is not to move to and fro with each feature that is tried.
+    """
+    needed = [
+        lookback + 1
+        for feature in features
+        for column, lookback in zip(feature.columns, feature.lookbacks, strict=True)
+        if columns is None or column in columns
+    ]
+    return max([_CORE_WARM_UP, *needed])
+
+
+def plugins_of(declared: UniverseDeclaration, directory: Path) -> tuple[tuple[str, ...], list[tuple[Place, str]]]:
+    """The plugins that can be used, as `located` gives them, and what is wrong with the others."""
+    if not declared.plugins:
+        return (), []
+    from quantlytic_assets.universe.plugins import PluginError, located, registry_with
+
+    good: list[str] = []
+    mistakes: list[tuple[Place, str]] = []
+    for i, plugin in enumerate(declared.plugins):
+        if plugin is None:
+            continue
+        try:
+            found = located(plugin, directory)
+            registry_with((*good, found))
+        except PluginError as error:
+            mistakes.append((("plugins", i), str(error)))
+        else:
+            good.append(found)
+    return tuple(good), mistakes
+
+
+def expanded(dataset: DatasetDeclaration, sets: Mapping[str, Sequence[str | None] | None]) -> tuple[str, ...]:
+    """The declarations of a dataset, the universe's own sets replaced by what is in them."""
+    wanted: list[str] = []
+    for one in dataset.features or CORE:
+        wanted += [each for each in sets[one] or () if each] if one in sets else [one] if one else []
+    return tuple(dict.fromkeys(wanted))
+
+
+def wrong_features(declared: UniverseDeclaration, plugins: tuple[str, ...]) -> Mistakes:
+    """Each name among `feature_sets`, of a dataset or of a strategy that is no feature."""
+    sets = declared.feature_sets or {}
+    named = [one for one in (declared.datasets or {}).values() if one is not None and one.features]
+    if not sets and not named and not plugins:
+        yield from _wrong_core_columns(declared)
+        return
+    from quantlytic_assets.features.registry import SETS
+    from quantlytic_assets.universe.plugins import registry_with
+
+    registry = registry_with(plugins)
+    for name, members in sets.items():
+        if name in SETS:
+            yield ("feature_sets", name), "is a set that is always there, give this one another name"
+        for i, member in enumerate(members or ()):
+            yield from _wrong(("feature_sets", name, i), member, registry)
+    datasets = {name: one for name, one in (declared.datasets or {}).items() if one is not None}
+    for name, dataset in datasets.items():
+        for i, feature in enumerate(dataset.features or ()):
+            place: Place = ("datasets", name, "features", i)
+            if feature not in sets:
+                yield from _wrong(place, feature, registry)
+            for each in sets.get(feature) or [feature]:
+                yield from _unknown_others(place, each, name, datasets, registry)
+    for name, strategy in (declared.strategies or {}).items():
+        if strategy is None or strategy.dataset not in datasets:
+            continue
+        dataset = datasets[strategy.dataset]
+        try:
+            features = registry.features((*expanded(dataset, sets), _ALWAYS))
+        except ValueError:
+            # Said where the dataset names it.
+            continue
+        columns = [column for feature in features for column in feature.columns]
+        usable = learnable(features)
+        for i, column in enumerate(strategy.features or ()):
+            if column is None or column in usable:
+                continue
+            place = ("strategies", name, "features", i)
+            if column in columns:
+                yield place, f"{column} is a volume, which means another thing for each symbol; leave it out"
+            else:
+                hint = suggestion(column, usable)
+                yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
+
+
+def _wrong_core_columns(declared: UniverseDeclaration) -> Mistakes:
+    """The names of strategies that are no columns of the set `core`, which all datasets have."""
+    for name, strategy in (declared.strategies or {}).items():
+        if strategy is None or strategy.dataset not in (declared.datasets or {}):
+            continue
+        for i, column in enumerate(strategy.features or ()):
+            if column is not None and column not in CORE_COLUMNS:
+                hint = suggestion(column, CORE_COLUMNS)
+                place: Place = ("strategies", name, "features", i)
+                yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
+
+
+def _wrong(place: Place, declaration: str | None, registry: Registry) -> Mistakes:
+    from quantlytic_assets.features.registry import SETS
+
+    if declaration is None or declaration in SETS:
+        return
+    try:
+        feature = registry.feature(declaration)
+        if feature.spec.kind == "cross_section":
+            registry.of_column(feature.inputs[0])
+        if feature.spec.cumulative:
+            # One late bar would change each later row of a table for good.
+            yield place, f"{declaration} is a sum since the first bar, which no partition can hold; take cmf or mfi"
+    except ValueError as error:
+        yield place, str(error)
+
+
+def _unknown_others(
+    place: Place, declaration: str | None, name: str, datasets: Mapping[str, DatasetDeclaration], registry: Registry
+) -> Mistakes:
+    """The symbols that a declaration reads and that no dataset has."""
+    from quantlytic_assets.features.registry import SETS
+
+    if declaration is None or declaration in SETS:
+        return
+    try:
+        read = others([registry.feature(declaration)])
+    except ValueError:
+        # It is said already.
+        return
+    for other, symbol in read:
+        dataset = other or name
+        if dataset not in datasets:
+            yield place, f"{declaration} reads dataset '{short(dataset)}', {suggestion(dataset, tuple(datasets))}"
+            continue
+        symbols = [one.symbol for one in datasets[dataset].symbols or () if one and one.symbol]
+        if symbol not in symbols:
+            yield place, f"{declaration} reads '{short(symbol)}', no symbol of {dataset}; {suggestion(symbol, symbols)}"
