@@ -48,6 +48,7 @@ __all__ = [
     "SqliteEventLog",
     "SqliteStorage",
     "UnresolvedAssetJobDefinition",
+    "assign_freed_slots",
     "check_evaluation",
     "fork_run_workers",
     "keep_watching_runs",
@@ -292,6 +293,32 @@ def keep_watching_runs() -> None:
             _log.warning("can't look after runs just now: %s: %s", type(error).__name__, error)
 
     setattr(DagsterApiServer, "_check_for_orphaned_runs", look_and_go_on)  # noqa: B010 - a patch, for mypy's sake
+
+
+def assign_freed_slots() -> None:
+    """Make a step of this process take a place in a pool that was freed while the step was put on the pool's list.
+
+    Dagster first asks whether a place is free and then enters the step on the list. Where another run leaves its place
+    in between, the step is entered as one that waits, and only the next run that leaves looks at the list: with nobody
+    else in the pool the step would wait for good.
+    """
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+    claim = SqlEventLogStorage.claim_concurrency_slot
+    if hasattr(claim, "__wrapped__"):
+        return
+
+    @functools.wraps(claim)
+    def claim_or_assign(
+        storage: SqlEventLogStorage, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> Any:
+        status = claim(storage, concurrency_key, run_id, step_key, priority)
+        if status.is_assigned or not storage.has_unassigned_slots(concurrency_key):
+            return status
+        storage.assign_pending_steps([concurrency_key])
+        return claim(storage, concurrency_key, run_id, step_key, priority)
+
+    setattr(SqlEventLogStorage, "claim_concurrency_slot", claim_or_assign)  # noqa: B010 - a patch, for mypy's sake
 
 
 def fork_run_workers(preload: Sequence[str], warm_up_after: float) -> None:

@@ -35,7 +35,7 @@ from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.feature_checks import feature_checks
 from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
-from quantlytic_assets.dagster_internals import fork_run_workers, keep_watching_runs
+from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings, load_settings
@@ -212,6 +212,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
     Raises `UniverseError` listing every mistake of the universe file.
     """
+    assign_freed_slots()
     keep_session_tables(settings)
     universe = load_universe(settings.universe)
     resources = make_resources(settings)
