@@ -35,8 +35,8 @@ def compute(
     bar that lacks one of its inputs. An optional Boolean column `lookback` marks rows that only warm up and are not
     returned: the last `warmup` bars of each group, or all there are.
     Optional columns: `shares` (how many shares one first share has become; features are computed on the price times
-    that, and prices are given back in the bar's own shares), `listing` (where it changes, everything starts over), `session`,
-    `vwap`, and `close:NAME` for features that read another symbol.
+    that, and prices are given back in the bar's own shares), `listing` (where it changes, everything starts over),
+    `session`, `vwap`, and `close:NAME` for features that read another symbol.
 
     `registry` knows the features that a cross-section is over where their column is neither declared nor in the bars.
     `stored` has symbol, interval, open_time and the columns of cumulative features, at most one row a group: their
