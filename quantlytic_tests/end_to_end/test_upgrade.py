@@ -23,6 +23,8 @@ RENAMED: dict[str, str] = {"clean.share_counts": "clean.split_factors"}
 RENAMED_VALUES = {"refused": "rejected"}
 # Columns that are called otherwise today, by the table's name of today.
 RENAMED_COLUMNS: dict[str, dict[str, str]] = {}
+# Columns that are no more: what recursions went on from.
+DROPPED_COLUMNS = {"features.indicators": ("rsi_14_avg_gain", "rsi_14_avg_loss")}
 
 
 @dataclass
@@ -112,6 +114,8 @@ def test_no_row_of_the_lake_is_lost_or_changed(upgrade):
     for table, before in upgrade.lake_before.items():
         today = RENAMED.get(table, table)
         before = before.rename(RENAMED_COLUMNS.get(today, {}), strict=False)
+        before = before.drop(DROPPED_COLUMNS.get(today, ()), strict=False)
+        assert set(DROPPED_COLUMNS.get(today, ())).isdisjoint(upgrade.lake_after[today].columns)
         if "status" in before.columns:
             before = before.with_columns(pl.col("status").replace(RENAMED_VALUES))
         after = upgrade.lake_after[today].select(before.columns)
