@@ -130,6 +130,7 @@ def _moments(values, s, bars, start, stop, means, squares):
     """
     count, place, anchor, total, square, equal, newest = s[0], int(s[1]), s[2], s[3], s[4], s[5], s[6]
     ring = s[7:]
+    share = 1.0 / bars
     for t in range(start, stop):
         value = values[t]
         if value != value:
@@ -151,23 +152,23 @@ def _moments(values, s, bars, start, stop, means, squares):
             total += distance
             square += distance * distance
         ring[place] = value
-        place += 1
-        if place == bars:
-            place = 0
-        cancelled = left > 1e3 * square or square - total * total / bars < 1e-4 * square
-        if place == 0 or (count >= bars and cancelled):
+        place = place + 1 if place + 1 < bars else 0
+        mean = total * share
+        spread = square - total * mean
+        if place == 0 or (count >= bars and (spread < 1e-4 * square or left > 1e3 * square)):
             anchor, total, square = value, 0.0, 0.0
             for i in range(bars):
                 distance = ring[i] - value
                 total += distance
                 square += distance * distance
-        mean = total / bars
+            mean = total * share
+            spread = square - total * mean
         if count < bars:
             means[t], squares[t] = NAN, NAN
         elif equal >= bars:
             means[t], squares[t] = value, 0.0
         else:
-            means[t], squares[t] = anchor + mean, max(square - total * mean, 0.0)
+            means[t], squares[t] = anchor + mean, max(spread, 0.0)
     s[0], s[1], s[2], s[3], s[4], s[5], s[6] = count, place, anchor, total, square, equal, newest
 
 
