@@ -66,7 +66,7 @@ def _bars_until(
     """The usable bars up to one, in the shape that features are computed from; others have no prices."""
     count = warmup(features) + 1
     # Sessions have weekends and holidays between them, and bars may be missing.
-    sessions = count * timedelta(seconds=INTERVALS[interval].total_seconds()) / _SHORTEST_SESSION
+    sessions = count * INTERVALS[interval] / _SHORTEST_SESSION
     since = session - timedelta(days=int(max(sessions, count if interval == "1d" else 0) * 1.8) + 10)
     bars = bars_through(lake, dataset.name, interval, open_time, session, count=count * 2, since=since)
     usable = pl.col("close").is_not_null()

@@ -387,14 +387,11 @@ class Lake:
     def has_table(self, name: str) -> bool:
         """Whether `schema.table` exists (dbt's tables do only after its first run)."""
         schema, table = name.split(".")
-        return bool(
-            len(
-                self.query(
-                    "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
-                    [schema, table],
-                )
-            )
+        found = self.query(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+            [schema, table],
         )
+        return not found.is_empty()
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that dbt's profile reads to reach this lake."""

@@ -6,7 +6,7 @@ where a universe names more than the set `core`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +125,7 @@ def wrong_features(declared: UniverseDeclaration, plugins: tuple[str, ...]) -> M
     sets = declared.feature_sets or {}
     named = [one for one in (declared.datasets or {}).values() if one is not None and one.features]
     if not sets and not named and not plugins:
-        yield from _wrong_core_columns(declared)
+        yield from _wrong_columns(declared, lambda dataset: (CORE_COLUMNS, CORE_COLUMNS))
         return
     from quantlytic_assets.features.registry import SETS
     from quantlytic_assets.universe.plugins import registry_with
@@ -144,37 +144,38 @@ def wrong_features(declared: UniverseDeclaration, plugins: tuple[str, ...]) -> M
                 yield from _wrong(place, feature, registry)
             for each in sets.get(feature) or [feature]:
                 yield from _unknown_others(place, each, name, datasets, registry)
+    yield from _wrong_columns(declared, lambda dataset: _offered(registry, expanded(dataset, sets)))
+
+
+def _offered(registry: Registry, declarations: Sequence[str]) -> tuple[Sequence[str], Sequence[str]] | None:
+    """The columns of these declarations and those that a model can learn from; None where a declaration is wrong."""
+    try:
+        features = registry.features((*declarations, _ALWAYS))
+    except ValueError:
+        # It is said where the dataset names it.
+        return None
+    return [column for feature in features for column in feature.columns], learnable(features)
+
+
+def _wrong_columns(
+    declared: UniverseDeclaration,
+    offered: Callable[[DatasetDeclaration], tuple[Sequence[str], Sequence[str]] | None],
+) -> Mistakes:
+    """The names of strategies that are no columns to learn from; `offered` as `_offered` says it of a dataset."""
     for name, strategy in (declared.strategies or {}).items():
-        if strategy is None or strategy.dataset not in datasets:
+        dataset = (declared.datasets or {}).get(strategy.dataset) if strategy else None
+        found = offered(dataset) if dataset else None
+        if strategy is None or found is None:
             continue
-        dataset = datasets[strategy.dataset]
-        try:
-            features = registry.features((*expanded(dataset, sets), _ALWAYS))
-        except ValueError:
-            # Said where the dataset names it.
-            continue
-        columns = [column for feature in features for column in feature.columns]
-        usable = learnable(features)
+        columns, usable = found
         for i, column in enumerate(strategy.features or ()):
             if column is None or column in usable:
                 continue
-            place = ("strategies", name, "features", i)
+            place: Place = ("strategies", name, "features", i)
             if column in columns:
                 yield place, f"{column} is a volume, which means another thing for each symbol; leave it out"
             else:
                 hint = suggestion(column, usable)
-                yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
-
-
-def _wrong_core_columns(declared: UniverseDeclaration) -> Mistakes:
-    """The names of strategies that are no columns of the set `core`, which all datasets have."""
-    for name, strategy in (declared.strategies or {}).items():
-        if strategy is None or strategy.dataset not in (declared.datasets or {}):
-            continue
-        for i, column in enumerate(strategy.features or ()):
-            if column is not None and column not in CORE_COLUMNS:
-                hint = suggestion(column, CORE_COLUMNS)
-                place: Place = ("strategies", name, "features", i)
                 yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
 
 

@@ -9,6 +9,9 @@ from quantlytic_assets.features.kernels.compiled import Loop, Recursive, Windowe
 from quantlytic_assets.features.kernels.talib_kernel import Talib
 from quantlytic_assets.features.spec import Output, Parameter, Value, Values
 
+# The source of what TA-Lib computes.
+TALIB = "TA-Lib 0.8"
+
 OHLC = ("open", "high", "low", "close")
 HLC = ("high", "low", "close")
 HLCV = ("high", "low", "close", "volume")

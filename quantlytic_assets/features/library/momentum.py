@@ -8,6 +8,7 @@ from quantlytic_assets.features.kernels.compiled import Recursive, Windowed
 from quantlytic_assets.features.library.forms import (
     HLC,
     HLCV,
+    TALIB,
     WILDER_WARMUP,
     back,
     bars,
@@ -20,8 +21,6 @@ from quantlytic_assets.features.library.forms import (
     windowed,
 )  # fmt: skip
 from quantlytic_assets.features.spec import FeatureSpec, Parameter, Values
-
-TALIB = "TA-Lib 0.8"
 
 
 def _stochastic(values: Values) -> Windowed:

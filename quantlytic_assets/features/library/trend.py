@@ -9,6 +9,7 @@ from quantlytic_assets.features.library.forms import (
     ADX_WARMUP,
     EMA_WARMUP,
     HLC,
+    TALIB,
     back,
     bars,
     number,
@@ -21,7 +22,6 @@ from quantlytic_assets.features.library.forms import (
 from quantlytic_assets.features.spec import FeatureSpec, Output, Parameter
 
 PRICE = "price"
-TALIB = "TA-Lib 0.8"
 
 
 def _hma_lookback(values):

@@ -9,6 +9,7 @@ from quantlytic_assets.features.library.forms import (
     EMA_WARMUP,
     HLC,
     OHLC,
+    TALIB,
     WILDER_WARMUP,
     back,
     bars,
@@ -21,8 +22,6 @@ from quantlytic_assets.features.library.forms import (
     windowed,
 )  # fmt: skip
 from quantlytic_assets.features.spec import FeatureSpec, Output, Parameter, Values
-
-TALIB = "TA-Lib 0.8"
 
 
 def _close_to_close(values: Values) -> Chain:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from quantlytic_assets.features.kernels import recursions, statistics, windows
-from quantlytic_assets.features.library.forms import HLCV, back, outputs, recursive, talib, window, windowed
+from quantlytic_assets.features.library.forms import HLCV, TALIB, back, outputs, recursive, talib, window, windowed
 from quantlytic_assets.features.spec import FeatureSpec
-
-TALIB = "TA-Lib 0.8"
 
 SPECS = (
     FeatureSpec(
