@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+# The tag in which a materialization says what code made it. Public names say it of the newest partition alone.
+from dagster._core.definitions.data_version import CODE_VERSION_TAG
+
 # The type of a partitioned `define_asset_job`, which sensors take as their job.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "CODE_VERSION_TAG",
     "SqliteEventLog",
     "SqliteStorage",
     "UnresolvedAssetJobDefinition",

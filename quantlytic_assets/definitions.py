@@ -38,6 +38,7 @@ from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
+from quantlytic_assets.services.features import families
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
@@ -47,14 +48,26 @@ OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"
 
 
-def dataset_chain(dataset: Dataset) -> list[dg.AssetKey]:
-    """A dataset's assets in the order data flows; the last one is ready when the features are."""
+def features_key(dataset: Dataset) -> dg.AssetKey:
+    """The asset that is ready when all features of a dataset are."""
+    return feature_key(dataset, "indicators")
+
+
+def family_keys(dataset: Dataset) -> tuple[dg.AssetKey, ...]:
+    """The families of features that a dataset has."""
+    return tuple(feature_key(dataset, family) for family in families(dataset.features, dataset.plugins))
+
+
+def dataset_stages(dataset: Dataset) -> list[tuple[dg.AssetKey, ...]]:
+    """A dataset's assets in the order data flows; those of one stage are made of the stage before."""
     return [
-        raw_bars_key(dataset),
-        clean_bars_key(dataset),
-        coverage_key(dataset),
-        feature_key(dataset, "bars"),
-        feature_key(dataset, "indicators"),
+        (raw_bars_key(dataset),),
+        (clean_bars_key(dataset),),
+        (coverage_key(dataset),),
+        (feature_key(dataset, "bars"),),
+        (feature_key(dataset, "closes"),),
+        family_keys(dataset),
+        (features_key(dataset),),
     ]
 
 
@@ -84,7 +97,7 @@ def performance_job_name(strategy: Strategy) -> str:
     return f"{strategy.name}_reporting"
 
 
-def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Settings) -> dg.Definitions:
+def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> dg.Definitions:
     partitions_def = definition(dataset)
     policy = dg.BackfillPolicy.multi_run(settings.backfill_chunk)
     source: dict[str, Any] = {
@@ -97,7 +110,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
     common = {**source, "automation_condition": follow_upstream(dataset.keep)}
     whole = {"group_name": dataset.name, "owners": OWNERS, "automation_condition": follow_hourly()}
     landing = landing_job(dataset)
-    horizons = [strategy.horizon for strategy in strategies] or [1]
+    horizons = [one.horizon for one in universe.strategies.values() if one.dataset == dataset.name] or [1]
     pipeline = dg.define_asset_job(
         dataset_job_name(dataset),
         selection=dg.AssetSelection.groups(dataset.name),
@@ -111,7 +124,7 @@ def _dataset_parts(dataset: Dataset, strategies: list[Strategy], settings: Setti
             corporate_actions_asset(dataset, whole),
             clean_bars_asset(dataset, common),
             coverage_asset(dataset, common),
-            feature_assets(dataset, horizons, common),
+            feature_assets(dataset, universe.datasets, horizons, common),
         ]
     )
     return dg.Definitions(
@@ -219,10 +232,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     # Backfill policies and partitioned checks are beta in this Dagster, pinned for that; no need to say so each time.
     warnings.simplefilter("ignore", dg.BetaWarning)
     warnings.simplefilter("ignore", dg.PreviewWarning)
-    parts = [
-        _dataset_parts(dataset, [one for one in universe.strategies.values() if one.dataset == dataset.name], settings)
-        for dataset in universe.datasets.values()
-    ]
+    parts = [_dataset_parts(dataset, universe, settings) for dataset in universe.datasets.values()]
     parts += [
         _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
         for strategy in universe.strategies.values()

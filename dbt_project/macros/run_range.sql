@@ -12,13 +12,13 @@
   delay      QUANTLYTIC_RUN_DELAY        seconds from a bar's end to when it is available
   incomplete QUANTLYTIC_RUN_INCOMPLETE   drop or keep: whether bars that are not complete may be used
   warmup     QUANTLYTIC_RUN_WARMUP       bars before a bar that decide its features
-  columns    QUANTLYTIC_RUN_FEATURES     JSON; its `columns` (name, description) are those of the features
+  columns    QUANTLYTIC_RUN_FEATURES     JSON; its `columns` are by family: name and description of each feature's
 #}
 {% macro run_range() %}
     {%- if not execute or flags.WHICH not in ('build', 'run', 'test') -%}
         {#- Parsing and documenting need a range that is well-formed, not a real one. -#}
         {{- return({'dataset': '', 'native': '1m', 'intervals': ['1h'], 'horizons': [1],
-                    'start': '2000-01-01', 'end': '2000-01-01', 'delay': 0, 'incomplete': 'drop', 'warmup': 0, 'columns': []}) -}}
+                    'start': '2000-01-01', 'end': '2000-01-01', 'delay': 0, 'incomplete': 'drop', 'warmup': 0, 'columns': {}}) -}}
     {%- endif -%}
     {%- set intervals = env_var('QUANTLYTIC_RUN_INTERVALS').split(',') | select | list -%}
     {%- set horizons = env_var('QUANTLYTIC_RUN_HORIZONS').split(',') | select | map('int') | list -%}

@@ -19,12 +19,12 @@
 {% endmacro %}
 
 {#
-  `enough` names a column of this model that counts a row's bars of history up to `counted`. Where the last row before
-  the range has fewer, that is all there are, and no more are looked for.
+  `enough` names a column of the table `known` that counts a row's bars of history up to `counted`. Where the last row
+  before the range has fewer, that is all there are, and no more are looked for.
   `delayed`: as many more bars each side as can open between a bar's end and when it is available.
   `usable`: only bars that may be used are counted and taken (usable_bars.sql).
 #}
-{% macro make_surroundings(before, after, enough=none, counted=none, delayed=false, usable=false) %}
+{% macro make_surroundings(before, after, enough=none, counted=none, known=none, delayed=false, usable=false) %}
     {%- set bars = ref('bars') -%}
     {%- if execute -%}
         {%- set wanted = {'before': before, 'after': after} -%}
@@ -43,7 +43,7 @@
                 {%- set count = wanted[side] + (later if delayed else 0) -%}
                 {%- set edge = near_edge(side, interval, count, seconds) -%}
                 {%- do run_query(near_bars(side, interval, count, edge, usable)) -%}
-                {%- do run_query(note_short_groups(side, interval, count, edge, enough if side == 'before', counted)) -%}
+                {%- do run_query(note_short_groups(side, interval, count, edge, enough if side == 'before', counted, known)) -%}
                 {%- set short = run_query('select count(*) from ' ~ short_groups(side, interval)) -%}
                 {%- if short.columns[0].values()[0] -%}
                     {%- do run_query(far_bars(side, interval, edge, usable)) -%}
@@ -110,7 +110,7 @@
     qualify row_number() {{ outwards(side) }} <= {{ bars }}
 {% endmacro %}
 
-{% macro note_short_groups(side, interval, bars, edge, enough, counted) %}
+{% macro note_short_groups(side, interval, bars, edge, enough, counted, table) %}
     insert into short_groups
     select '{{ side }}', '{{ interval }}', symbol, wanted - found
     from (
@@ -124,7 +124,7 @@
             on near.symbol = run_groups.symbol and near."interval" = '{{ interval }}' and near.side = '{{ side }}'
         {% if enough -%}
         left join (
-            select symbol, arg_max({{ enough }}, open_time) as bars from {{ this }}
+            select symbol, arg_max({{ enough }}, open_time) as bars from {{ table }}
             where {{ of_interval(interval) }} and {{ near_sessions(side, edge) }}
             group by symbol
         ) as known on known.symbol = run_groups.symbol

@@ -19,17 +19,23 @@ from filelock import FileLock
 from packaging.version import Version
 
 from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, coverage_key, feature_key
+from quantlytic_assets.assets.partitions import closes_known_by
 from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
+from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.features import CLOSES, FAMILIES
 from quantlytic_assets.schemas.lake import MADE_BY_DBT, TABLES
-from quantlytic_assets.services.features import declared_version, run_environment
+from quantlytic_assets.services.features import declared_version, families, run_environment
 from quantlytic_assets.settings import DBT_PROJECT
 from quantlytic_assets.tables.features import counts as table_counts
+from quantlytic_assets.universe.feature_choice import features_of, others
 from quantlytic_assets.universe.models import Dataset
 
 # Who writes dbt's sources, by the name that their declarations give.
 _WRITERS = {"clean_bars": clean_bars_key, "corporate_actions": corporate_actions_key, "coverage": coverage_key}
+# Models whose rows depend on what the dataset declares.
+_DECLARED = (CLOSES.table_name, *FAMILIES)
 # What is drawn of a model's partition; `features` where nothing is named.
 _CHARTS = {"labels": "labels", "adjusted_bars": "bars"}
 
@@ -88,10 +94,30 @@ def dbt_resource(project: DbtProject) -> DbtCliResource:
 class _Translator(DagsterDbtTranslator):
     """Names dbt's nodes as assets of one dataset."""
 
-    def __init__(self, dataset: Dataset, common: Mapping[str, Any]):
+    def __init__(self, dataset: Dataset, datasets: Mapping[str, Dataset], common: Mapping[str, Any]):
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
         self.dataset = dataset
+        self.datasets = datasets
         self.common = common
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """As dbt has it, upstream the families that the dataset has and the other datasets that their features read."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        absent = {feature_key(self.dataset, family) for family in absent_families(self.dataset)}
+        deps = [dep for dep in spec.deps if dep.asset_key not in absent]
+        deps += [
+            dg.AssetDep(feature_key(other, "bars"), partition_mapping=closes_known_by(self.dataset, other))
+            for other in self._read_by(self.get_resource_props(manifest, unique_id)["name"])
+        ]
+        return spec.replace_attributes(deps=deps)
+
+    def _read_by(self, family: str) -> list[Dataset]:
+        """The other datasets whose closes features of a family read."""
+        if family not in FAMILIES:
+            return []
+        read = others(of_family(features_of(self.dataset), family))
+        names = dict.fromkeys(name for name, _ in read if name and name != self.dataset.name)
+        return [self.datasets[name] for name in names]
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         """`<dataset>/<model>`; dbt's sources are the assets that write them."""
@@ -112,14 +138,22 @@ class _Translator(DagsterDbtTranslator):
         return self.common["owners"]
 
     def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        """As dbt has it; of the features it changes with what the dataset declares and with the plugins' text."""
-        version = super().get_code_version(dbt_resource_props)
-        return f"{version}-{declared_version(self.dataset)}" if dbt_resource_props["name"] == "indicators" else version
+        """As dbt has it; a family's changes with the features that the dataset declares in it."""
+        version, name = super().get_code_version(dbt_resource_props), dbt_resource_props["name"]
+        return f"{version}-{declared_version(self.dataset, name)}" if name in _DECLARED else version
 
     def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition | None:
-        """As for the dataset's other assets; but a view is right without being made again for each new action."""
-        actions = dg.AssetSelection.assets(corporate_actions_key(self.dataset))
-        return self.common["automation_condition"].ignore(actions)
+        """As for the dataset's other assets; but a view is right without being made again for each new action.
+
+        Nor are features for another dataset whose partitions can't be set against these ones.
+        """
+        unmapped = [
+            feature_key(other, "bars")
+            for other in self._read_by(dbt_resource_props["name"])
+            if isinstance(closes_known_by(self.dataset, other), dg.AllPartitionMapping)
+        ]
+        ignored = dg.AssetSelection.assets(corporate_actions_key(self.dataset), *unmapped)
+        return self.common["automation_condition"].ignore(ignored)
 
 
 def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -152,8 +186,15 @@ def dbt_run_environment(dataset: Dataset, horizons: Sequence[int], window: Windo
     }
 
 
-def feature_assets(dataset: Dataset, horizons: Sequence[int], common: Mapping[str, Any]) -> dg.AssetsDefinition:
-    """The dbt models for one dataset. `horizons` (bars) are those of the dataset's strategies."""
+def absent_families(dataset: Dataset) -> list[str]:
+    """The families of which a dataset has no feature."""
+    return sorted(FAMILIES.keys() - families(dataset.features, dataset.plugins))
+
+
+def feature_assets(
+    dataset: Dataset, datasets: Mapping[str, Dataset], horizons: Sequence[int], common: Mapping[str, Any]
+) -> dg.AssetsDefinition:
+    """The dbt models for one dataset of the universe's. `horizons` (bars) are those of the dataset's strategies."""
     project = dbt_project()
     manifest = dbt_manifest()
     models = feature_models(manifest)
@@ -161,10 +202,11 @@ def feature_assets(dataset: Dataset, horizons: Sequence[int], common: Mapping[st
     @dbt_assets(
         manifest=manifest,
         project=project,
+        exclude=" ".join(absent_families(dataset)),
         name=f"{dataset.name}__features",
         partitions_def=common["partitions_def"],
         backfill_policy=common["backfill_policy"],
-        dagster_dbt_translator=_Translator(dataset, common),
+        dagster_dbt_translator=_Translator(dataset, datasets, common),
         required_resource_keys={"quantlytic", "dbt"},
     )
     def features(context: dg.AssetExecutionContext) -> Iterator[Any]:

@@ -88,3 +88,14 @@ def partitions_before(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPart
     years = (dataset.last_session or last_known()).year - dataset.first_session.year + 1
     steps = years if strategy.retrain == "yearly" else 12 * years
     return dg.TimeWindowPartitionMapping(start_offset=-steps, end_offset=-1, allow_nonexistent_upstream_partitions=True)
+
+
+def closes_known_by(dataset: Dataset, other: Dataset) -> dg.PartitionMapping:
+    """From a partition of a dataset to those of another one whose closes it may read, where both count in one zone.
+
+    That is the one of the same days and the one before it. Partitions of different zones can't be set against each
+    other: there it is to all of them.
+    """
+    if timezone_of(dataset) != timezone_of(other):
+        return dg.AllPartitionMapping()
+    return dg.TimeWindowPartitionMapping(start_offset=-1, allow_nonexistent_upstream_partitions=True)

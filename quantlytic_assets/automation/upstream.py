@@ -32,7 +32,8 @@ class BehindUpstream(dg.AutomationCondition):
     That is: another run materialized the upstream partition after theirs had started. Partitions without any
     materialization are behind as soon as something upstream has one. It compares what there is instead of what is new
     since the last tick, as Dagster's own conditions do, so that it needs no cursor and misses nothing. An upstream
-    asset without partitions does not say which of them is new: assets with partitions are not behind it.
+    asset without partitions does not say which of them is new, nor does one all of whose partitions are read by each:
+    assets with partitions are not behind these.
     """
 
     @property
@@ -50,6 +51,8 @@ class BehindUpstream(dg.AutomationCondition):
         behind: set[str | None] = set()
         for parent in asset.parent_keys:
             if asset.is_partitioned and not view.asset_graph.get(parent).is_partitioned:
+                continue
+            if isinstance(view.asset_graph.get_partition_mapping(context.key, parent), dg.AllPartitionMapping):
                 continue
             above = _last_made(view, candidates.compute_parent_subset(parent))
             newest = max((one.at for one in above.values()), default=0.0)

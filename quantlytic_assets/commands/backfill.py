@@ -19,12 +19,14 @@ from quantlytic_assets.assets.keys import clean_bars_key
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.own_runs import own_run
-from quantlytic_assets.commands.pending import newest_by_partition, newest_of_all, pending_in_chain
+from quantlytic_assets.commands.pending import made_by_other_code, newest_by_partition, newest_of_all, pending_in_stages
 from quantlytic_assets.commands.training_history import explain_shortage, training_sessions
 from quantlytic_assets.dagster_internals import range_tags, runs_of_location
 from quantlytic_assets.definitions import (
-    dataset_chain,
     dataset_job_name,
+    dataset_stages,
+    family_keys,
+    features_key,
     model_job_name,
     performance_job_name,
     strategy_keys,
@@ -76,19 +78,37 @@ class Backfill:
         Without `first` from what the dataset keeps. `force`: vendors are asked again for everything. Partitions that
         were cleaned again because of a split or rename that came with others' bars follow.
         """
-        keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
+        every = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
+        keys = every
         if only_pending:
-            keys = pending_in_chain(self.installation.instance, dataset_chain(dataset), keys)
+            keys = pending_in_stages(self.installation.instance, dataset_stages(dataset), every)
         config: dict[str, Any] = {}
         if symbols or force:
             config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols), "force": force}}}}
         spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
         self._run_chunks(dataset.name, dataset_job_name(dataset), [span.keys for span in spans], config)
+        if only_pending:
+            self._changed_features(dataset, sorted(set(every) - set(keys)))
         while self._late and not self.outcome.failures:
             late, self._late = self._late, set()
             self._also_since[dataset.name] = min(late | {self._also_since.get(dataset.name, min(late))})
             spans = partitions.windows(dataset, late, self.installation.settings.backfill_chunk)
             self._run_chunks(f"{dataset.name} again", dataset_job_name(dataset), [span.keys for span in spans], {})
+
+    def _changed_features(self, dataset: Dataset, keys: Sequence[str]) -> None:
+        """Make the families of which a dataset declares other features than before, and nothing else."""
+        job = self.installation.definitions.resolve_job_def(dataset_job_name(dataset))
+        behind: dict[str, list[dg.AssetKey]] = {}
+        for family in family_keys(dataset):
+            version = job.asset_layer.get(family).code_version
+            for key in made_by_other_code(self.installation.instance, family, version, keys):
+                behind.setdefault(key, []).append(family)
+        for changed in sorted({tuple(assets) for assets in behind.values()}):
+            of_these = [key for key, assets in behind.items() if tuple(assets) == changed]
+            spans = partitions.windows(dataset, of_these, self.installation.settings.backfill_chunk)
+            only = [*changed, features_key(dataset)]
+            name = f"{dataset.name} {', '.join(key.path[-1] for key in changed)}"
+            self._run_chunks(name, dataset_job_name(dataset), [span.keys for span in spans], {}, only)
 
     def clean(self, dataset: Dataset, keys: Sequence[str]) -> None:
         """Clean these partitions again and make nothing else: what follows is behind until it is backfilled."""
@@ -105,7 +125,7 @@ class Backfill:
         if first and dataset.name in self._also_since:
             first = min(first, date.fromisoformat(self._also_since[dataset.name]))
         keys = strategy_keys(strategy)
-        features = newest_by_partition(instance, dataset_chain(dataset)[-1])
+        features = newest_by_partition(instance, features_key(dataset))
         if not features:
             raise CommandError(
                 f"{strategy.name} has no features to learn from yet; run: quantlytic backfill {dataset.name}"
@@ -131,8 +151,8 @@ class Backfill:
         trained = newest_by_partition(instance, keys["model"])
         days = [key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained]
         if only_pending:
-            chain = [dataset_chain(dataset)[-1], keys["predictions"], keys["paper_trades"]]
-            days = pending_in_chain(instance, chain, days)
+            stages = [[features_key(dataset)], [keys["predictions"]], [keys["paper_trades"]]]
+            days = pending_in_stages(instance, stages, days)
         chunk = self.installation.settings.backfill_chunk
         runs = [run[i : i + chunk] for run in _neighbours(days, trading) for i in range(0, len(run), chunk)]
         self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})

@@ -87,9 +87,11 @@ def _tests(table: Table) -> Iterable[dict[str, Any]]:
     present = [quoted(column.name) for column in table.columns if not column.nullable]
     limits = " and ".join(column.sql_limits for column in table.columns if column.sql_limits)
     key = [quoted(name) for name in table.key]
-    yield _test(table, "unique_key", "unique", f"One row per {', '.join(table.key)}.", {"columns": key})
-    yield _test(table, "always_present", "present", "Columns that are never null have a value.", {"columns": present})
-    if limits:
+    if table.rows_of is None:
+        yield _test(table, "unique_key", "unique", f"One row per {', '.join(table.key)}.", {"columns": key})
+        told = "Columns that are never null have a value."
+        yield _test(table, "always_present", "present", told, {"columns": present})
+    if limits and table.rows_of is None:
         within = "Numbers are within their limits."
         yield _test(table, "holds", "within_bounds", within, {"condition": limits})
     for rule in table.rules:

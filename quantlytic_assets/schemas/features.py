@@ -1,4 +1,4 @@
-"""The tables of `features`, which dbt makes: bars at every interval, indicators, labels, adjusted bars.
+"""The tables of `features`, which dbt makes: bars at every interval, features by family, labels, adjusted bars.
 
 A column or rule that is declared here reaches the models by `make generate`, which writes their properties. The SQL
 that fills a column is the model's.
@@ -167,54 +167,112 @@ ADJUSTED_BARS = Table(
 
 _FRACTION = "fraction"
 
-INDICATORS = Table(
-    "features.indicators",
-    writer="indicators",
-    description="The features that a dataset declares, for every bar of `features.bars`, from that bar and the ones "
-    "before it only. A feature is null until its window is full, and a column is null for datasets that do not declare "
-    "it. A bar that may not be used, because it is not complete or its price is known to be wrong, has a row of nulls "
-    "and enters no window. Prices are in shares of the bar's own session, a split is no return, and nothing goes on "
-    "from one company to the next under the same ticker. Computed session by session or all at once, the numbers are "
-    "the same. `quantlytic features` lists all features with their formulas.",
-    columns=(
-        DATASET,
-        SYMBOL,
-        SESSION,
-        INTERVAL,
-        OPEN_TIME,
-        Column("available_at", TIME, "Earliest time, UTC, at which a decision could have used the row."),
-        Column(
-            "close",
-            pl.Float64,
-            "Close of the bar, the price the features are about; null where the bar may not be used.",
-            nullable=True,
-            unit=PRICE,
-        ),
-        Column(
-            "history_bars",
-            pl.Int32,
-            "Usable bars of this symbol and interval up to this one, counted to 200 at most; null where this one is no "
-            "usable bar.",
-            nullable=True,
-            unit="bars",
-            at_least=1,
-            at_most=200,
-        ),
+# What each row of a family begins with.
+FAMILY_KEYS = (
+    DATASET,
+    SYMBOL,
+    SESSION,
+    INTERVAL,
+    OPEN_TIME,
+    Column("available_at", TIME, "Earliest time, UTC, at which a decision could have used the row."),
+)
+# The columns by which the rows of the families belong together; `session` says which files have them.
+JOINED_BY = ("dataset", "symbol", "session", "interval", "open_time")
+_ROW_KEY = ("symbol", "interval", "open_time")
+_FILES = ("dataset", '"interval"', "year(session)")
+_OF_A_CLOSE = (
+    Column(
+        "close",
+        pl.Float64,
+        "Close of the bar, the price the features are about; null where the bar may not be used.",
+        nullable=True,
+        unit=PRICE,
     ),
-    key=("symbol", "interval", "open_time"),
-    partitioned_by=("dataset", '"interval"', "year(session)"),
-    more=pl.Float64,
+    Column(
+        "history_bars",
+        pl.Int32,
+        "Usable bars of this symbol and interval up to this one, counted to 200 at most; null where this one is no "
+        "usable bar.",
+        nullable=True,
+        unit="bars",
+        at_least=1,
+        at_most=200,
+    ),
+)
+
+CLOSES = Table(
+    "features.closes",
+    writer="closes",
+    description="Every bar of `features.bars` with the close that features are about: null where the bar may not be "
+    "used, because it is not complete or its price is known to be wrong. The families of features have a row for each "
+    "of these rows.",
+    columns=(*FAMILY_KEYS, *_OF_A_CLOSE),
+    key=_ROW_KEY,
+    partitioned_by=_FILES,
     rules=(
         Rule(
             "of_usable_bars",
             "A bar that may be used has a close and a history, another one has neither.",
             "(close is null) = (history_bars is null)",
         ),
+    ),
+)
+
+# What each family is about, and the rules of its columns.
+_FAMILIES = {
+    "trend": "where prices tend to: averages, MACD, channels and stops that follow the price",
+    "momentum": "returns, and how fast and how far prices have moved: RSI, stochastics, ADX and their kin",
+    "volatility": "how much prices move: ranges, bands and deviations of returns",
+    "volume": "what was traded, and at which prices",
+    "statistics": "figures of a window of returns: Sharpe, drawdown, skew, time of day and week",
+    "candles": "TA-Lib's candle patterns: 100 bullish, -100 bearish, 0 none",
+    "cross_asset": "a symbol beside others: beta, correlation, spreads, and its rank among all symbols of one time",
+    "alpha158": "Qlib's Alpha158",
+    "custom": "the features of the universe's plugins",
+}
+_FAMILY_RULES = {
+    "volatility": (
         Rule(
             "bands_ordered",
             "The lower Bollinger band is not above the middle one, nor that above the upper one.",
             "bb_lower <= bb_middle and bb_middle <= bb_upper",
         ),
+    )
+}
+
+# In the order in which features.indicators shows their columns.
+FAMILIES: dict[str, Table] = {
+    family: Table(
+        f"features.{family}",
+        writer=family,
+        description=f"Features of the family `{family}`: {about}. One column for each that a dataset declares, null "
+        "for the other datasets and until its window is full, and a row for each row of `features.closes`. "
+        "`quantlytic features` lists all with their formulas.",
+        columns=FAMILY_KEYS,
+        key=_ROW_KEY,
+        partitioned_by=_FILES,
+        more=pl.Float64,
+        rows_of=CLOSES.name,
+        rules=_FAMILY_RULES.get(family, ()),
+    )
+    for family, about in _FAMILIES.items()
+}
+
+INDICATORS = Table(
+    "features.indicators",
+    writer="indicators",
+    description="The features that a dataset declares, for every bar of `features.bars`, from that bar and the ones "
+    "before it only: a view of `features.closes` and the tables of all families. A feature is null until its window is "
+    "full, and a column is null for datasets that do not declare it. A bar that may not be used, because it is not "
+    "complete or its price is known to be wrong, has a row of nulls and enters no window. Prices are in shares of the "
+    "bar's own session, a split is no return, and nothing goes on from one company to the next under the same ticker. "
+    "Computed session by session or all at once, the numbers are the same. `quantlytic features` lists all features "
+    "with their formulas.",
+    columns=(*FAMILY_KEYS, *_OF_A_CLOSE),
+    key=_ROW_KEY,
+    more=pl.Float64,
+    rows_of=CLOSES.name,
+    rules=(
         Rule(
             "null_until_full",
             "A feature of the set core is null while its window is not full.",
@@ -275,4 +333,4 @@ LABELS = Table(
 )
 
 # In the order in which dbt's documentation lists them.
-TABLES = (BARS, ADJUSTED_BARS, INDICATORS, LABELS)
+TABLES = (BARS, ADJUSTED_BARS, CLOSES, *FAMILIES.values(), INDICATORS, LABELS)

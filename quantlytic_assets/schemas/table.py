@@ -113,7 +113,8 @@ class Table:
 
     `writer` names the asset that writes it (of a dbt model: the model). `key`: the columns that no two rows share.
     `partitioned_by`: SQL expressions by which its files are split. `session` is the column that says which partition a
-    row belongs to. `more`: the type of further columns, which others declare, where the table has such.
+    row belongs to. `more`: the type of further columns, which others declare, where the table has such. `rows_of`:
+    the table whose rows it has, one for one; key and nulls are tested there.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Table:
     rules: tuple[Rule, ...] = ()
     session: str = "session"
     more: DataType | DataTypeClass | None = None
+    rows_of: str | None = None
 
     @cached_property
     def polars(self) -> pl.Schema:

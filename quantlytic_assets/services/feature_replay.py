@@ -15,6 +15,7 @@ import polars as pl
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.features.batch import compute
+from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.features.online import Board
 from quantlytic_assets.services.features import HISTORY_BARS, warmup, with_others
 from quantlytic_assets.tables.features import bars_through, drawn_rows, rows_at
@@ -37,12 +38,14 @@ _SHORTEST_SESSION = timedelta(hours=6, minutes=30)
 _RELATIVE = 1e-9
 
 
-def replayed(lake: Queries, dataset: Dataset, since: date, before: date, places: int) -> tuple[int, pl.DataFrame]:
-    """(values compared, REPLAY_SCHEMA rows) of all symbols at `places` times in the sessions [since, before).
+def replayed(
+    lake: Queries, dataset: Dataset, family: str, since: date, before: date, places: int
+) -> tuple[int, pl.DataFrame]:
+    """(values compared, REPLAY_SCHEMA rows) of a family, for all symbols at `places` times in sessions [since, before).
 
     The times are drawn anew in each call.
     """
-    features = features_of(dataset)
+    features = of_family(features_of(dataset), family)
     compared, wrong = 0, [REPLAY_SCHEMA.to_frame()]
     for interval, open_time, session in drawn_rows(lake, dataset.name, since, before, places).iter_rows():
         columns = [name for feature in features for name in feature.columns]

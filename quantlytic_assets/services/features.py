@@ -1,6 +1,7 @@
 """Computing the features of a range of bars in dbt's process, where the environment says which ones.
 
-dbt's model `indicators` makes the table `bars_to_compute` and calls this; see dbt_project/macros/indicator_inputs.sql.
+dbt's models `closes` and those of the families make the table `bars_to_compute` and call this; see
+dbt_project/macros/bars_to_compute.sql.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from quantlytic_assets.features.batch import GROUP, compute
+from quantlytic_assets.features.columns import of_family
+from quantlytic_assets.schemas.features import FAMILIES, FAMILY_KEYS
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.tables.features import closes_by_availability, feature_counts
 from quantlytic_assets.tables.whole_rows import feature_columns
-from quantlytic_assets.universe.feature_choice import declared, others
+from quantlytic_assets.universe.feature_choice import declared, features_of, others
 from quantlytic_assets.universe.plugins import registry_with
 
 if TYPE_CHECKING:
@@ -36,29 +39,34 @@ _CHUNK = 300_000
 HISTORY_BARS = 200
 # A close of another symbol that is older says nothing any more.
 _OLDEST = timedelta(days=30)
-_KEYS = ("dataset", "symbol", "session", "interval", "open_time", "available_at", "close")
+_KEYS = tuple(column.name for column in FAMILY_KEYS)
 _VARIABLE = "QUANTLYTIC_RUN_FEATURES"
 
 
 def run_environment(declarations: Sequence[str], plugins: Sequence[str]) -> dict[str, str]:
     """What tells dbt which features a run computes, how many bars around its range they read, and their columns."""
     features = declared(declarations, plugins)
-    said = {
-        "declarations": declarations,
-        "plugins": plugins,
-        "columns": [
-            {"name": name, "description": feature.description} for feature in features for name in feature.columns
-        ],
-    }
+    columns: dict[str, list[dict[str, str]]] = {}
+    for feature in features:
+        told = ({"name": name, "description": feature.description} for name in feature.columns)
+        columns.setdefault(feature.spec.family, []).extend(told)
+    said = {"declarations": declarations, "plugins": plugins, "columns": columns}
     bars = str(warmup(features))
     return {_VARIABLE: json.dumps(said), "QUANTLYTIC_RUN_WARMUP": bars}
 
 
-def declared_version(dataset: Dataset) -> str:
-    """A short text that is another one when the dataset's features are others, or a plugin's text is."""
-    plugins = [Path(one).read_bytes() if one.endswith(".py") else one.encode() for one in dataset.plugins]
-    declared = json.dumps([*dataset.features, dataset.incomplete_bars]).encode()
-    return sha256(b"\0".join([declared, *plugins])).hexdigest()[:12]
+def declared_version(dataset: Dataset, family: str) -> str:
+    """A short text that is another one when the dataset's features of a family are others, or a plugin's text is."""
+    declared = json.dumps([*map(str, of_family(features_of(dataset), family)), dataset.incomplete_bars]).encode()
+    plugins = dataset.plugins if family == "custom" else ()
+    texts = [Path(one).read_bytes() if one.endswith(".py") else one.encode() for one in plugins]
+    return sha256(b"\0".join([declared, *texts])).hexdigest()[:12]
+
+
+def families(declarations: Sequence[str], plugins: Sequence[str]) -> tuple[str, ...]:
+    """The families of these features, in the order of the tables."""
+    found = {feature.spec.family for feature in declared(declarations, plugins)}
+    return tuple(family for family in FAMILIES if family in found)
 
 
 def warmup(features: Iterable[Feature]) -> int:
@@ -77,19 +85,33 @@ def null_shares(lake: Queries, dataset: str, columns: Sequence[str]) -> dict[str
     return {column: 1 - count / rows for column, count in counts.items()} if rows else {}
 
 
-def computed_frames(connection: duckdb.DuckDBPyConnection) -> Iterator[pl.DataFrame]:
-    """The rows of features.indicators for the run's range, some symbols at a time."""
+def close_frames(connection: duckdb.DuckDBPyConnection) -> Iterator[pl.DataFrame]:
+    """The rows of features.closes for the run's range, some symbols at a time."""
+    for bars in _bars_to_compute(connection, _CHUNK):
+        yield compute(bars.with_columns(_history(bars)), ()).select(*_KEYS, "close", "history_bars")
+
+
+def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterator[pl.DataFrame]:
+    """The rows of a family's table for the run's range, some symbols at a time."""
     said = json.loads(os.environ[_VARIABLE])
     registry = registry_with(tuple(said["plugins"]))
-    features = declared(said["declarations"], said["plugins"])
-    counts = connection.execute("SELECT symbol, count(*) FROM bars_to_compute GROUP BY symbol ORDER BY symbol")
+    features = of_family(declared(said["declarations"], said["plugins"]), family)
+    if not features:
+        return
     across = any(feature.spec.kind == "cross_section" for feature in features)
-    for symbols in _chunks(counts.fetchall(), None if across else _CHUNK):
-        chosen = with_literals("SELECT * FROM bars_to_compute WHERE symbol IN (SELECT unnest(?::VARCHAR[]))", [symbols])
-        bars = with_others(_Session(connection), connection.execute(chosen).pl(), features)
-        computed = compute(bars.with_columns(_history(bars)), features, registry)
-        columns = [name for feature in features for name in feature.columns]
-        yield computed.select(*_KEYS, *columns, "history_bars")
+    columns = [name for feature in features for name in feature.columns]
+    for bars in _bars_to_compute(connection, None if across else _CHUNK):
+        computed = compute(with_others(_Session(connection), bars, features), features, registry)
+        yield computed.select(*_KEYS, *columns)
+
+
+def _bars_to_compute(connection: duckdb.DuckDBPyConnection, most: int | None) -> Iterator[pl.DataFrame]:
+    """The bars that the run computes and those that they need, about `most` at a time, all of a symbol's at once."""
+    table = "memory.main.bars_to_compute"
+    counts = connection.execute(f"SELECT symbol, count(*) FROM {table} GROUP BY symbol ORDER BY symbol").fetchall()
+    for symbols in _chunks(counts, most):
+        chosen = with_literals(f"SELECT * FROM {table} WHERE symbol IN (SELECT unnest(?::VARCHAR[]))", [symbols])
+        yield connection.execute(chosen).pl()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How dbt's materializations write to the lake: rows are made first, then replace a range in one short transaction.
 
 Called by `dbt_project/macros/materializations` in dbt's own process, where the environment says which lake it is. A
-model's turn begins before it reads anything and ends with its commit; dbt's tests run outside of any turn.
+model's turn begins before it reads anything and ends with its commit. Families of features share one, which ends before
+features.indicators shows them.
 """
 
 from __future__ import annotations
@@ -12,29 +13,44 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from quantlytic_assets.schemas.features import CLOSES, FAMILIES, FAMILY_KEYS, JOINED_BY
+from quantlytic_assets.schemas.table import quoted
 from quantlytic_assets.storage.lake_locks import commit, locks_from_environment
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
+# What models that share a turn compute from, in dbt's own database.
+_SHARED = "memory.main.bars_to_compute"
+
 _turn: AbstractContextManager[object] | None = None
+# Whether the turn goes on when its model is done.
+_shared = False
 
 
-def take_turn(dataset: str) -> None:
-    """Hold the dataset's lock until `end_turn`; a turn that a failed model did not end is ended first."""
-    global _turn
+def take_turn(connection: duckdb.DuckDBPyConnection, dataset: str, shared: bool = False) -> None:
+    """Hold the dataset's lock until `end_turn`; a turn that a failed model did not end is ended first.
+
+    `shared`: a shared turn that is held goes on, with what its models compute from. A process works on one dataset.
+    """
+    global _turn, _shared
+    if shared and _shared:
+        return
     end_turn()
+    connection.execute(f"DROP TABLE IF EXISTS {_SHARED}")
     _turn = locks_from_environment().dataset(dataset)
     _turn.__enter__()
+    _shared = shared
 
 
 def end_turn() -> None:
     """Let the dataset's lock go, where it is held."""
-    global _turn
+    global _turn, _shared
     if _turn is not None:
         _turn.__exit__(None, None, None)
         _turn = None
+    _shared = False
 
 
 def commit_statements(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -> None:
@@ -49,12 +65,13 @@ def commit_statements(connection: duckdb.DuckDBPyConnection, statements: Sequenc
 
 @contextmanager
 def stage() -> Iterator[Path]:
-    """A directory for the rows that a model makes, gone with its turn."""
+    """A directory for the rows that a model makes, gone with them; a turn that is not shared ends with it."""
     try:
         with TemporaryDirectory() as directory:
             yield Path(directory)
     finally:
-        end_turn()
+        if not _shared:
+            end_turn()
 
 
 def stage_query(connection: duckdb.DuckDBPyConnection, directory: Path, query: str) -> None:
@@ -97,3 +114,39 @@ def replace_range(
     # Files are numbered, and rows within them in their model's order, which is how they are read best.
     statements.append(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
     commit_statements(connection, statements)
+
+
+def show_families(connection: duckdb.DuckDBPyConnection, view: str, comments: Sequence[str] = ()) -> None:
+    """Make the view of the closes and of all families with all columns that they have; readers see the old or the new.
+
+    view: its name as SQL needs it. comments: statements that follow. A shared turn ends before.
+    """
+    end_turn()
+
+    def run(connection: duckdb.DuckDBPyConnection) -> None:
+        # Read under the lock: another dataset's run may just have added its columns.
+        for statement in (f"CREATE OR REPLACE VIEW {view} AS {families_query(connection)}", *comments):
+            connection.execute(statement)
+
+    commit(connection, locks_from_environment(), run)
+
+
+def families_query(connection: duckdb.DuckDBPyConnection) -> str:
+    """The SELECT of features.indicators: the close of each bar, the families' columns, and its history."""
+    there: dict[str, list[str]] = {}
+    for table, column in connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        "WHERE database_name = 'lake' AND schema_name = 'features' ORDER BY column_index"
+    ).fetchall():
+        there.setdefault(table, []).append(column)
+    keys = [column.name for column in FAMILY_KEYS]
+    columns, joins = [], []
+    for family, table in FAMILIES.items():
+        if own := [f'{family}."{name}"' for name in there.get(family, []) if name not in keys]:
+            columns += own
+            # Each of these is a key, so that a condition on it holds back rows of all tables.
+            using = ", ".join(quoted(name) for name in JOINED_BY)
+            joins.append(f"LEFT JOIN lake.{table.name} AS {family} USING ({using})")
+    shown = [f"closes.{quoted(name)}" for name in keys]
+    selected = ", ".join([*shown, "closes.close", *columns, "closes.history_bars"])
+    return f"SELECT {selected} FROM lake.{CLOSES.name} AS closes {' '.join(joins)}"

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.features import BARS, INDICATORS, LABELS
+from quantlytic_assets.schemas.features import BARS, CLOSES, INDICATORS, LABELS
 from quantlytic_assets.schemas.table import Table, quoted
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, rows, select, sessions, where
 
@@ -92,13 +92,13 @@ def trainable_sessions(
 
 
 def drawn_rows(lake: Queries, dataset: str, since: date, before: date, count: int) -> pl.DataFrame:
-    """interval, open_time and session of `count` bars of features.indicators drawn anew, sessions [since, before)."""
+    """interval, open_time and session of `count` usable bars drawn anew, sessions [since, before)."""
     clause, parameters = where([equal("dataset", dataset), sessions(since, before), Condition("close IS NOT NULL")])
     sql = (
-        f'SELECT "interval", open_time, min(session) AS session FROM {INDICATORS.name}{clause} '
+        f'SELECT "interval", open_time, min(session) AS session FROM {CLOSES.name}{clause} '
         f"GROUP BY ALL ORDER BY random() LIMIT {int(count)}"
     )
-    return rows(lake, sql, parameters, INDICATORS.schema(["interval", "open_time", "session"]))
+    return rows(lake, sql, parameters, CLOSES.schema(["interval", "open_time", "session"]))
 
 
 def rows_at(
@@ -157,6 +157,6 @@ def counts(lake: Queries, table: Table, dataset: str, *, since: date | None, bef
     clause, parameters = where([equal("dataset", dataset), sessions(since, before, table.session)])
     sql = (
         f"SELECT {table.session} AS session, count(*) AS rows, count(DISTINCT symbol) AS symbols "
-        f"FROM {table.name}{clause} GROUP BY ALL"
+        f"FROM {table.rows_of or table.name}{clause} GROUP BY ALL"
     )
     return rows(lake, sql, parameters, COUNTS_SCHEMA)

@@ -56,6 +56,46 @@ def installation(tmp_path, monkeypatch):
     close_all()
 
 
+def test_a_family_with_other_features_is_made_again_and_nothing_else(installation, tmp_path):
+    first = Backfill(installation, Console(file=io.StringIO()))
+    first.dataset(installation.dataset("daily"))
+    assert (first.outcome.partitions, first.outcome.failures) == (3, [])
+    (tmp_path / "universe.yaml").write_text(
+        yaml.safe_dump({"datasets": {"daily": UNIVERSE | {"features": ["core", "stoch", "beta(5, AAPL)"]}}})
+    )
+    changed = Installation()
+    changed.__dict__["instance"] = installation.instance
+    names = ("raw_bars", "bars", "closes", "trend", "momentum", "volatility", "cross_asset", "indicators", "labels")
+
+    def made() -> dict[str, int]:
+        keys = {name: dg.AssetKey(["daily", name]) for name in names}
+        found = {name: changed.instance.fetch_materializations(key, limit=99).records for name, key in keys.items()}
+        return {name: len(records) for name, records in found.items()}
+
+    before = made()
+    again = Backfill(changed, Console(file=io.StringIO()))
+    again.dataset(changed.dataset("daily"), only_pending=True)
+    assert again.outcome.failures == []
+    more = {name: count - before[name] for name, count in made().items()}
+    # A family that was not there has partitions that were never made: these are made as any other.
+    assert more["cross_asset"] == more["momentum"] == 3
+    count = changed.resources.lake.query("SELECT count(stoch_k), count(beta_5_AAPL), count(*) FROM features.indicators")
+    assert 40 < count.row(0)[0] < count.row(0)[2] and count.row(0)[1] > 40
+    (tmp_path / "universe.yaml").write_text(
+        yaml.safe_dump({"datasets": {"daily": UNIVERSE | {"features": ["core", "stoch(5)", "beta(5, AAPL)"]}}})
+    )
+    third = Installation()
+    third.__dict__["instance"] = installation.instance
+    before = made()
+    last = Backfill(third, Console(file=io.StringIO()))
+    last.dataset(third.dataset("daily"), only_pending=True)
+    assert (last.outcome.partitions, last.outcome.failures) == (3, [])
+    more = {name: count - before[name] for name, count in made().items()}
+    assert {name for name, count in more.items() if count} == {"momentum", "indicators"}
+    last.dataset(third.dataset("daily"), only_pending=True)
+    assert last.outcome.partitions == 3
+
+
 def test_a_split_that_comes_with_later_months_mends_the_earlier_ones(installation):
     dataset = installation.dataset("daily")
     lake = installation.resources.lake

@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from quantlytic_assets.services.features import run_environment
+from quantlytic_assets.schemas.features import FAMILIES
+from quantlytic_assets.services.features import families, run_environment
 from quantlytic_tests.storage.places import PROFILES, Place, opened
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,8 @@ class Warehouse:
         }
         project = str(ROOT / "dbt_project")
         dbt = str(Path(sys.executable).parent / "dbt")
-        return [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project], environment
+        command = [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project]
+        return [*command, "--exclude", *sorted(FAMILIES.keys() - families(features, plugins))], environment
 
     def build(
         self, dataset: str, start: str, end: str, interval: str, intervals: Sequence[str], *more, **options

@@ -123,7 +123,7 @@ def test_labels_are_the_trade_they_describe(warehouse, whole):
 def test_a_killed_run_leaves_each_table_whole_and_the_next_run_mends_it(warehouse, crypto, whole):
     warehouse.add("killed", *crypto)
     command, environment = warehouse.command("killed", "2025-05-10", "2025-05-31", *ROUND_THE_CLOCK)
-    files = warehouse.lake.scratch / "data" / "features" / "indicators" / "dataset=killed"
+    files = warehouse.lake.scratch / "data" / "features" / "momentum" / "dataset=killed"
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not files.exists():
         time.sleep(0.001)

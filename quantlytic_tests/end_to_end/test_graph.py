@@ -22,7 +22,8 @@ from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
 
 SESSIONS = ["2025-06-30", "2025-07-01", "2025-07-02", "2025-07-03", "2025-07-07", "2025-07-08"]
 MONTHS = [f"{year}-{month:02d}-01" for year, months in ((2017, 12), (2018, 2)) for month in range(1, months + 1)]
-CHAIN = ["clean_bars", "coverage", "bars", "indicators", "labels"]
+FAMILIES = ["trend", "momentum", "volatility"]
+CHAIN = ["clean_bars", "coverage", "bars", "closes", *FAMILIES, "indicators", "labels"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +123,11 @@ def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
     assert parents["equities_5m/corporate_actions"] == {"raw_bars"}
     assert parents["equities_5m/adjusted_bars"] == {"clean_bars", "corporate_actions"}
     assert "clean_bars" in parents["equities_5m/bars"]
-    assert parents["equities_5m/indicators"] == {"bars"}
+    families = set(FAMILIES)
+    assert parents["equities_5m/closes"] == {"bars"}
+    assert all(parents[f"equities_5m/{family}"] == {"bars", "closes"} for family in families)
+    assert parents["equities_5m/indicators"] == {"closes", *families}
+    assert not any(key.path[-1] in {"alpha158", "candles"} for key in graph(definitions).get_all_asset_keys())
     assert parents["equities_5m/labels"] == {"bars"}
     assert parents["momentum_1d/model"] == {"indicators", "labels"}
     assert parents["momentum_1d/predictions"] == {"model", "indicators"}

@@ -50,9 +50,12 @@ def lake_rows(installed: Installed) -> dict[str, pl.DataFrame]:
         tables = connection.execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name != 'meta'"
         ).fetchall()
+        views = connection.execute(
+            "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'lake' AND view_name = 'indicators'"
+        ).fetchall()
         return {
             f"{schema}.{table}": in_order(connection.execute(f'SELECT * FROM "{schema}"."{table}"').pl())
-            for schema, table in tables
+            for schema, table in [*tables, *views]
         }
     finally:
         connection.close()

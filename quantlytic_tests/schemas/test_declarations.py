@@ -21,12 +21,11 @@ def test_the_committed_files_are_what_make_generate_writes():
 
 
 def test_configuration_of_a_model_stays_and_a_model_without_is_an_error():
-    written = models_yaml(
-        "models: [{name: bars, config: {tags: [mine]}}, {name: adjusted_bars}, {name: indicators}, {name: labels}]"
-    )
+    named = [f"{{name: {table.table_name}}}" for table in features.TABLES]
+    written = models_yaml(f"models: [{{name: bars, config: {{tags: [mine]}}}}, {', '.join(named[1:])}]")
     assert "tags:" in written and 'partitioned_by: dataset, "interval", year(session)' in written
     with pytest.raises(LookupError, match="no model labels"):
-        models_yaml("models: [{name: bars}, {name: adjusted_bars}, {name: indicators}]")
+        models_yaml(f"models: [{', '.join(named[:-1])}]")
 
 
 def test_every_table_and_column_is_described_and_every_key_declared():

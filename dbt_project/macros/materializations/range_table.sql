@@ -3,11 +3,13 @@
   rows or the new ones, and so does the next run when this one is killed. Rows are computed before that transaction,
   in a turn of the dataset's.
 
-  Columns and their types are the model's yml; with `features` those of the run's features come after them. Configuration:
+  Columns and their types are the model's yml; those of the run's features in the family of the model's name come after
+  them. Configuration:
     partitioned_by   how the lake splits the table's files
     span             two columns, a row's first and last session (default session, session). The run replaces the rows
                      whose span touches its range, and the model must return all of these
     tail_key         Python models only: rows after the range that the model returns replace those with the same key
+    shared_turn      models that come one after the other share a turn, which the first of them takes
 
   A Python model returns an iterable of polars frames, which are written one after another.
 #}
@@ -16,7 +18,9 @@
     {%- set columns = range_table_columns(model) -%}
     {#- Nobody else computes the dataset's rows until they are replaced. -#}
     {%- call statement('turn', language='python') -%}
-{{ python_job('dbt_writes.take_turn(' ~ tojson(run_range().dataset) ~ ')') }}
+{{ python_job(
+    'dbt_writes.take_turn(connection, ' ~ tojson(run_range().dataset) ~ ', shared=' ~ config.get('shared_turn', false) ~ ')'
+) }}
     {%- endcall -%}
     {%- set declared = declare_range_table(target, load_cached_relation(this), columns) -%}
     {%- if declared -%}
@@ -47,11 +51,9 @@
         {%- endif -%}
         {%- do columns.append((column.name, column.data_type, column.description)) -%}
     {%- endfor -%}
-    {%- if config.get('features') -%}
-        {%- for column in run_range().columns if column.name not in model.columns -%}
-            {%- do columns.append((column.name, 'double', column.description)) -%}
-        {%- endfor -%}
-    {%- endif -%}
+    {%- for column in run_range().columns.get(model.name, []) if column.name not in model.columns -%}
+        {%- do columns.append((column.name, 'double', column.description)) -%}
+    {%- endfor -%}
     {{- return(columns) -}}
 {% endmacro %}
 

@@ -26,20 +26,20 @@ def rename_table(connection: duckdb.DuckDBPyConnection, old: str, new: str) -> N
 
 def rename_column(connection: duckdb.DuckDBPyConnection, table: str, old: str, new: str) -> None:
     """Rename a column of `schema.table`. Views that read it are dbt's: they are made anew by the next run."""
-    names = _columns(connection, table)
+    names = columns_of(connection, table)
     if old in names and new not in names:
         connection.execute(f'ALTER TABLE lake.{table} RENAME COLUMN "{old}" TO "{new}"')
 
 
 def add_column(connection: duckdb.DuckDBPyConnection, table: str, name: str, kind: str) -> None:
     """Add a column of SQL type `kind` to `schema.table`; rows that are there have null in it."""
-    if name not in _columns(connection, table):
+    if name not in columns_of(connection, table):
         connection.execute(f'ALTER TABLE lake.{table} ADD COLUMN "{name}" {kind}')
 
 
 def drop_column(connection: duckdb.DuckDBPyConnection, table: str, name: str) -> None:
     """Drop a column of `schema.table`; snapshots from before keep it."""
-    if name in _columns(connection, table):
+    if name in columns_of(connection, table):
         connection.execute(f'ALTER TABLE lake.{table} DROP COLUMN "{name}"')
 
 
@@ -58,12 +58,11 @@ def _exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> b
     )
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> set[str]:
-    return {
-        name
-        for (name,) in connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? "
-            "AND table_name = ?",
-            table.split("."),
-        ).fetchall()
-    }
+def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """The columns of `schema.table` in their order; none where there is no such table."""
+    found = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ? "
+        "ORDER BY column_index",
+        table.split("."),
+    )
+    return [name for (name,) in found.fetchall()]
