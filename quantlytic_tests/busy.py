@@ -23,7 +23,8 @@ from quantlytic_tests.end_to_end.universes import CRYPTO_1M, universe
 
 _LOAD = 16
 _AT_MOST = 1800.0
-_ASSETS = ("raw_bars", "clean_bars", "coverage", "bars", "indicators", "labels")
+_FEATURES = ("bars", "closes", "trend", "momentum", "volatility", "indicators", "labels")
+_ASSETS = ("raw_bars", "clean_bars", "coverage", *_FEATURES)
 _KEYS = [f"2025-05-{day}" for day in range(10, 15)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -20,13 +21,13 @@ from packaging.version import Version
 
 from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, coverage_key, feature_key
 from quantlytic_assets.assets.partitions import closes_known_by
-from quantlytic_assets.assets.per_partition import group_by_key, partition_charts
+from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.features import CLOSES, FAMILIES
 from quantlytic_assets.schemas.lake import MADE_BY_DBT, TABLES
-from quantlytic_assets.services.features import declared_version, families, run_environment
+from quantlytic_assets.services.features import COSTS, declared_version, families, run_costs, run_environment
 from quantlytic_assets.settings import DBT_PROJECT
 from quantlytic_assets.tables.features import counts as table_counts
 from quantlytic_assets.universe.feature_choice import features_of, others
@@ -36,7 +37,7 @@ from quantlytic_assets.universe.models import Dataset
 _WRITERS = {"clean_bars": clean_bars_key, "corporate_actions": corporate_actions_key, "coverage": coverage_key}
 # Models whose rows depend on what the dataset declares.
 _DECLARED = (CLOSES.table_name, *FAMILIES)
-# What is drawn of a model's partition; `features` where nothing is named.
+# What is drawn of a model's partition that is no family; `features` where nothing is named.
 _CHARTS = {"labels": "labels", "adjusted_bars": "bars"}
 
 
@@ -220,12 +221,15 @@ def feature_assets(
         # The lake's tables are there before dbt looks for them. Locks are taken by dbt's materializations, a model at a
         # time (storage/dbt_writes.py).
         resources.lake.connect()
-        for event in dbt.cli(["build"], context=context, target_path=target).stream():
-            if isinstance(event, dg.Output):
-                # The model's rows are there; its materializations are written when the output is handed on.
-                key = context.asset_key_for_output(event.output_name)
-                _report(context, resources, dataset, window, key, models[key.path[-1]])
-            yield event
+        with TemporaryDirectory() as costs:
+            os.environ[COSTS] = costs
+            for event in dbt.cli(["build"], context=context, target_path=target).stream():
+                if isinstance(event, dg.Output):
+                    # The model's rows are there; its materializations are written when the output is handed on.
+                    key = context.asset_key_for_output(event.output_name)
+                    more = run_costs(Path(costs), key.path[-1])
+                    _report(context, resources, dataset, window, key, models[key.path[-1]], more)
+                yield event
 
     return features
 
@@ -237,6 +241,7 @@ def _report(
     window: Window,
     key: dg.AssetKey,
     table: str,
+    costs: Mapping[str, float],
 ) -> None:
     counts = table_counts(resources.lake, MADE_BY_DBT[table], dataset.name, since=window.since, before=window.before)
     per_key = {
@@ -246,7 +251,12 @@ def _report(
         .agg(pl.col("rows").sum().alias("dagster/partition_row_count"), pl.col("symbols").max())
         .iter_rows(named=True)
     }
-    chart = _CHARTS.get(key.path[-1], "features")
+    name = key.path[-1]
     for partition, entry in group_by_key(window.keys, per_key, {"dagster/partition_row_count": 0}).items():
-        entry.update(partition_charts(resources.links, dataset, partition, chart))
+        links = resources.links
+        if name in FAMILIES:
+            page = links.partition(dataset.name, partition)
+            entry.update(costs, **chart_and_page(links.family_chart(dataset.name, partition, name), page))
+        else:
+            entry.update(partition_charts(links, dataset, partition, _CHARTS.get(name, "features")))
         context.add_asset_metadata(entry, asset_key=key, partition_key=partition)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
@@ -24,6 +26,8 @@ from quantlytic_assets.charts.figures import (
     to_png,
 )
 
+# More lines than these are no picture any more.
+_MOST_FEATURES = 80
 _AVERAGES = {"sma_20": BLUE, "sma_50": ORANGE, "sma_200": PURPLE}
 
 
@@ -88,6 +92,50 @@ def labels(rows: pl.DataFrame, what: str) -> bytes:
     legend(axes)
     title(axes, f"{what}: {len(known):,} labels, {counts[1] / len(known):.1%} up, mean {returns.mean():+.3f} %")
     return to_png(figure)
+
+
+def family(rows: pl.DataFrame, columns: Sequence[str], what: str) -> bytes:
+    """Null share, rank IC with the next return and distribution of each feature of a family, one line a feature.
+
+    rows: the columns, scale-free, and forward_return, null where it is not known. The IC is Spearman's correlation over
+    all rows; the grey band is where nine of ten of unrelated ones would lie. A distribution is drawn in its own
+    interquartile ranges about its median: the line from the 5th to the 95th percentile, the bar of the middle half.
+    """
+    columns = list(columns)[:_MOST_FEATURES]
+    figure = new_figure(10, 1.6 + 0.24 * len(columns))
+    nulls, ics, spread = figure.subplots(1, 3, sharey=True)
+    places = list(range(len(columns)))
+    shares = [rows[name].null_count() / len(rows) * 100 for name in columns]
+    nulls.barh(places, shares, 0.7, color=GREY)
+    nulls.set_xlim(0, 100)
+    found = [_rank_ic(rows.select(name, "forward_return")) for name in columns]
+    known = rows["forward_return"].count()
+    noise = 1.645 / math.sqrt(known) if known else 0.0
+    ics.axvspan(-noise, noise, color=SHADE, zorder=0, linewidth=0)
+    ics.barh(places, [value or 0.0 for value in found], 0.7, color=[GREEN if (one or 0) > 0 else RED for one in found])
+    for place, name in zip(places, columns, strict=True):
+        low, first, middle, third, high = (rows[name].quantile(level) for level in (0.05, 0.25, 0.5, 0.75, 0.95))
+        width = (third or 0.0) - (first or 0.0)
+        if width > 0:
+            spread.hlines(place, (low - middle) / width, (high - middle) / width, color=BLUE, linewidth=1.0)
+            spread.barh(place, 1.0, 0.6, left=(first - middle) / width, color=SKY)
+            spread.plot([0.0], [place], "|", color="black", markersize=6)
+    for axes, label in ((nulls, "null, percent"), (ics, "rank IC"), (spread, "distribution")):
+        tidy(axes, "")
+        axes.set_xlabel(label, fontsize=9)
+    nulls.set_yticks(places, columns, fontsize=8)
+    nulls.invert_yaxis()
+    title(nulls, f"{what}: {len(rows):,} bars, {known:,} of them with a known return")
+    return to_png(figure)
+
+
+def _rank_ic(pairs: pl.DataFrame) -> float | None:
+    """Spearman's correlation of two columns; None where it is not defined."""
+    both = pairs.drop_nulls()
+    if len(both) < 3:
+        return None
+    value = both.select(pl.corr(*both.columns, method="spearman")).item()
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _values(rows: pl.DataFrame, name: str):

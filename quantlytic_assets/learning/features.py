@@ -54,13 +54,12 @@ def design_columns(features: Sequence[str] | None = None) -> list[str]:
     return list(dict.fromkeys((*KEY_COLUMNS, "close", "ret_1", *resolve_features(features))))
 
 
-def _scaled(name: str, scale: str) -> pl.Expr:
+def scale_free(name: str, scale: str) -> pl.Expr:
+    """A feature as it can be compared between symbols: a price over the close, less one; a volume as it is."""
     if scale == "price":
         return (pl.col(name) / pl.col("close") - 1).alias(name)
     if scale == "price_difference":
         return (pl.col(name) / pl.col("close")).alias(name)
-    if scale == "volume":
-        raise ValueError(f"{name} is a volume, which means another thing for each symbol: leave it out")
     return pl.col(name)
 
 
@@ -88,9 +87,12 @@ def design_matrix(
     """
     names = resolve_features(features)
     scales = library_scales(features) if scales is None else scales
+    for name in names:
+        if scales[name] == "volume":
+            raise ValueError(f"{name} is a volume, which means another thing for each symbol: leave it out")
     frame = indicators.select(
         *KEY_COLUMNS,
-        *(_scaled(name, scales[name]).cast(pl.Float64) for name in names),
+        *(scale_free(name, scales[name]).cast(pl.Float64) for name in names),
         pl.col("ret_1").alias("last_return"),
     )
     # A null makes is_finite null, and a filter drops it with the infinities and NaNs.

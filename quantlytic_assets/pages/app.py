@@ -75,6 +75,7 @@ class Pages:
             Route("/datasets/{dataset}/{key}/bars.png", self.bars),
             Route("/datasets/{dataset}/{key}/coverage.png", self.coverage),
             Route("/datasets/{dataset}/{key}/features.png", self.features),
+            Route("/datasets/{dataset}/{key}/families/{family}.png", self.family),
             Route("/datasets/{dataset}/{key}/labels.png", self.labels),
             Route("/strategies/{strategy}", self.strategy),
             Route("/strategies/{strategy}/equity.png", self.equity),
@@ -112,6 +113,9 @@ class Pages:
 
     def partition(self, request: Request) -> Response:
         """Everything of one partition: coverage, bars, features, labels, and what was put into quarantine."""
+        # The compilers behind it are loaded by who looks at a partition, not by the server's start.
+        from quantlytic_assets.services.features import families
+
         dataset, key, first, last = self._partition(request)
         symbols = self.rows.symbols(dataset.name, first, last).to_dicts()
         asked = request.query_params.get("symbol")
@@ -125,6 +129,7 @@ class Pages:
             symbols=symbols,
             drawn=[asked] if asked else names[:_SYMBOLS_ON_PAGE],
             quarantined=self.rows.quarantined(dataset.name, first, last).to_dicts(),
+            families=families(dataset.features, dataset.plugins),
         )
 
     def strategy(self, request: Request) -> Response:
@@ -197,6 +202,23 @@ class Pages:
         rows = self.rows.indicators(dataset.name, symbol, interval, first, last)
         nothing = f"no features of {symbol} at {interval} in {dataset.name} {key}"
         return self._chart(request, indicators, rows, symbol, interval, first, nothing=nothing)
+
+    def family(self, request: Request) -> Response:
+        """What the features of a family are like in a partition, at the longest of the dataset's intervals."""
+        from quantlytic_assets.charts.features import family
+        from quantlytic_assets.learning.features import scale_free
+        from quantlytic_assets.services.features import family_scales
+
+        dataset, key, first, last = self._partition(request)
+        name, interval = request.path_params["family"], self._interval(request, dataset)
+        scales = family_scales(dataset, name)
+        if not scales:
+            raise HTTPException(404, f"{dataset.name} has no features of a family {name!r}.")
+        what = f"{dataset.name} {key}, {interval}: {name}"
+        rows = self.rows.family(dataset.name, list(scales), interval, first, last)
+        if len(rows):
+            rows = rows.select("forward_return", *(scale_free(column, scale) for column, scale in scales.items()))
+        return self._chart(request, family, rows, list(scales), what, nothing=f"no features of {what} yet")
 
     def labels(self, request: Request) -> Response:
         """How the forward returns of a partition are spread."""

@@ -31,6 +31,10 @@ class Links:
         """A chart of a dataset's partition: bars, coverage, features or labels."""
         return f"{self.partition(dataset, key)}/{name}.png"
 
+    def family_chart(self, dataset: str, key: str, family: str) -> str:
+        """Null share, IC and distribution of a family's features in a partition."""
+        return f"{self.partition(dataset, key)}/families/{quote(family)}.png"
+
     def strategy(self, strategy: str) -> str:
         """A strategy's page."""
         return f"{self.base}/strategies/{quote(strategy)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,6 +42,8 @@ HISTORY_BARS = 200
 _OLDEST = timedelta(days=30)
 _KEYS = tuple(column.name for column in FAMILY_KEYS)
 _VARIABLE = "QUANTLYTIC_RUN_FEATURES"
+# The directory in which a run notes what computing a family has cost.
+COSTS = "QUANTLYTIC_RUNCOSTS"
 
 
 def run_environment(declarations: Sequence[str], plugins: Sequence[str]) -> dict[str, str]:
@@ -51,8 +54,7 @@ def run_environment(declarations: Sequence[str], plugins: Sequence[str]) -> dict
         told = ({"name": name, "description": feature.description} for name in feature.columns)
         columns.setdefault(feature.spec.family, []).extend(told)
     said = {"declarations": declarations, "plugins": plugins, "columns": columns}
-    bars = str(warmup(features))
-    return {_VARIABLE: json.dumps(said), "QUANTLYTIC_RUN_WARMUP": bars}
+    return {_VARIABLE: json.dumps(said), "QUANTLYTIC_RUN_WARMUP": str(warmup(features))}
 
 
 def declared_version(dataset: Dataset, family: str) -> str:
@@ -72,6 +74,18 @@ def families(declarations: Sequence[str], plugins: Sequence[str]) -> tuple[str, 
 def warmup(features: Iterable[Feature]) -> int:
     """The bars before a bar that decide its features, and the bars after a changed one that follow it."""
     return max([HISTORY_BARS, *(feature.warmup for feature in features)])
+
+
+def family_scales(dataset: Dataset, family: str) -> dict[str, str]:
+    """The columns of a dataset's features of a family, and what each is proportional to."""
+    features = of_family(features_of(dataset), family)
+    return {name: scale for one in features for name, scale in zip(one.columns, one.scales, strict=True)}
+
+
+def run_costs(directory: Path, family: str) -> dict[str, float]:
+    """What a run noted there of computing a family: milliseconds and bytes a column; empty where it noted nothing."""
+    noted = directory / f"{family}.json"
+    return json.loads(noted.read_text()) if noted.exists() else {}
 
 
 def null_shares(lake: Queries, dataset: str, columns: Sequence[str]) -> dict[str, float]:
@@ -100,9 +114,17 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
         return
     across = any(feature.spec.kind == "cross_section" for feature in features)
     columns = [name for feature in features for name in feature.columns]
+    seconds, size = 0.0, 0
     for bars in _bars_to_compute(connection, None if across else _CHUNK):
-        computed = compute(with_others(_Session(connection), bars, features), features, registry)
+        given = with_others(_Session(connection), bars, features)
+        begun = time.perf_counter()
+        computed = compute(given, features, registry)
+        seconds += time.perf_counter() - begun
+        size += computed.select(columns).estimated_size()
         yield computed.select(*_KEYS, *columns)
+    if COSTS in os.environ:
+        costs = {"ms_per_column": round(seconds * 1000 / len(columns), 3), "bytes_per_column": size // len(columns)}
+        (Path(os.environ[COSTS]) / f"{family}.json").write_text(json.dumps(costs))
 
 
 def _bars_to_compute(connection: duckdb.DuckDBPyConnection, most: int | None) -> Iterator[pl.DataFrame]:
@@ -147,7 +169,10 @@ def _history(bars: pl.DataFrame) -> pl.Expr:
 
 
 def with_others(lake: Queries, bars: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
-    """The bars with a column `close:NAME` for each other symbol: its last usable close that was available by then."""
+    """The bars with columns `close:NAME` and `age:NAME` for each other symbol that the features read.
+
+    They are its last usable close that was available by then, and for how many minutes it had been.
+    """
     if not others(features) or bars.is_empty():
         return bars
     bars = bars.sort("available_at")
@@ -155,7 +180,9 @@ def with_others(lake: Queries, bars: pl.DataFrame, features: Sequence[Feature]) 
     for dataset, symbol in others(features):
         name = f"{dataset}:{symbol}" if dataset else symbol
         closes = closes_by_availability(lake, dataset or bars["dataset"][0], symbol, first, last)
-        bars = bars.join_asof(
-            closes.rename({"close": f"close:{name}"}), on="available_at", strategy="backward", tolerance=_OLDEST
-        )
+        known = pl.col("available_at")
+        closes = closes.select(known, pl.col("close").alias(f"close:{name}"), known.alias("at"))
+        bars = bars.join_asof(closes, on="available_at", strategy="backward", tolerance=_OLDEST)
+        age = (known - pl.col("at")).dt.total_seconds() / 60
+        bars = bars.with_columns(age.alias(f"age:{name}")).drop("at")
     return bars

@@ -119,6 +119,18 @@ class LakeRows:
         )
         return rows.reverse()
 
+    def family(self, dataset: str, columns: Sequence[str], interval: str, first: date, last: date) -> pl.DataFrame:
+        """close, features and forward_return (of the shortest horizon) of usable bars, sessions [first, last)."""
+        names = ", ".join(f'"{name}"' for name in columns)
+        key = 'dataset, symbol, "interval", open_time'
+        return self.query(
+            f"SELECT close, {names}, forward_return FROM features.indicators LEFT JOIN (SELECT {key}, "
+            "arg_min(forward_return, horizon) AS forward_return FROM features.labels WHERE dataset = ? "
+            f'AND "interval" = ? AND session >= ? AND session < ? GROUP BY ALL) AS known USING ({key}) '
+            'WHERE dataset = ? AND "interval" = ? AND session >= ? AND session < ? AND close IS NOT NULL',
+            [dataset, interval, first, last, dataset, interval, first, last],
+        )
+
     def labels(self, dataset: str, interval: str, first: date, last: date) -> pl.DataFrame:
         """horizon, forward_return, label of features.labels, sessions [first, last)."""
         return self.query(

@@ -73,7 +73,7 @@ def learnable(features: Sequence[Feature]) -> tuple[str, ...]:
 def others(features: Sequence[Feature]) -> list[tuple[str | None, str]]:
     """(dataset, symbol) of the closes that features read beside a bar's own; None for the bar's own dataset."""
     inputs = [name for feature in features if feature.spec.kind == "pair" for name in feature.inputs]
-    names = dict.fromkeys(name.removeprefix("close:") for name in inputs if name.startswith("close:"))
+    names = dict.fromkeys(name for kind, _, name in (one.partition(":") for one in inputs) if kind in ("close", "age"))
     return [(dataset or None, symbol) for dataset, _, symbol in (name.rpartition(":") for name in names)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -82,6 +83,24 @@ def test_features_are_drawn_from_little_and_from_much(count):
 def test_features_that_a_table_has_not_got_are_left_out():
     rows = indicator_rows(40).select("session", "open_time", "close")
     assert not has_colour(features.indicators(rows, "AAA", "1h", DAY), BLUE)
+
+
+def test_a_family_is_drawn_with_nulls_and_without_a_known_return():
+    random = np.random.default_rng(3)
+    known = pl.Series("forward_return", random.normal(0, 0.01, 200))
+    rows = pl.DataFrame({"good": known * 5 + 0.01, "bad": -known, "flat": [1.0] * 200}).with_columns(known)
+    rows = rows.with_columns(pl.when(pl.int_range(200) >= 80).then("bad").alias("bad"))
+    drawn = features.family(rows, ["good", "bad", "flat"], "d")
+    assert has_colour(drawn, GREEN) and has_colour(drawn, ORANGE) and has_colour(drawn, BLUE)
+    unknown = rows.with_columns(pl.lit(None, pl.Float64).alias("forward_return"))
+    assert not has_colour(features.family(unknown, ["good"], "d"), GREEN)
+
+
+def test_the_ic_of_a_feature_is_spearman_s():
+    rows = pl.DataFrame({"a": [1.0, 8.0, 27.0, None], "forward_return": [0.1, 0.2, 0.4, 0.3]})
+    assert features._rank_ic(rows) == pytest.approx(1.0)
+    assert features._rank_ic(rows.head(2)) is None
+    assert features._rank_ic(rows.with_columns(pl.lit(1.0).alias("a"))) is None
 
 
 def test_what_is_before_the_partition_is_shaded():

@@ -42,7 +42,16 @@ def peeks(close):
 def remembers(close):
     return np.cumsum(close) / close
 """
-DECLARED = ("core", "stoch", "ema(50)", "my_alpha(10)", "beta(20, B)", "spread(other:X, A)", "rank(ret_1)")
+DECLARED = (
+    "core",
+    "stoch",
+    "ema(50)",
+    "my_alpha(10)",
+    "beta(20, B)",
+    "spread(other:X, A)",
+    "rank(ret_1)",
+    "staleness(other:X)",
+)
 RANGE = (FIRST.isoformat(), (FIRST + timedelta(days=DAYS)).isoformat(), "1d", ["1d"])
 KEYS = ("session", "interval", "open_time", "available_at", "close", "history_bars", "symbol")
 
@@ -96,6 +105,7 @@ def test_the_table_has_what_is_computed_of_all_bars_at_once(built, plugin):
         name: bars.filter(symbol=name).select("close_time", pl.col("close").alias(f"close:{name}")) for name in "AB"
     }
     given = bars.with_columns(pl.lit("1d").alias("interval"))
+    known = known.with_columns(pl.lit(0.0).alias("age:other:X"))
     for each in (known, *closes.values()):
         given = given.join(each, on="close_time", how="left")
     registry = registry_with((plugin,))

@@ -174,6 +174,10 @@ def test_every_partition_of_a_range_run_has_its_rows_its_chart_and_its_page(hist
             assert event.metadata["chart"].value == f"[![chart]({page}/{name}.png?size=small)]({page})"
             assert event.metadata["page"].value == page
             assert event.metadata["dagster/partition_row_count"].value > 0
+    for family in FAMILIES:
+        for session, event in materialized(history, "equities_5m", family).items():
+            assert f"/datasets/equities_5m/{session}/families/{family}.png" in event.metadata["chart"].value
+            assert event.metadata["ms_per_column"].value >= 0 and event.metadata["bytes_per_column"].value > 0
     for asset, name in {"predictions": "predictions", "paper_trades": "trades"}.items():
         for month, event in materialized(history, "momentum_1d", asset).items():
             assert f"/strategies/momentum_1d/{month}/{name}.png" in event.metadata["chart"].value

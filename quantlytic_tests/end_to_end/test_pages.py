@@ -36,6 +36,7 @@ CHARTS = [
     "/datasets/equities_5m/coverage.png",
     *(f"/datasets/equities_5m/{SESSION}/{name}.png" for name in ("bars", "coverage", "features", "labels")),
     *(f"/datasets/equities_1d/{MONTH}/{name}.png" for name in ("bars", "coverage", "features", "labels")),
+    *(f"/datasets/equities_1d/{MONTH}/families/{name}.png" for name in ("trend", "momentum", "volatility")),
     "/strategies/momentum_1d/equity.png",
     *(f"/strategies/momentum_1d/{MONTH}/{name}.png" for name in ("predictions", "trades")),
     f"/strategies/momentum_1d/models/{STEP}/evaluation.png",

@@ -20,7 +20,8 @@ from quantlytic_tests.end_to_end.browser import Browser, wait_for
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M, universe
 
-_ASSETS = ("raw_bars", "clean_bars", "coverage", "bars", "indicators", "labels")
+_FEATURES = ("bars", "closes", "trend", "momentum", "volatility", "indicators", "labels")
+_ASSETS = ("raw_bars", "clean_bars", "coverage", *_FEATURES)
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,8 @@ def lake_rows(installed: Installed) -> dict[str, pl.DataFrame]:
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name != 'meta'"
         ).fetchall()
         views = connection.execute(
-            "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'lake' AND view_name = 'indicators'"
+            "SELECT schema_name, view_name FROM duckdb_views() "
+            "WHERE database_name = 'lake' AND view_name = 'indicators'"
         ).fetchall()
         return {
             f"{schema}.{table}": in_order(connection.execute(f'SELECT * FROM "{schema}"."{table}"').pl())

@@ -32,6 +32,7 @@ def walk(count: int, seed: int, symbol: str = "A", interval: str = "1h") -> pl.D
             "close": close,
             "volume": drawn.integers(0, 10_000, count).astype(float),
             "close:SPY": 300 * np.exp(np.cumsum(drawn.normal(0, 0.01, count))),
+            "age:SPY": drawn.integers(0, 4_000, count).astype(float),
             "close:yields_1d:^TNX": 4 + 0.1 * drawn.normal(size=count),
             "close:yields_1d:^IRX": 5 + 0.1 * drawn.normal(size=count),
         },

@@ -178,6 +178,13 @@ def beta(x, p, begin, start, stop, out):
 
 
 @compiled
+def itself(x, p, begin, start, stop, out):
+    """The input as it is."""
+    for t in range(start, stop):
+        out[0, t] = x[0, t]
+
+
+@compiled
 def spread(x, p, begin, start, stop, out):
     """The first input less the second."""
     for t in range(start, stop):

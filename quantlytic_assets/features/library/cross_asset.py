@@ -1,7 +1,8 @@
 """Features of two symbols, and of all symbols at one time.
 
 The close of another symbol is a column `close:SPY` or `close:yields_1d:^TNX` of the bars, joined by when it was
-available, on a scale without splits. References name the symbol, with its dataset where that is another one.
+available, on a scale without splits; `age:SPY` says for how many minutes it had been. References name the symbol, with
+its dataset where that is another one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ def _pair(values: Values) -> tuple[str, ...]:
 
 def _with_other(values: Values) -> tuple[str, ...]:
     return "close", f"close:{values['symbol']}"
+
+
+def _age(values: Values) -> tuple[str, ...]:
+    return (f"age:{values['symbol']}",)
 
 
 def _column(values: Values) -> tuple[str, ...]:
@@ -53,6 +58,11 @@ SPECS = (
         "ratio", "cross_asset", (), outputs("ratio"), single(statistics.ratio), lambda _: (0,),
         "Close of the first symbol over that of the second", "definition", "ratio", "ratio", PAIR, inputs_of=_pair,
         kind="pair",
+    ),
+    FeatureSpec(
+        "staleness", "cross_asset", (), outputs("staleness"), single(statistics.itself), lambda _: (0,),
+        "For how long another symbol's last close had been available when the bar was", "definition", "minutes",
+        "ratio", (Parameter("symbol", kind="reference"),), inputs_of=_age, kind="pair",
     ),
     FeatureSpec(
         "rank", "cross_asset", (), outputs("rank"), lambda _: CrossSection("rank"), lambda _: (0,),
