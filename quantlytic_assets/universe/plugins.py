@@ -62,6 +62,9 @@ def _registries(
         module = _module(plugin)
         try:
             own_features, own_rules, own_models = features_of(module), rules_of(module), models_of(module)
+        except ValueError as error:
+            raise PluginError(f"{plugin}: {error}") from error
+        try:
             for feature in own_features:
                 features.add(feature)
             for rule in own_rules:
