@@ -2,4 +2,5 @@
 
 `spec`: what a rule is. `registry`: all rules by name. `rules/`: ours, a module a family. `custom`: a user's own
 function as a rule. `bots`: strategies that decide bar by bar. `signals`: targets as buy, sell and hold, with reasons.
+`truncation`: whether a rule reads later bars.
 """

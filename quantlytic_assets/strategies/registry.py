@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from quantlytic_assets.features.declarations import unknown
+from quantlytic_assets.features.registry import Registry as Features
 from quantlytic_assets.strategies.bots import Bot, BotSpec
 from quantlytic_assets.strategies.rules import allocation, mean_reversion, model_scores, momentum, trend, voting
 from quantlytic_assets.strategies.spec import Rule, RuleSpec
@@ -13,9 +14,13 @@ LIBRARY = (trend, momentum, mean_reversion, voting, allocation, model_scores)
 
 
 class Registry:
-    """The rules and bots that a strategy may name."""
+    """The rules and bots that a strategy may name.
 
-    def __init__(self, specs: Iterable[RuleSpec | BotSpec] | None = None):
+    features: what the declarations of rules are read with, where a user's own features are among them.
+    """
+
+    def __init__(self, specs: Iterable[RuleSpec | BotSpec] | None = None, features: Features | None = None):
+        self._features = features
         self._specs: dict[str, RuleSpec | BotSpec] = {}
         for spec in (one for module in LIBRARY for one in module.SPECS) if specs is None else specs:
             self.add(spec)
@@ -42,10 +47,14 @@ class Registry:
         Raises `ValueError` for an unknown rule or parameter, a wrong value, and a form that is neither of the two.
         """
         if isinstance(declaration, str):
-            return self.spec(declaration).bind()
+            return self._bound(declaration, {})
         if not isinstance(declaration, Mapping) or len(declaration) != 1:
             raise ValueError(f"a strategy has one rule, such as {{ma_cross: {{fast: 20}}}}, not {declaration!r}")
         ((name, values),) = declaration.items()
         if values is not None and not isinstance(values, Mapping):
             raise ValueError(f"{name} takes its parameters by name, such as {{fast: 20}}, not {values!r}")
-        return self.spec(str(name)).bind(**{str(one): value for one, value in (values or {}).items()})
+        return self._bound(str(name), {str(one): value for one, value in (values or {}).items()})
+
+    def _bound(self, name: str, values: Mapping[str, object]) -> Rule | Bot:
+        spec = self.spec(name)
+        return spec.bind(**values) if isinstance(spec, BotSpec) else spec.bind(self._features, **values)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import polars as pl
 
 from quantlytic_assets.features.declarations import unknown
 from quantlytic_assets.features.registry import Registry as Features
-from quantlytic_assets.features.spec import Feature
 
 Values = Mapping[str, Any]
+_LIBRARY = Features()
 # The columns of every frame that a rule reads, beside those that it asks for.
 BASE_COLUMNS = ("symbol", "session", "open_time", "available_at", "close")
 # Sums of weights such as thirds may miss 1 by this much.
@@ -116,12 +115,13 @@ class RuleSpec:
     score: Callable[[Values], pl.Expr] | None = None
     reason: Callable[[Values], pl.Expr] | None = None
 
-    def bind(self, **values: object) -> Rule:
+    def bind(self, library: Features | None = None, /, **values: object) -> Rule:
         """The rule with these parameters, and the defaults of those that are not given.
 
-        Raises `ValueError` with the name of the rule and of the parameter that is wrong.
+        library: the features that its declarations are read with, where a user's own are among them. Raises
+        `ValueError` with the name of the rule and of the parameter that is wrong.
         """
-        return Rule(self, bound(self.name, self.parameters, values, self.conflict))
+        return Rule(self, bound(self.name, self.parameters, values, self.conflict), library or _LIBRARY)
 
     def signature(self) -> str:
         """The name with its parameters and defaults: `ma_cross(fast=20, slow=50, kind=sma)`."""
@@ -130,10 +130,11 @@ class RuleSpec:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule with its parameters."""
+    """A rule with its parameters, and the features that it may ask for."""
 
     spec: RuleSpec
     values: Values
+    library: Features
 
     @property
     def declarations(self) -> tuple[str, ...]:
@@ -145,7 +146,7 @@ class Rule:
         """Which column of the frame each name of the rule's expression stands for."""
         return {
             **{name: name for name in self.spec.inputs},
-            **{name: _library(one).columns[0] for name, one in self.spec.features(self.values).items()},
+            **{name: self.library.feature(one).columns[0] for name, one in self.spec.features(self.values).items()},
         }
 
     @property
@@ -156,7 +157,7 @@ class Rule:
     @property
     def warmup(self) -> int:
         """How many bars come before the first one with a decision: those that the features need, and the rule's own."""
-        return self.spec.lookback + max((_library(one).lookback for one in self.declarations), default=0)
+        return self.spec.lookback + max((self.library.feature(one).lookback for one in self.declarations), default=0)
 
     def targets(self, features: pl.DataFrame) -> pl.Series:
         """The target weight of each row, −1 to 1, in the order of the rows; null keeps what is held.
@@ -183,6 +184,12 @@ class Rule:
 
     def _frame(self, features: pl.DataFrame) -> pl.DataFrame:
         """The columns that the rule declared under its own names, and no others: it can't read what it hides."""
+        self._check(features)
+        # In polars NaN is more than any number: a score that is none would be bought.
+        read = {name: pl.col(column).cast(pl.Float64).fill_nan(None) for name, column in self.columns.items()}
+        return features.select(*BASE_COLUMNS, **read).with_columns(pl.col("close").fill_nan(None))
+
+    def _check(self, features: pl.DataFrame) -> None:
         declared = self.spec.features(self.values)
         for name, column in self.columns.items():
             if column not in features.columns:
@@ -191,19 +198,17 @@ class Rule:
         missing = [name for name in BASE_COLUMNS if name not in features.columns]
         if missing:
             raise RuleError(f"rule {self.spec.name}: the frame has no {', '.join(missing)}")
-        # In polars NaN is more than any number: a score that is none would be bought.
-        read = {name: pl.col(column).cast(pl.Float64).fill_nan(None) for name, column in self.columns.items()}
-        return features.select(*BASE_COLUMNS, **read).with_columns(pl.col("close").fill_nan(None))
 
     def _called(self, features: pl.DataFrame) -> pl.Series:
         if self.spec.function is None:
             raise RuleError(f"rule {self.spec.name} has neither an expression nor a function")
+        self._check(features)
         try:
             answer = self.spec.function(features, **self.values)
+            if isinstance(answer, pl.Expr):
+                answer = features.with_columns(answer.alias("target"))["target"]
         except Exception as error:  # the function is the user's: whatever it raises is said with its name
             raise RuleError(f"rule {self.spec.name} raised {type(error).__name__}: {error}") from error
-        if isinstance(answer, pl.Expr):
-            answer = features.select(answer.alias("target")).to_series()
         if isinstance(answer, pl.DataFrame) or answer is None:
             raise RuleError(
                 f"rule {self.spec.name} returned {type(answer).__name__}; a rule returns a series of weights, one a row"
@@ -239,17 +244,6 @@ def bound(
     if wrong := conflict(found):
         raise ValueError(f"{owner}: {wrong}")
     return found
-
-
-@lru_cache(1)
-def _features() -> Features:
-    return Features()
-
-
-@lru_cache(1024)
-def _library(declaration: str) -> Feature:
-    """The feature of the library that a rule means by a declaration."""
-    return _features().feature(declaration)
 
 
 def _weights(rule: Rule, frame: pl.DataFrame, answer: pl.Series) -> pl.Series:

@@ -57,7 +57,8 @@ def _registries(
     plugins: tuple[str, ...], _marks: tuple[int, ...]
 ) -> tuple[Registry, Rules, dict[str, Callable[..., object]]]:
     """Features, rules and models, of modules that are loaded once for all three."""
-    features, rules, models = Registry(), Rules(), dict[str, Callable[..., object]]()
+    features, models = Registry(), dict[str, Callable[..., object]]()
+    rules = Rules(features=features)
     for plugin in plugins:
         module = _module(plugin)
         try:

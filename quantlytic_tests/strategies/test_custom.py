@@ -75,7 +75,8 @@ def test_a_rule_says_what_it_needs():
 
     found = bound(mine)
     assert found.declarations == ("rsi(7)", "macd")
-    assert (found.lookback, found.warmup, found.spec.weights) == (2, 27, "portfolio")
+    assert (found.lookback, found.warmup, found.spec.weights) == (2, 35, "portfolio")
+    assert found.targets(frame().with_columns(rsi_7=50.0, macd=0.0)).to_list() == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,15 @@ def test_a_plugin_brings_features_rules_bots_and_models(written):
     assert rules.bind({"MyBot": {"size": 3}}).size == 3
     assert models_with(plugins)["my_model"](depth=2) == {"depth": 2}
     assert registry_with(plugins).feature("my_alpha").columns == ("my_alpha",)
+
+
+def test_a_rule_reads_a_user_s_own_features(written):
+    text = PLUGIN.replace("@rule\n", '@rule(features=["my_alpha"])\n')
+    found = rules_with((written(text),)).bind("my_rule")
+    assert (found.declarations, found.warmup) == (("my_alpha",), 0)
+    assert found.targets(frame().with_columns(my_alpha="close")).to_list() == [1, 1, 1]
+    with pytest.raises(RuleError, match="there is no column my_alpha; declare my_alpha among"):
+        found.targets(frame())
 
 
 def test_a_plugin_may_have_rules_alone(written):

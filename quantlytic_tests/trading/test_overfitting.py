@@ -1,4 +1,4 @@
-"""Deflated Sharpe ratio and probability of backtest overfitting: known answers, and the plain way to the same numbers."""
+"""Deflated Sharpe ratio and probability of backtest overfitting: known answers, and a plain way to the same numbers."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def test_fills_on_bars_that_were_none():
     stale, incomplete = found(fills(stale=[False, True, True], incomplete=[True]))
     assert stale == Finding(
         "stale_fills", "error",
-        "2 of 40 fills were on a price that had not changed for too long to be one, the first of AAA at 2024-03-02 14:30.",
+        "2 of 40 fills were on a price that had not changed for too long to be one, "
+        "the first of AAA at 2024-03-02 14:30.",
     )  # fmt: skip
     assert (incomplete.code, incomplete.severity) == ("incomplete_fills", "error")
     assert incomplete.text.startswith("1 of 40 fills was on a bar that lacked part of its data")
@@ -59,8 +60,8 @@ def test_the_volume_of_a_bar_is_shared_by_its_fills():
     assert found(same_bar) == [
         Finding(
             "over_volume_cap", "error",
-            "1 of 38 traded bars took more than 2.5 % of the bar's volume; the worst was AAA at 2024-03-01 14:30 with 3 % "
-            "of it.",
+            "1 of 38 traded bars took more than 2.5 % of the bar's volume; the worst was AAA at 2024-03-01 14:30 with "
+            "3 % of it.",
         )
     ]  # fmt: skip
     assert found(fills(quantity=[25.0, 0.025 * 1000])) == []
