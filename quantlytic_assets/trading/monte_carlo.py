@@ -106,7 +106,8 @@ def resampled_returns(
 
     def drawn(number: int) -> Floats:
         places = stationary_places(random, len(values), (number, steps), block)
-        return capital * np.cumprod(1 + values[places], axis=1)
+        grown: Floats = np.cumprod(1 + values[places], axis=1, dtype=np.float64)
+        return capital * grown
 
     return _paths(drawn, steps, paths, capital, quantiles)
 

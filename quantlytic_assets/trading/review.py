@@ -79,6 +79,8 @@ def review(
     _has(fills, "fills", FILL_COLUMNS)
     _has(round_trips, "round trips", ROUND_TRIP_COLUMNS)
     bounds = limits or Limits()
+    # A frame without a row may have columns without a type.
+    fills = fills.with_columns(pl.col("stale", "incomplete", "ambiguous").cast(pl.Boolean))
     found: Iterable[Finding | None] = (
         _no_trades(fills),
         _flagged(fills, "stale", "on a price that had not changed for too long to be one"),

@@ -26,7 +26,7 @@ def fills(number: int = 40, **changes) -> pl.DataFrame:
     }
     for name, values in changes.items():
         columns[name][: len(values)] = values
-    return pl.DataFrame(columns, schema_overrides={"bar_volume": pl.Float64})
+    return pl.DataFrame(columns, schema_overrides={"quantity": pl.Float64, "bar_volume": pl.Float64})
 
 
 def trips(profits=(10.0,) * 40, sessions=None) -> pl.DataFrame:

@@ -57,7 +57,8 @@ def simple_returns(prices: ArrayLike) -> Floats:
 
 def cum_returns(returns: ArrayLike, starting_value: float = 0.0) -> Floats:
     """What returns compound to after each period: a return since the start, or a value with a `starting_value`."""
-    values = np.cumprod(1 + np.nan_to_num(floats(returns), posinf=np.inf, neginf=-np.inf), axis=0)
+    grown = np.cumprod(1 + np.nan_to_num(floats(returns), posinf=np.inf, neginf=-np.inf), axis=0)
+    values = floats(grown)
     return values - 1 if starting_value == 0 else values * starting_value
 
 
