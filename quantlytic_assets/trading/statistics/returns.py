@@ -48,6 +48,13 @@ def deviation(values: Floats) -> Floats:
         return np.asarray(np.nanstd(values, axis=0, ddof=1))
 
 
+def percentile(values: Floats, percent: float) -> Floats:
+    """The value that so many per cent of the periods are below, between two linearly; NaN left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanpercentile(values, percent, axis=0))
+
+
 def simple_returns(prices: ArrayLike) -> Floats:
     """Each price over the one before it, less 1: one row fewer than there are prices."""
     values = floats(prices)

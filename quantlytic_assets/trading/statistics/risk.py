@@ -13,6 +13,7 @@ from quantlytic_assets.trading.statistics.returns import (
     figure,
     floats,
     mean,
+    percentile,
     undefined,
 )
 
@@ -52,7 +53,7 @@ def max_drawdown(returns: ArrayLike) -> Figure:
 def value_at_risk(returns: ArrayLike, cutoff: float = 0.05) -> Figure:
     """The return that a share `cutoff` of the periods falls below: the historical quantile, between two linearly."""
     values = floats(returns)
-    return undefined(values) if len(values) == 0 else figure(np.percentile(values, 100 * cutoff, axis=0))
+    return undefined(values) if len(values) == 0 else figure(percentile(values, 100 * cutoff))
 
 
 def conditional_value_at_risk(returns: ArrayLike, cutoff: float = 0.05) -> Figure:
@@ -60,16 +61,18 @@ def conditional_value_at_risk(returns: ArrayLike, cutoff: float = 0.05) -> Figur
     values = floats(returns)
     if len(values) == 0:
         return undefined(values)
-    last = int((len(values) - 1) * cutoff)
-    return figure(np.mean(np.partition(values, last, axis=0)[: last + 1], axis=0))
+    # NaN are sorted to the end, behind what counts.
+    last = ((np.count_nonzero(~np.isnan(values), axis=0) - 1) * cutoff).astype(np.int64)
+    place = np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
+    return figure(mean(np.where(place <= last, np.sort(values, axis=0), np.nan)))
 
 
 def tail_ratio(returns: ArrayLike) -> Figure:
     """The 95th percentile of the returns over the 5th, both without their sign: 0.25 means losses four times as big."""
     values = floats(returns)
-    if len(values) == 0 or np.isnan(values).all():
+    if len(values) == 0:
         return undefined(values)
-    low, high = np.abs(np.nanpercentile(values, [5, 95], axis=0))
+    low, high = np.abs(percentile(values, 5)), np.abs(percentile(values, 95))
     with np.errstate(divide="ignore", invalid="ignore"):
         return figure(high / low)
 
@@ -77,8 +80,9 @@ def tail_ratio(returns: ArrayLike) -> Figure:
 def stability_of_timeseries(returns: ArrayLike) -> float:
     """How straight the cumulated log returns of one account rise: R² of their linear regression on time, in [0, 1]."""
     values = floats(returns)
+    values = values[~np.isnan(values)]
     if len(values) < 2:
         return float("nan")
-    grown = np.cumsum(np.log1p(values[~np.isnan(values)]))
     with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.cumsum(np.log1p(values))
         return float(np.corrcoef(np.arange(len(grown)), grown)[0, 1] ** 2)

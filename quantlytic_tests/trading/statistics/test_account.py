@@ -121,6 +121,34 @@ def test_several_accounts_beside_a_benchmark_are_each_alone(statistic):
         assert statistic(ours, theirs) == pytest.approx(alone, rel=1e-12)
 
 
+@pytest.mark.parametrize("statistic", STATISTICS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("values", [[], [0.01], [np.nan], [np.nan] * 5, [0.0] * 5, [-1.0, 0.5, 0.1], [-2.0, 0.1, 0.1]])
+@pytest.mark.filterwarnings("error")
+def test_odd_returns_have_a_figure_or_none(statistic, values):
+    alone = statistic(values)
+    assert isinstance(alone, float)
+    both = statistic(np.column_stack([values, np.full(len(values), 0.02)]))
+    assert both.shape == (2,) and both[0] == pytest.approx(alone, nan_ok=True)
+
+
+@pytest.mark.parametrize("statistic", BESIDE, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("values", [[], [0.01], [np.nan] * 5, [0.0] * 5, [-1.0, 0.5, 0.1]])
+@pytest.mark.filterwarnings("error")
+def test_odd_returns_beside_a_benchmark_have_a_figure_or_none(statistic, values):
+    assert isinstance(statistic(values, values), float)
+    assert isinstance(statistic(values, np.zeros(len(values))), float)
+
+
+def test_a_period_without_a_figure_does_not_count():
+    values = np.random.default_rng(8).normal(0, 0.02, 100)
+    holes = np.insert(values, [10, 50, 100], np.nan)
+    for statistic in (
+        risk.annual_volatility, risk.max_drawdown, risk.downside_risk, risk.value_at_risk, risk.tail_ratio,
+        risk.conditional_value_at_risk, risk.stability_of_timeseries, ratios.sharpe_ratio, ratios.omega_ratio,
+    ):  # fmt: skip
+        assert statistic(holes) == pytest.approx(statistic(values), rel=1e-12), statistic.__name__
+
+
 def test_alpha_and_beta_of_rises_and_falls_are_those_of_these_periods():
     random = np.random.default_rng(5)
     factor = random.normal(0, 0.02, 200)
