@@ -14,10 +14,10 @@ NAME = "quantlytic_assets"
 # From what imports nothing of the house to what nothing imports. A module may import from earlier layers and its own.
 LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
-    "calendars", "universe.membership", "market_data", "features", "schemas.dbt", "schemas.page", "schemas.generate",
-    "plugins", "storage", "tables", "trading", "charts", "imports", "vendors", "learning", "universe", "feeds",
-    "services", "pages", "resources", "reader", "observability", "assets", "checks", "automation", "definitions",
-    "commands", "cli",
+    "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt", "schemas.page",
+    "schemas.generate", "plugins", "storage", "tables", "trading", "charts", "imports", "vendors", "learning",
+    "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks", "automation",
+    "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",

@@ -150,7 +150,7 @@ def test_a_changed_plugin_is_read_anew(load, tmp_path):
         ({"plugins": "[gone.py]"}, "plugins[0]: there is no file"),
         ({"plugins": "[no_such_module]"}, "plugins[0]: no_such_module can't be loaded: ModuleNotFoundError"),
         (plugin("x = = 1"), "can't be loaded: SyntaxError"),
-        (plugin("x = 1"), "has no feature; decorate a function with @feature"),
+        (plugin("x = 1"), "has no feature, rule, bot or model; decorate a function with @feature"),
         (plugin(PLUGIN.replace("my_alpha", "rsi")), "give the function another name"),
         (plugin(PLUGIN.replace('"close"', '"cloze"')), "inputs are some of open, high, low, close, volume, not cloze"),
         (plugin(PLUGIN.replace("int = 5", "int")), "needs a number as its default"),

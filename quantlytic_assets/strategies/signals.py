@@ -1,0 +1,72 @@
+"""Targets as signals that people read: buy, sell or hold, how strongly, and why."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from quantlytic_assets.strategies.spec import Rule
+
+SIGNALS_SCHEMA = pl.Schema(
+    {
+        "strategy": pl.String,
+        "symbol": pl.String,
+        "session": pl.Date,
+        "open_time": pl.Datetime("us", "UTC"),
+        "available_at": pl.Datetime("us", "UTC"),
+        "signal": pl.String,
+        "strength": pl.Float64,
+        "reason": pl.String,
+    }
+)
+
+
+def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
+    """A rule's signals (`SIGNALS_SCHEMA`), in the order of the rows; see `Rule.targets` for the frame."""
+    return signals(strategy, features, rule.targets(features), rule.scores(features), rule.reasons(features))
+
+
+def signals(
+    strategy: str,
+    features: pl.DataFrame,
+    targets: pl.Series,
+    scores: pl.Series | None = None,
+    reasons: pl.Series | None = None,
+) -> pl.DataFrame:
+    """Signals (`SIGNALS_SCHEMA`) of targets, one a row of features: symbol, session, open_time, available_at.
+
+    A target above zero is a buy, one of zero or below is a sell (be out, or short), null is a hold. strength, 0 to 1,
+    is the score without its sign where there are scores; else the target's for a buy or a short, 1 for a way out, and
+    0 for a hold. Without reasons they say the target.
+    """
+    target = pl.col("target")
+    of_target = pl.when(target == 0).then(1.0).otherwise(target.abs()).fill_null(0.0)
+    strength = pl.col("score").cast(pl.Float64).abs().fill_null(0.0)
+    said = (
+        pl.when(target.is_null())
+        .then(pl.lit("no target: what is held is kept"))
+        .otherwise(pl.format("target weight {}", target.round(4)))
+    )
+    return features.select(
+        pl.lit(strategy).alias("strategy"),
+        "symbol",
+        "session",
+        "open_time",
+        "available_at",
+        targets.alias("target"),
+        (pl.Series("score", [None] * len(features), dtype=pl.Float64) if scores is None else scores.alias("score")),
+        (pl.Series("reason", [None] * len(features), dtype=pl.String) if reasons is None else reasons.alias("reason")),
+    ).select(
+        "strategy",
+        "symbol",
+        "session",
+        "open_time",
+        "available_at",
+        pl.when(target > 0)
+        .then(pl.lit("buy"))
+        .when(target.is_null())
+        .then(pl.lit("hold"))
+        .otherwise(pl.lit("sell"))
+        .alias("signal"),
+        (of_target if scores is None else strength).alias("strength"),
+        pl.coalesce("reason", said).alias("reason"),
+    )
