@@ -158,10 +158,8 @@ def _modify(v, p, tape, time, static, place, prices):
     more = amount - order[c.AMOUNT]
     if reason == c.R_NONE and more > 0.0 and own[c.REDUCE_ONLY] == 0:
         count_pending(v)
-        limits = prices.copy()
-        limits[:] = NAN
-        limits[c.IN_LIMIT] = limit
-        reason = _fault(v, p, static, math.inf, s, side, c.MARKET, False, more, limits)
+        prices[c.IN_LIMIT] = limit
+        reason = _fault(v, p, static, math.inf, s, side, c.MARKET, False, more, prices)
     if reason != c.R_NONE:
         emit_order(v, tape, c.K_REJECTED, time, place, reason)
         return

@@ -105,8 +105,10 @@ def compact(v):
         if own[c.STATUS] == c.GONE:
             continue
         if kept != place:
-            v.codes[kept] = own
-            v.orders[kept] = v.orders[place]
+            for field in range(c.ORDER_INTS):
+                v.codes[kept, field] = own[field]
+            for field in range(c.ORDER_FLOATS):
+                v.orders[kept, field] = v.orders[place, field]
             kind = exit_kind(own[c.LEG])
             if kind > 0 and v.marks[c.STOP_AT + kind - 1, own[c.SYMBOL]] == place:
                 v.marks[c.STOP_AT + kind - 1, own[c.SYMBOL]] = kept

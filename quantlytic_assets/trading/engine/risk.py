@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.compiling import helper
 from quantlytic_assets.trading.engine.orders import cancel, exit_kind
@@ -85,6 +83,24 @@ def resume(v, tape, time, reason):
 
 
 @helper
+def _quantile(v, count, share):
+    """The quantile of past returns, between the two nearest of them; sorts in the second half of their room."""
+    known = v.returns
+    base = c.RETURNS_WINDOW
+    for taken in range(count):
+        value = known[taken]
+        place = base + taken
+        while place > base and known[place - 1] > value:
+            known[place] = known[place - 1]
+            place -= 1
+        known[place] = value
+    at = share * (count - 1)
+    below = int(at)
+    above = min(below + 1, count - 1)
+    return known[base + below] + (at - below) * (known[base + above] - known[base + below])
+
+
+@helper
 def begin_session(v, p, tape, time, last):
     """Closes the books of the session before: its return, whether a halt is over, whether the VaR is beyond its limit."""
     equity = v.account[c.EQUITY]
@@ -105,8 +121,7 @@ def begin_session(v, p, tape, time, last):
         if over:
             resume(v, tape, time, c.R_RULE)
     if v.counts[c.HALT] == 0 and p[c.P_VAR] == p[c.P_VAR] and v.counts[c.RETURNS] >= _ENOUGH_RETURNS:
-        known = v.returns[: min(v.counts[c.RETURNS], c.RETURNS_WINDOW)]
-        if -np.quantile(known, 0.05) > p[c.P_VAR]:
+        if -_quantile(v, min(v.counts[c.RETURNS], c.RETURNS_WINDOW), 0.05) > p[c.P_VAR]:
             halt(v, tape, time, c.R_VAR)
 
 

@@ -46,7 +46,7 @@ def views(floats, integers, symbols, room):
         integers[e:f].reshape(c.SYMBOL_INTS, symbols),
         floats[b:d].reshape(room, c.ORDER_FLOATS),
         integers[f:g].reshape(room, c.ORDER_INTS),
-        floats[d : d + c.RETURNS_WINDOW],
+        floats[d : d + 2 * c.RETURNS_WINDOW],
     )
 
 
@@ -66,7 +66,7 @@ class State:
         view.marks[c.USED_BAR] = -1
 
     def _allocate(self) -> None:
-        floats = c.ACCOUNT_FLOATS + c.SYMBOL_FLOATS * self.symbols + c.ORDER_FLOATS * self.room + c.RETURNS_WINDOW
+        floats = c.ACCOUNT_FLOATS + c.SYMBOL_FLOATS * self.symbols + c.ORDER_FLOATS * self.room + 2 * c.RETURNS_WINDOW
         integers = c.ACCOUNT_INTS + c.SYMBOL_INTS * self.symbols + c.ORDER_INTS * self.room
         self.floats, self.integers = np.zeros(floats), np.zeros(integers, dtype=np.int64)
 
@@ -120,7 +120,7 @@ class State:
         # Scratch of one step says nothing about the account.
         symbols, marks = view.symbols.copy(), view.marks
         symbols[[c.PENDING, c.WANTED]] = 0.0
-        parts = (view.account, view.counts, symbols, marks, view.orders[:used], view.codes[:used], view.returns)
+        parts = (view.account, view.counts, symbols, marks, view.orders[:used], view.codes[:used], view.returns[: c.RETURNS_WINDOW])
         return _HEADER.pack(_MAGIC, _LAYOUT, self.symbols, used) + b"".join(part.tobytes() for part in parts)
 
     @classmethod
@@ -133,7 +133,7 @@ class State:
             raise ValueError(f"state: of another kind or layout ({magic!r}, {layout}), {_LAYOUT} would be right")
         state = cls(symbols, 0.0, max(16, 8 * symbols, used))
         view = state.view
-        parts = (view.account, view.counts, view.symbols, view.marks, view.orders[:used], view.codes[:used], view.returns)
+        parts = (view.account, view.counts, view.symbols, view.marks, view.orders[:used], view.codes[:used], view.returns[: c.RETURNS_WINDOW])
         if len(stored) != _HEADER.size + sum(part.nbytes for part in parts):
             raise ValueError("state: cut short, or longer than it says")
         at = _HEADER.size
