@@ -64,8 +64,8 @@ def room_needed(v, rows):
 
 def _advance(mark_of_sources: int) -> Any:
     # The number is closed over, so that the kept machine code is found by it.
-    def advance(floats, integers, room, p, bars, times, static, actions, values, targets, atrs, intake, prices, offsets,
-                curve, told, told_values, used, pace, start, stop, half, last_half):  # fmt: skip
+    def advance(floats, integers, room, p, bars, times, static, actions, values, targets, atrs, curve, told, told_values,
+                used, pace, intake, prices, offsets, start, half, stop, last_half):  # fmt: skip
         """Runs the halves of steps from (start, half) to (stop - 1, last_half); returns where and why it stopped.
 
         targets and atrs are [time, symbol] or have no rows; offsets[t] is the first row of the intake for time t.

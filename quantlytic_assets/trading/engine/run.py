@@ -55,6 +55,7 @@ class _Engine:
         self.used = np.zeros(1, dtype=np.int64)
         self._new_tape(_FIRST_ROWS if events else 1)
         self._chunks: list[tuple[np.ndarray, np.ndarray]] = []
+        self.arrange()
 
     def _new_tape(self, rows: int) -> None:
         self.told = np.zeros((rows, c.EVENT_INTS), dtype=np.int64)
@@ -64,21 +65,27 @@ class _Engine:
     def run(self, start: int, half: int, stop: int, last_half: int, intake: np.ndarray, prices: np.ndarray,
             offsets: np.ndarray) -> None:  # fmt: skip
         """Runs the halves of steps from (start, half) to (stop - 1, last_half)."""
-        market = self.market
         while True:
-            state = self.state
             start, half, status, needed = advance(
-                state.floats, state.integers, state.room, self.settings, market.bars, market.times, market.static,
-                market.actions, market.action_values, self.targets, self.atr, intake, prices, offsets, self.curve,
-                self.told, self.values, self.used, self.pace, start, stop, half, last_half,
+                *self._arrays, intake, prices, offsets, start, half, stop, last_half,
             )  # fmt: skip
             if status == c.DONE:
                 return
             if status == c.ORDERS_FULL:
-                self.state = state.with_room(2 * needed)
+                self.state = self.state.with_room(2 * needed)
             else:
                 self._keep()
                 self._new_tape(min(max(needed, 4 * len(self.told)), max(needed, _MOST_ROWS)))
+            self.arrange()
+
+    def arrange(self) -> None:
+        """Notes the arrays anew, after one was replaced: a step from Python has no time to gather them."""
+        market, state = self.market, self.state
+        self._arrays = (
+            state.floats, state.integers, state.room, self.settings, market.bars, market.times, market.static,
+            market.actions, market.action_values, self.targets, self.atr, self.curve, self.told, self.values,
+            self.used, self.pace,
+        )  # fmt: skip
 
     def _keep(self) -> None:
         used = int(self.used[0])
@@ -158,10 +165,7 @@ class Stepper:
         following = self.time + 1
         if following >= self._stop:
             return False
-        if self._decided:
-            self._run(following, c.BARS, following + 1, c.BARS)
-        else:
-            self._run(self.time, c.DECIDE, following + 1, c.BARS)
+        self._run(following if self._decided else self.time, c.BARS if self._decided else c.DECIDE, following + 1, c.BARS)
         self.time = following
         self._decided = False
         return True
@@ -175,6 +179,7 @@ class Stepper:
 
     def _run(self, start: int, half: int, stop: int, last_half: int) -> None:
         asked, engine = self._requests, self._engine
+        before = engine.state
         if asked.count:
             self._offsets[start] = 0
             self._offsets[start + 1] = asked.count
@@ -183,7 +188,7 @@ class Stepper:
             asked.clear()
         else:
             engine.run(start, half, stop, last_half, _NO_ROWS, _NO_PRICES, _NO_OFFSETS)
-        if self._view.account.base is not engine.state.floats:
+        if engine.state is not before:
             self._view = engine.state.view
 
     @property
@@ -212,6 +217,7 @@ class Stepper:
             given = self._engine.targets
             self._engine.targets = np.full(shape, NAN) if len(given) == 0 else given.copy()
             self._own_targets = True
+            self._engine.arrange()
         self._engine.targets[max(self.time, 0), self._requests._place(symbol)] = weight
 
     def submit(self, symbol: str | int, quantity: float, **how: float | str | bool | None) -> int:
