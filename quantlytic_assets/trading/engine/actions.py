@@ -1,4 +1,4 @@
-"""The beginning of a session: corporate actions on positions and working orders, and what holding them overnight costs."""
+"""The beginning of a session: corporate actions on positions and working orders, and what holding overnight costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAYS = 365.0
 
 @helper
 def overnight(v, p, tape, time, days):
-    """Borrow for what is sold short and interest on cash that was lent, for the calendar days since the last session."""
+    """Borrow for what is sold short and interest on lent cash, for the calendar days since the last session."""
     short = (v.account[c.GROSS] - v.account[c.NET]) / 2.0
     due = p[c.P_BORROW] / _DAYS * days * short
     if due > 0.0:

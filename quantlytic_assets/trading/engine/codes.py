@@ -1,6 +1,6 @@
 """Numbers that stand for words and places inside the compiled engine; `events` gives the words back.
 
-Order types, times in force, legs, kinds of events and reasons are small integers, and the account is rows of two arrays.
+Order types, times in force, legs, kinds of events and reasons are small integers; the account is rows of two arrays.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ REASONS = (
     None, "bad_weight", "no_price", "bad_quantity", "bad_price", "unknown_symbol", "unknown_order", "delisted",
     "short_not_allowed", "buying_power", "below_lot", "below_minimum", "halted", "cooldown", "max_position",
     "max_gross", "by_hand", "oco", "superseded", "position_closed", "nothing_to_close", "session_end",
-    "immediate_or_cancel", "max_daily_loss", "max_drawdown", "var_95", "ruined", "rule", "financing", "late", "max_bars",
+    "immediate_or_cancel", "max_daily_loss", "max_drawdown", "var_95", "ruined", "rule", "financing", "late",
+    "max_bars",
 )  # fmt: skip
 (
     R_NONE, R_BAD_WEIGHT, R_NO_PRICE, R_BAD_QUANTITY, R_BAD_PRICE, R_UNKNOWN_SYMBOL, R_UNKNOWN_ORDER, R_DELISTED,

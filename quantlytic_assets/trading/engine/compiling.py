@@ -13,14 +13,15 @@ from typing import Any
 
 from numba import njit
 
+# Nothing in the kernel makes an array, so none of it counts references.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+_PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 def helper(function: Callable[..., Any]) -> Any:
-    """A part of the kernel; a division by zero gives an infinity or NaN, as in numpy.
-
-    Nothing in the kernel makes an array, so none of it counts references; and Python calls none of its parts. Both
-    halve the time of the compiler.
-    """
-    return njit(error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    """A part of the kernel, which Python does not call; a division by zero gives an infinity or NaN, as in numpy."""
+    # Without the wrappers, and without counting, it takes the compiler less than half the time.
+    return njit(**_OPTIONS, **_PART)(function)
 
 
 def fingerprint() -> int:
@@ -34,6 +35,6 @@ def fingerprint() -> int:
 def entry(function: Callable[..., Any]) -> Any:
     """What Python calls; where no directory can be written it is compiled anew in each process."""
     try:
-        return njit(cache=True, error_model="numpy", _nrt=False)(function)
+        return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:
-        return njit(error_model="numpy", _nrt=False)(function)
+        return njit(**_OPTIONS)(function)

@@ -111,9 +111,7 @@ def to_frame(
     )
     # Times are microseconds since 1970, so that 0 is none of a market.
     decided = pl.when(pl.col("decided") != 0).then(pl.col("decided").cast(EVENTS_SCHEMA["decision_time"]))
-    named_by = pl.concat_str(
-        "strategy", "symbol", decided.dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"), "leg", separator=":"
-    )
+    named_by = pl.concat_str("strategy", "symbol", decided.dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ"), "leg", separator=":")
     return raw.with_columns(
         decided.alias("decision_time"),
         pl.when(pl.col("order") != 0).then(pl.col("order")).alias("order"),

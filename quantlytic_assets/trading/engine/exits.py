@@ -11,7 +11,7 @@ import numpy as np
 
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.compiling import helper
-from quantlytic_assets.trading.engine.orders import add, cancel, exit_kind, to_tick
+from quantlytic_assets.trading.engine.orders import add, cancel, to_tick
 from quantlytic_assets.trading.engine.tape import emit_order, refuse
 
 NAN = np.nan

@@ -1,4 +1,4 @@
-"""Fills: how much of an order a bar can take, what the account looks like afterwards, and what that does to other orders."""
+"""Fills: how much of an order a bar can take, what the account is afterwards, and what that does to other orders."""
 
 from __future__ import annotations
 
@@ -103,8 +103,10 @@ def _affordable(v, p, symbol, side, quantity, price, fee, lot):
     room = limit * equity - others
     if p[c.P_LEVERAGE] <= 1.0 and side > 0:
         # Proceeds of what was sold short can't be spent, beyond what covers it.
-        room = min(room, v.account[c.CASH] - fee + held * price) if held > 0.0 else min(
-            room, v.account[c.CASH] - fee - closes * price
+        room = (
+            min(room, v.account[c.CASH] - fee + held * price)
+            if held > 0.0
+            else min(room, v.account[c.CASH] - fee - closes * price)
         )
     after = abs(held + side * quantity) * price
     if after <= room + _ROUNDING * max(1.0, abs(equity)):
@@ -150,8 +152,14 @@ def execute(v, p, tape, place, bar, moments, static, atr, ambiguous):
             return
     if not price > 0.0:
         return
-    # The fee of the whole is at least that of a part.
-    quantity = _affordable(v, p, s, side, quantity, price, commission_of(p, quantity * price, quantity), lot)
+    # The fee of the whole is at least that of a part; with that of the part a little more may do.
+    part = _affordable(v, p, s, side, quantity, price, commission_of(p, quantity * price, quantity), lot)
+    if part < quantity:
+        more = _affordable(v, p, s, side, quantity, price, commission_of(p, part * price, part), lot)
+        if more > part and _affordable(v, p, s, side, more, price, commission_of(p, more * price, more), lot) < more:
+            more = part
+        part = more
+    quantity = part
     if quantity <= _DUST:
         return
     fee = commission(p, prices, quantity, price)

@@ -10,8 +10,8 @@ from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.compiling import helper
 from quantlytic_assets.trading.engine.orders import add, cancel, exit_kind, find, to_lot, to_tick
 from quantlytic_assets.trading.engine.risk import halt, resume
-from quantlytic_assets.trading.engine.targets import count_pending
 from quantlytic_assets.trading.engine.tape import emit, emit_order, refuse
+from quantlytic_assets.trading.engine.targets import count_pending
 
 NAN = np.nan
 _ROUNDING = 1e-9
@@ -60,7 +60,7 @@ def _wrong_price(kind, limit, stop, trail):
 def _fault(v, p, static, asked, symbol, side, kind, reduce_only, quantity, prices):
     """Why an order cannot be taken in, R_NONE where it can."""
     limit, stop = prices[c.IN_LIMIT], prices[c.IN_STOP]
-    if not (quantity > 0.0 and quantity < np.inf):
+    if not (asked > 0.0 and quantity < np.inf):
         return c.R_BAD_QUANTITY
     if _wrong_price(kind, limit, stop, prices[c.IN_TRAIL]):
         return c.R_BAD_PRICE
@@ -114,10 +114,10 @@ def _submit(v, p, tape, time, static, row, prices):
     count_pending(v)
     lot = static[c.LOT, symbol]
     # A position's odd rest can be sold as it is.
-    quantity = asked if asked == abs(v.symbols[c.QUANTITY, symbol]) else to_lot(asked, lot) if asked < np.inf else asked
-    held = abs(v.symbols[c.QUANTITY, symbol])
-    fault = _fault(v, p, static, max(asked, lot) if asked == held else asked, symbol, side, kind,
-                   row[c.IN_REDUCE_ONLY] == 1, quantity, prices)  # fmt: skip
+    whole = asked > 0.0 and asked == abs(v.symbols[c.QUANTITY, symbol])
+    quantity = to_lot(asked, lot) if asked < np.inf and not whole else asked
+    least = max(asked, lot) if whole else asked
+    fault = _fault(v, p, static, least, symbol, side, kind, row[c.IN_REDUCE_ONLY] == 1, quantity, prices)
     if fault != c.R_NONE:
         refuse(v, tape, time, symbol, leg, side, asked, time, fault)
         return

@@ -55,17 +55,17 @@ def bars_half(v, p, tape, bar, moments, static, atr, actions, values):
 
 
 @helper
-def room_needed(v, rows):
+def room_needed(v, rows, actions):
     """Bounds of the orders and events that one half of a step can add: (orders, events)."""
     symbols, orders = v.symbols.shape[1], v.counts[c.ORDERS]
     # An order brings three exits at most, a symbol an entry and a reduction, each with a decision.
-    return orders * 4 + symbols * 2 + rows, orders * 16 + symbols * 8 + rows * 4 + 16
+    return orders * 4 + symbols * 2 + rows, orders * 16 + symbols * 8 + rows * 4 + actions + 16
 
 
 def _advance(mark_of_sources: int) -> Any:
     # The number is closed over, so that the kept machine code is found by it.
-    def advance(floats, integers, room, p, bars, times, static, actions, values, targets, atrs, curve, told, told_values,
-                used, pace, intake, prices, offsets, start, half, stop, last_half):  # fmt: skip
+    def advance(floats, integers, room, p, bars, times, static, actions, values, targets, atrs, curve, told,
+                told_values, used, pace, intake, prices, offsets, start, half, stop, last_half):  # fmt: skip
         """Runs the halves of steps from (start, half) to (stop - 1, last_half); returns where and why it stopped.
 
         targets and atrs are [time, symbol] or have no rows; offsets[t] is the first row of the intake for time t.
@@ -82,7 +82,7 @@ def _advance(mark_of_sources: int) -> Any:
                 if t == stop - 1 and half > last_half:
                     break
                 first, last = (offsets[t], offsets[t + 1]) if has_intake and half == c.DECIDE else (0, 0)
-                orders, events = room_needed(v, last - first)
+                orders, events = room_needed(v, last - first, len(actions))
                 if orders > room:
                     return t, half, c.ORDERS_FULL, orders
                 if pace > 0 and used[0] + events > len(told):

@@ -99,9 +99,9 @@ class Market:
 
         symbols: which, in which order; default all, sorted. actions: ACTIONS_SCHEMA, kind `split` (value = new shares
         for one), `dividend` (cash for a share as it stands on that day), `rename` (`into` is the new symbol) or
-        `delisting` (its session is the first without trading). lots: smallest change of a quantity; ticks: of a limit or
-        stop price, 0 for none. session_closes: when each session ends, which tells its last bar; without them that is
-        the bar before another session's, and the last of all where every session has one bar.
+        `delisting` (its session is the first without trading). lots: smallest change of a quantity; ticks: of a limit
+        or stop price, 0 for none. session_closes: when each session ends, which tells its last bar; without them that
+        is the bar before another session's, and the last of all where every session has one bar.
         """
         missing = [name for name in BARS_SCHEMA.names() if name not in bars.columns]
         if missing:
@@ -122,10 +122,16 @@ class Market:
         times[:, c.SESSION] = when["session"].to_physical().to_numpy()
         times[:, c.LAST_BAR] = _last_bars(times, session_closes)
         static = np.empty((c.STATIC_FIELDS, len(names)))
-        for row, (label, given) in enumerate((("lots", lots), ("ticks", ticks), ("minimum_notional", minimum_notional))):
+        for row, (label, given) in enumerate(
+            (("lots", lots), ("ticks", ticks), ("minimum_notional", minimum_notional))
+        ):
             fallback = 1.0 if row == c.LOT else 0.0
             static[row] = [given.get(name, fallback) if isinstance(given, Mapping) else given for name in names]
-            if not np.isfinite(static[row]).all() or (static[row] < 0).any() or (row == c.LOT and not static[row].all()):
+            if (
+                not np.isfinite(static[row]).all()
+                or (static[row] < 0).any()
+                or (row == c.LOT and not static[row].all())
+            ):
                 raise ValueError(f"{label}: must be finite, and {'positive' if row == c.LOT else 'not negative'}")
         table, values = _actions(actions, names)
         market = cls(names, np.full((len(when), c.BAR_FIELDS, len(names)), np.nan), times, static, table, values)
@@ -174,7 +180,9 @@ def _actions(actions: pl.DataFrame | None, names: tuple[str, ...]) -> tuple[np.n
         actions = actions.with_columns(pl.lit(None, pl.String).alias("into"))
     unknown = set(actions["kind"].unique()) - set(c.ACTIONS)
     if unknown:
-        raise ValueError(f"actions.kind: {', '.join(sorted(unknown))} is unknown, one of {', '.join(c.ACTIONS)} would be right")
+        raise ValueError(
+            f"actions.kind: {', '.join(sorted(unknown))} is unknown, one of {', '.join(c.ACTIONS)} would be right"
+        )
     at = {name: number for number, name in enumerate(names)}
     rows = []
     for symbol, session, kind, value, into in actions.select(ACTIONS_SCHEMA.names()).iter_rows():
@@ -183,7 +191,9 @@ def _actions(actions: pl.DataFrame | None, names: tuple[str, ...]) -> tuple[np.n
         if kind in ("split", "dividend") and not (value is not None and np.isfinite(value) and value > 0):
             raise ValueError(f"actions.value: {value!r} of {symbol}'s {kind} on {session} is not a positive number")
         if kind == "rename" and into not in at:
-            raise ValueError(f"actions.into: {symbol} is renamed on {session} into {into!r}, which is not in the market")
+            raise ValueError(
+                f"actions.into: {symbol} is renamed on {session} into {into!r}, which is not in the market"
+            )
         day = (session - date(1970, 1, 1)).days
         rows.append((day, c.ACTIONS.index(kind), at[symbol], at.get(into, -1), float(value or 0.0)))
     rows.sort()

@@ -1,4 +1,4 @@
-"""What events amount to: orders, fills, positions, equity by session, and round trips, each a frame made of events alone."""
+"""What events amount to: orders, fills, positions and round trips, each a frame made of events; and the equity."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _Trip:
 
 
 def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFrame:
-    """Positions from flat to flat (ROUND_TRIPS_SCHEMA), those that ended; a fill through zero ends one and begins another.
+    """Positions from flat to flat (ROUND_TRIPS_SCHEMA) that ended; a fill through zero ends one and begins another.
 
     quantity and prices in shares of the entry's day; pnl with dividends, after commission; slippage is in the prices.
     With the market also the bars held, and how far the close was against (mae) and for it (mfe), as fractions of the
@@ -134,7 +134,8 @@ def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFr
     rows = []
     told = events.filter(pl.col("kind").is_in(["fill", "split", "dividend", "delisting", "rename"]))
     columns = (
-        "kind", "symbol", "event_time", "side", "quantity", "price", "commission", "position", "value", "leg", "ambiguous",
+        "kind", "symbol", "event_time", "side", "quantity", "price", "commission", "position", "value", "leg",
+        "ambiguous",
     )  # fmt: skip
     names = () if market is None else market.symbols
     for kind, symbol, time, side, quantity, price, commission, position, value, leg, ambiguous in told.select(

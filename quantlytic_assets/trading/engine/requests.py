@@ -71,7 +71,9 @@ class Requests:
         else:
             raise ValueError(f"type: {type!r} is unknown, one of {', '.join(c.ORDER_TYPES)} would be right")
         if time_in_force not in c.FORCES:
-            raise ValueError(f"time_in_force: {time_in_force!r} is unknown, one of {', '.join(c.FORCES)} would be right")
+            raise ValueError(
+                f"time_in_force: {time_in_force!r} is unknown, one of {', '.join(c.FORCES)} would be right"
+            )
         if group < 0:
             raise ValueError(f"group: {group} is not 0 for none, or a positive number")
         row = self._row()

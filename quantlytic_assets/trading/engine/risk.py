@@ -102,7 +102,7 @@ def _quantile(v, count, share):
 
 @helper
 def begin_session(v, p, tape, time, last):
-    """Closes the books of the session before: its return, whether a halt is over, whether the VaR is beyond its limit."""
+    """Closes the books of the session before: its return, whether a halt is over, whether the VaR is too high."""
     equity = v.account[c.EQUITY]
     if last > -(2**62):
         before = v.account[c.SESSION_EQUITY]
@@ -120,9 +120,10 @@ def begin_session(v, p, tape, time, last):
             over = v.counts[c.HALT_SESSIONS] >= p[c.P_RESUME]
         if over:
             resume(v, tape, time, c.R_RULE)
-    if v.counts[c.HALT] == 0 and p[c.P_VAR] == p[c.P_VAR] and v.counts[c.RETURNS] >= _ENOUGH_RETURNS:
-        if -_quantile(v, min(v.counts[c.RETURNS], c.RETURNS_WINDOW), 0.05) > p[c.P_VAR]:
-            halt(v, tape, time, c.R_VAR)
+    known = min(v.counts[c.RETURNS], c.RETURNS_WINDOW)
+    limited = p[c.P_VAR] == p[c.P_VAR] and v.counts[c.HALT] == 0 and known >= _ENOUGH_RETURNS
+    if limited and -_quantile(v, known, 0.05) > p[c.P_VAR]:
+        halt(v, tape, time, c.R_VAR)
 
 
 @helper

@@ -165,7 +165,9 @@ class Stepper:
         following = self.time + 1
         if following >= self._stop:
             return False
-        self._run(following if self._decided else self.time, c.BARS if self._decided else c.DECIDE, following + 1, c.BARS)
+        self._run(
+            following if self._decided else self.time, c.BARS if self._decided else c.DECIDE, following + 1, c.BARS
+        )
         self.time = following
         self._decided = False
         return True

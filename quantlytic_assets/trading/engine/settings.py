@@ -22,7 +22,9 @@ def _number(name: str, value: float | None, low: float = 0.0, high: float = math
     wrong = isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating)
     if wrong or not (low < value if open_low else low <= value) or not value <= high:
         above = f"{'more than' if open_low else 'at least'} {low:g}"
-        raise ValueError(f"{name}: {value!r} is not a number of {above}{'' if high == math.inf else f' and at most {high:g}'}")
+        raise ValueError(
+            f"{name}: {value!r} is not a number of {above}{'' if high == math.inf else f' and at most {high:g}'}"
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -106,7 +108,9 @@ class Sizing:
         _number("sizing.periods_per_year", self.periods_per_year, 0.0, open_low=True)
         _number("sizing.symbols", self.symbols, 1.0)
         if (self.method == "fixed") != ((self.amount is None) != (self.fraction is None)):
-            raise ValueError("sizing.amount: the method fixed needs either an amount or a fraction, and no other has one")
+            raise ValueError(
+                "sizing.amount: the method fixed needs either an amount or a fraction, and no other has one"
+            )
         if (self.method == "volatility_target") != (self.annual is not None):
             raise ValueError("sizing.annual: belongs to the method volatility_target, which needs one")
         if (self.method == "kelly") != (self.cap is not None):

@@ -120,7 +120,15 @@ class State:
         # Scratch of one step says nothing about the account.
         symbols, marks = view.symbols.copy(), view.marks
         symbols[[c.PENDING, c.WANTED]] = 0.0
-        parts = (view.account, view.counts, symbols, marks, view.orders[:used], view.codes[:used], view.returns[: c.RETURNS_WINDOW])
+        parts = (
+            view.account,
+            view.counts,
+            symbols,
+            marks,
+            view.orders[:used],
+            view.codes[:used],
+            view.returns[: c.RETURNS_WINDOW],
+        )
         return _HEADER.pack(_MAGIC, _LAYOUT, self.symbols, used) + b"".join(part.tobytes() for part in parts)
 
     @classmethod
@@ -133,7 +141,15 @@ class State:
             raise ValueError(f"state: of another kind or layout ({magic!r}, {layout}), {_LAYOUT} would be right")
         state = cls(symbols, 0.0, max(16, 8 * symbols, used))
         view = state.view
-        parts = (view.account, view.counts, view.symbols, view.marks, view.orders[:used], view.codes[:used], view.returns[: c.RETURNS_WINDOW])
+        parts = (
+            view.account,
+            view.counts,
+            view.symbols,
+            view.marks,
+            view.orders[:used],
+            view.codes[:used],
+            view.returns[: c.RETURNS_WINDOW],
+        )
         if len(stored) != _HEADER.size + sum(part.nbytes for part in parts):
             raise ValueError("state: cut short, or longer than it says")
         at = _HEADER.size

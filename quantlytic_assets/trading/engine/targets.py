@@ -1,4 +1,4 @@
-"""From target weights to orders: sizes of the current equity, limits, what is on its way already, and the rest as orders."""
+"""From target weights to orders: sizes of the current equity, limits, what is on its way, and the rest as orders."""
 
 from __future__ import annotations
 
@@ -164,8 +164,7 @@ def _order(v, p, tape, symbol, value, price, time, static):
 
 @helper
 def _send(v, p, tape, symbol, side, quantity, price, leg, time, static):
-    kind = np.int64(p[c.P_TYPE])
-    force = np.int64(p[c.P_FORCE])
+    kind, force = int(p[c.P_TYPE]), int(p[c.P_FORCE])
     if leg == c.TIME_EXIT or leg == c.LIQUIDATION:
         kind, force = c.MARKET, c.GTC
     limit, stop, trail = NAN, NAN, NAN

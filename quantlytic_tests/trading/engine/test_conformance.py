@@ -22,7 +22,9 @@ def rows(name: str) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-PYALGOTRADE = {case: list(told) for case, told in groupby(rows("pyalgotrade_broker_events.csv"), lambda row: row["case"])}
+PYALGOTRADE = {
+    case: list(told) for case, told in groupby(rows("pyalgotrade_broker_events.csv"), lambda row: row["case"])
+}
 # What a test there sets after the broker was made, which the recording does not tell.
 COMMISSIONS = {
     "testFixedPerTradeWithPartialFills": Costs(per_order=1.2),

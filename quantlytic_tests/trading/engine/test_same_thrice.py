@@ -68,9 +68,8 @@ def accounts(draw) -> EngineSettings:
 def weights(market: Market, seed: int) -> np.ndarray:
     """Targets that change now and then, some of them nonsense."""
     drawn = np.random.default_rng(seed)
-    given = drawn.choice([np.nan, np.nan, np.nan, 0.0, 0.5, 1.0, -1.0, np.inf, 2.0], (len(market), SYMBOLS),
+    return drawn.choice([np.nan, np.nan, np.nan, 0.0, 0.5, 1.0, -1.0, np.inf, 2.0], (len(market), SYMBOLS),
                          p=[0.25, 0.25, 0.2, 0.1, 0.06, 0.06, 0.06, 0.01, 0.01])  # fmt: skip
-    return given
 
 
 def asked_by_hand(market: Market, seed: int) -> dict[int, Requests]:
@@ -96,9 +95,10 @@ def asked_by_hand(market: Market, seed: int) -> dict[int, Requests]:
             force = c.FORCES[int(drawn.integers(0, 3))]
             quantity = float(drawn.choice([5, 20, -5, -20, math.nan, 0.3]))
             one.submit(place, quantity, time_in_force=force, reduce_only=drawn.random() < 0.2, **how)
-        for action in (one.cancel, lambda number: one.modify(number, quantity=7.0, limit=31.0)):
-            if drawn.random() < 0.4:
-                action(int(drawn.integers(1, 200)))
+        if drawn.random() < 0.4:
+            one.cancel(int(drawn.integers(1, 200)))
+        if drawn.random() < 0.4:
+            one.modify(int(drawn.integers(1, 200)), quantity=7.0, limit=31.0)
         if drawn.random() < 0.05:
             one.halt()
         if drawn.random() < 0.05:
@@ -148,7 +148,9 @@ EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[Heal
 
 
 @EXAMPLES
-@given(accounts(), st.integers(0, 10_000), st.lists(st.integers(1, SESSIONS * PER_SESSION - 1), max_size=6, unique=True))
+@given(
+    accounts(), st.integers(0, 10_000), st.lists(st.integers(1, SESSIONS * PER_SESSION - 1), max_size=6, unique=True)
+)
 def test_at_once_in_pieces_and_bar_by_bar(account, seed, cuts):
     market = walks(SYMBOLS, SESSIONS, PER_SESSION, seed, 0.05, TOLD)
     targets, asked = weights(market, seed), asked_by_hand(market, seed)
