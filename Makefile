@@ -62,6 +62,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.backfill
 	$(BIN)/python -m quantlytic_tests.benchmarks.two_backfills
 	$(BIN)/python -m quantlytic_tests.benchmarks.features
+	$(BIN)/python -m quantlytic_tests.benchmarks.engine
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.
