@@ -1,12 +1,15 @@
 {{ config(
     materialized='range_table',
     span=['session', 'label_session'],
+    shared_turn=true,
     pre_hook=[
         "{{ make_run_groups(['session', 'label_session']) }}",
         "{{ make_surroundings(before=longest_horizon() + 1, after=longest_horizon() + 1, delayed=true) }}",
     ],
 ) }}
 {#
+  It may come between models that share a turn, and must not end it.
+
   A label belongs to the session in which it became known. A run makes every label whose stretch, from the decision to
   the exit, touches its range: those that end in it, and, where later bars are already there, those that start in it.
   None goes on from one company's bars to those of the next under the same ticker, and a split on the way is no return.
