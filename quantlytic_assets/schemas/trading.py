@@ -133,6 +133,22 @@ ACCOUNTS = Table(
     key=("strategy", "session"),
 )
 
+BACKTESTS = Table(
+    "trading.backtests",
+    writer="backtest",
+    description="Every backtest that `quantlytic backtest` and `quantlytic optimize` made: each is a trial, for which "
+    "the Sharpe ratio of the next one is deflated.",
+    columns=(
+        Column("backtest_id", pl.String, "Number of the backtest: twelve hexadecimal digits."),
+        STRATEGY,
+        Column("settings", pl.String, "JSON: rule with its parameters, account, symbols, first and last session."),
+        Column("statistics", pl.String, "JSON: the figures of the account; null where one is not defined."),
+        Column("created_at", TIME, "When it was made, UTC."),
+    ),
+    key=("backtest_id",),
+    session="created_at",
+)
+
 # What a session's orders add to a symbol, in shares as they were then: negative where they sell.
 CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
 
@@ -149,4 +165,4 @@ STATISTICS = Table(
     key=("statistic",),
 )
 
-TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS)
+TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, BACKTESTS)

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.clean import BARS, PRICE_LEVELS, QUARANTINE, VENDOR_DIFFERENCES
+from quantlytic_assets.schemas.clean import BARS, PRICE_LEVELS, QUARANTINE, SESSIONS, VENDOR_DIFFERENCES
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, rows, scalar, select, sessions
 
 # One row a dataset: rows of clean.bars, and when the newest of them opened and closed.
@@ -26,6 +26,12 @@ def clean_bars(
 ) -> pl.DataFrame:
     """Columns of a dataset's clean bars of the sessions [since, before), in no order."""
     return select(lake, BARS, columns, equal("dataset", dataset), sessions(since, before), one_of("symbol", symbols))
+
+
+def session_hours(lake: Queries, dataset: str, before: date | None = None) -> pl.DataFrame:
+    """session, open_time, close_time of a dataset's sessions before a day, oldest first."""
+    columns = ["session", "open_time", "close_time"]
+    return select(lake, SESSIONS, columns, equal("dataset", dataset), sessions(None, before), order=("session",))
 
 
 def sessions_with_bars(lake: Queries, dataset: str, since: date) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from quantlytic_assets.schemas.trading import ACCOUNTS, EQUITY, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.schemas.trading import ACCOUNTS, BACKTESTS, EQUITY, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.tables.select import Queries, equal, rows, scalar, select, sessions, where
 
 # One row a session: the account, and what became of the orders that were decided in it.
@@ -86,3 +86,10 @@ def account_differences(lake: Queries, strategy: str) -> pl.DataFrame:
         "ORDER BY session"
     )
     return rows(lake, sql, [*parameters, *parameters], DIFFERENCES_SCHEMA)
+
+
+def backtest_sharpes(lake: Queries, strategy: str) -> list[float]:
+    """The Sharpe ratio a session of each backtest of a strategy that was recorded."""
+    sharpe = "json_extract(statistics, '$.sharpe_session')::DOUBLE"
+    sql = f"SELECT {sharpe} AS sharpe FROM {BACKTESTS.name} WHERE strategy = ? AND {sharpe} IS NOT NULL"
+    return rows(lake, sql, [strategy], pl.Schema({"sharpe": pl.Float64}))["sharpe"].to_list()

@@ -1,0 +1,198 @@
+"""The HTML report of a backtest: one self-contained page that needs no network to be read."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from quantlytic_assets.charts.accounts import equity
+from quantlytic_assets.charts.figures import BLUE, GREEN, GREY, SKY, legend, new_figure, tidy, title, to_png
+from quantlytic_assets.trading.figures import FIGURES, shown
+from quantlytic_assets.trading.monte_carlo import resampled_returns, resampled_trades
+from quantlytic_assets.trading.statistics.account import MONTHS, drawdowns, monthly_returns
+
+if TYPE_CHECKING:
+    from quantlytic_assets.services.backtest import Backtest
+
+_STYLE = (
+    "body{font:14px/1.45 system-ui,Arial,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #eee}"
+    "td:first-child,th:first-child{text-align:left}img{width:100%}h2{margin-top:1.6em}"
+    ".error{color:#a40000;font-weight:bold}.warning{color:#9c5700}.note{color:#555}"
+    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#333}img{background:#fff}}"
+)
+_PATHS, _SEED = 1000, 7
+_WORST = 5
+
+
+def backtest_page(result: Backtest) -> str:
+    """The page: verdict, review, figures beside buying and holding, charts, months, symbols, drawdowns, round trips."""
+    curve, trips = result.curve, result.round_trips
+    sessions = f"{len(curve):,} sessions, {curve['session'][0]} to {curve['session'][-1]}"
+    parts = [
+        f"<h1>{escape(result.strategy)}</h1><p>Backtest {result.backtest_id} on {escape(result.dataset)}: {sessions}.</p>",
+        "<h2>Verdict</h2>" + "".join(f"<p>{escape(one)}</p>" for one in verdict(result)),
+        *(f'<p class="{one.severity}">{escape(one.severity)}: {escape(one.text)}</p>' for one in result.findings),
+        "<h2>Figures</h2>" + _figures(result),
+        "<h2>Equity and drawdown</h2>" + _picture(equity(curve, result.held, result.strategy), "equity and drawdown"),
+        "<h2>Exposure and cash</h2>" + _picture(_invested(curve), "exposure and cash"),
+        "<h2>What else could have come of it</h2>" + _resampled(result),
+        "<h2>Months, percent</h2>" + _months(result),
+        "<h2>Symbols</h2>" + _symbols(trips),
+        "<h2>Deepest drawdowns</h2>" + _drawdowns(curve),
+        "<h2>Round trips</h2>" + _trips(trips),
+        "<h2>Settings</h2>" + _rows(["setting", "value"], result.settings.items()),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(result.strategy)}</title>'
+    return (
+        f'<!DOCTYPE html><html lang="en"><head>{head}<style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
+    )
+
+
+def verdict(result: Backtest) -> list[str]:
+    """What the figures say, in sentences that they carry."""
+    own, held = result.statistics, result.held_statistics
+    gain, market = own["total_return"] or 0.0, held["total_return"] or 0.0
+    said = [
+        f"It made {gain:.1%}; buying the same symbols and holding them made {market:.1%}, so it did "
+        f"{'better' if gain > market else 'worse' if gain < market else 'as well'} by {abs(gain - market):.1%}."
+    ]
+    if own["sharpe"] is not None and held["sharpe"] is not None:
+        said.append(
+            f"For its fluctuation it earned {_against(own['sharpe'], held['sharpe'])} (Sharpe ratio of a year)."
+        )
+    if len(result.random_returns):
+        share = float((result.random_returns >= gain).mean())
+        told = "the timing is more than luck" if share <= 0.05 else "the timing may be luck"
+        said.append(f"{share:.0%} of its own targets at random other times made as much or more: {told}.")
+    sure, trials = own.get("deflated_sharpe"), int(own.get("trials") or 1)
+    if sure is not None:
+        count = "this trial alone" if trials == 1 else f"the {trials:,} trials on record"
+        said.append(f"That its Sharpe ratio is above zero, for {count}, has a probability of {sure:.1%}.")
+    if not own["round_trips"]:
+        said.append("It closed no position: figures of trades say nothing.")
+    return said
+
+
+def _against(own: float, held: float) -> str:
+    return f"{'more' if own > held else 'less'} than holding, {own:.2f} against {held:.2f}"
+
+
+def _figures(result: Backtest) -> str:
+    rows = [
+        (
+            name,
+            shown(name, value),
+            shown(name, result.held_statistics[name]) if name in result.held_statistics else "",
+            FIGURES[name].meaning if name in FIGURES else "",
+        )
+        for name, value in result.statistics.items()
+        if name in FIGURES
+    ]
+    return _rows(["figure", result.strategy, "buy and hold", "meaning"], rows)
+
+
+def _invested(curve: pl.DataFrame) -> bytes:
+    """Money in positions and cash as shares of the equity, percent."""
+    figure = new_figure(10, 3.0)
+    axes = figure.add_subplot()
+    at, money = curve["session"].to_numpy(), curve["equity"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gross, cash = curve["gross"].to_numpy() / money * 100, curve["cash"].to_numpy() / money * 100
+    axes.fill_between(at, gross, 0, color=SKY, alpha=0.5, linewidth=0, label="in positions")
+    axes.plot(at, cash, color=GREY, linewidth=1.0, label="cash")
+    tidy(axes, "percent of equity")
+    legend(axes)
+    return to_png(figure)
+
+
+def _resampled(result: Backtest) -> str:
+    """The fan of resampled sessions, and what resampled round trips come to."""
+    if len(result.returns) < 2:
+        return "<p>Too few sessions.</p>"
+    paths = resampled_returns(result.returns, result.capital, _PATHS, _SEED)
+    figure = new_figure(10, 3.4)
+    axes = figure.add_subplot()
+    steps = paths.fan["step"].to_numpy()
+    bands = [name for name in paths.fan.columns if name != "step"]
+    for low, high, strength in zip(bands, reversed(bands), (0.25, 0.4, 0.6), strict=False):
+        if low < high:
+            lower, upper = paths.fan[low].to_numpy(), paths.fan[high].to_numpy()
+            axes.fill_between(steps, lower, upper, color=SKY, alpha=strength, linewidth=0)
+    axes.plot(steps[1:], result.curve["equity"].to_numpy(), color=BLUE, linewidth=1.2, label="as it was")
+    if "q50" in bands:
+        axes.plot(steps, paths.fan["q50"].to_numpy(), color=GREEN, linewidth=1.0, label="middle path")
+    tidy(axes, "equity")
+    legend(axes)
+    title(axes, f"{_PATHS:,} paths of the same sessions in blocks, drawn anew")
+    told = [f"{paths.probability_of_loss():.0%} of these paths lost money."]
+    if len(result.round_trips) > 1:
+        trades = resampled_trades(result.round_trips["pnl"], result.capital, _PATHS, _SEED)
+        worst = float(np.quantile(trades.drawdowns, 0.05))
+        told.append(
+            f"With its round trips in another order, one path in twenty fell by {abs(worst):.1%} or more on the way."
+        )
+    return _picture(to_png(figure), "fan chart") + "".join(f"<p>{one}</p>" for one in told)
+
+
+def _months(result: Backtest) -> str:
+    table = monthly_returns(result.returns, result.curve["session"].to_list())
+    rows = [
+        (row["year"], *("" if row[name] is None else f"{row[name] * 100:.1f}" for name in (*MONTHS, "total")))
+        for row in table.iter_rows(named=True)
+    ]
+    return _rows(["year", *MONTHS, "total"], rows)
+
+
+def _symbols(trips: pl.DataFrame) -> str:
+    by_symbol = (
+        trips.group_by("symbol")
+        .agg(pl.len().alias("trips"), (pl.col("pnl") > 0).mean().alias("won"), pl.col("pnl", "costs").sum())
+        .sort("pnl", descending=True)
+    )
+    rows = [
+        (name, count, f"{won:.0%}", f"{pnl:,.0f}", f"{costs:,.0f}") for name, count, won, pnl, costs in by_symbol.rows()
+    ]
+    return _rows(["symbol", "round trips", "won", "profit", "costs"], rows)
+
+
+def _drawdowns(curve: pl.DataFrame) -> str:
+    found = drawdowns(curve["equity"], curve["session"].to_list()).head(_WORST)
+    rows = [
+        (f"{one['depth']:.1%}", one["peak"], one["trough"], one["recovered"] or "not yet", one["sessions_down"])
+        for one in found.iter_rows(named=True)
+    ]
+    return _rows(["depth", "from", "lowest", "recovered", "sessions down"], rows)
+
+
+def _trips(trips: pl.DataFrame) -> str:
+    if trips.is_empty():
+        return "<p>None was closed.</p>"
+    won, lost = trips.filter(pl.col("pnl") > 0), trips.filter(pl.col("pnl") <= 0)
+    rows: list[tuple[Any, ...]] = [
+        ("round trips", len(trips), len(won), len(lost)),
+        ("mean profit", *(f"{one['pnl'].mean() or 0.0:,.0f}" for one in (trips, won, lost))),
+        ("mean bars held", *(f"{one['bars'].mean() or 0.0:,.1f}" for one in (trips, won, lost))),
+        ("mean of the worst close on the way (MAE)", *(_percent(one["mae"].mean()) for one in (trips, won, lost))),
+        ("mean of the best close on the way (MFE)", *(_percent(one["mfe"].mean()) for one in (trips, won, lost))),
+    ]
+    return _rows(["", "all", "won", "lost"], rows)
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _picture(png: bytes, what: str) -> str:
+    return f'<img alt="{escape(what)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+
+
+def _rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    top = "".join(f"<th>{escape(str(one))}</th>" for one in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(one))}</td>" for one in row) + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>"

@@ -1,0 +1,337 @@
+"""Backtests: a rule strategy on the bars of its dataset, through the engine that trades it, with nothing in the ledger.
+
+What is traded and what it comes to is pure (`trading.backtest`); here bars and corporate actions are read, and a result
+is kept as a row of trading.backtests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+
+from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
+from quantlytic_assets.schemas.trading import BACKTESTS
+from quantlytic_assets.strategies.bots import Bot
+from quantlytic_assets.strategies.registry import Registry as Rules
+from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.tables.actions import corporate_actions
+from quantlytic_assets.tables.bars import session_hours
+from quantlytic_assets.tables.features import usable_bars
+from quantlytic_assets.tables.trading import backtest_sharpes
+from quantlytic_assets.trading.backtest.changes import changed
+from quantlytic_assets.trading.backtest.figures import (
+    Figures,
+    confidence,
+    figures,
+    moved_in_time,
+    session_returns,
+    with_costs_doubled,
+)
+from quantlytic_assets.trading.backtest.search import Search, searched, trial
+from quantlytic_assets.trading.backtest.simulation import History, Simulation, simulate
+from quantlytic_assets.trading.engine import projections
+from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
+from quantlytic_assets.trading.engine.settings import EngineSettings
+from quantlytic_assets.trading.performance import periods_per_year
+from quantlytic_assets.trading.review import Finding, review
+from quantlytic_assets.universe.feature_choice import features_of
+from quantlytic_assets.universe.plugins import registry_with, rules_with
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry
+    from quantlytic_assets.storage.lake import Lake
+    from quantlytic_assets.tables.select import Queries
+    from quantlytic_assets.universe.models import Dataset, RuleStrategy
+
+# Coins can be bought in parts, to a millionth here.
+_COIN_LOT = 1e-6
+_RANDOM_RUNS = 100
+_SEED = 20_250_101
+
+
+class BacktestError(ValueError):
+    """A backtest can't be made; the message says why and what to do next."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What a strategy would have done.
+
+    curve, held: session, equity, cash, gross at the end of each session, of the account and of buying and holding the
+    same symbols at the same costs. events: the engine's. orders, fills and round_trips follow from them. statistics:
+    the account's figures; held_statistics those of buying and holding. random_returns: total returns of the same
+    targets at random other times, empty for a bot. findings: what speaks against believing it.
+    """
+
+    backtest_id: str
+    strategy: str
+    dataset: str
+    settings: dict[str, Any]
+    capital: float
+    events: pl.DataFrame
+    orders: pl.DataFrame
+    fills: pl.DataFrame
+    round_trips: pl.DataFrame
+    curve: pl.DataFrame
+    held: pl.DataFrame
+    statistics: Figures
+    held_statistics: Figures
+    random_returns: np.ndarray = field(repr=False)
+    findings: list[Finding] = field(default_factory=list)
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The account's simple return of each session."""
+        return session_returns(self.curve, self.capital)
+
+    def report(self) -> str:
+        """One self-contained HTML page."""
+        from quantlytic_assets.charts.backtest_report import backtest_page
+
+        return backtest_page(self)
+
+
+def read_history(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: date | None = None) -> History:
+    """The usable bars of the strategy's symbols up to a session, and their splits, dividends, renames and delistings.
+
+    Raises `BacktestError` where there is no bar.
+    """
+    before = last + timedelta(days=1) if last else None
+    bars = usable_bars(
+        lake,
+        dataset.name,
+        strategy.interval,
+        [*BARS_SCHEMA.names(), "interval", "listing", "shares"],
+        incomplete=dataset.incomplete_bars == "keep",
+        before=before,
+        symbols=strategy.symbols,
+    )
+    if bars.is_empty():
+        raise BacktestError(
+            f"{strategy.name}: {dataset.name} has no usable bars at {strategy.interval}; "
+            f"run: quantlytic backfill {dataset.name}"
+        )
+    bars = bars.with_columns(pl.col("listing").fill_null(pl.col("symbol")), pl.col("shares").fill_null(1.0))
+    hours = session_hours(lake, dataset.name, before)
+    return History(
+        bars,
+        _actions(lake, dataset, strategy, bars["session"].max()),
+        dict(hours.select("session", "close_time").iter_rows()),
+        _COIN_LOT if dataset.calendar == ROUND_THE_CLOCK else 1.0,
+    )
+
+
+def _actions(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: date) -> pl.DataFrame:
+    """The engine's ACTIONS_SCHEMA: what happened to the strategy's symbols, and when one left the dataset."""
+    told = corporate_actions(lake, dataset.name).select(
+        "symbol", "session", "kind", "value", pl.col("new_symbol").alias("into")
+    )
+    known = pl.col("symbol").is_in(strategy.symbols)
+    # What a company is called that is not traded here is of no use: the position keeps its last close.
+    known &= (pl.col("kind") != "rename") | (
+        pl.col("into").is_in(strategy.symbols) & (pl.col("into") != pl.col("symbol"))
+    )
+    gone = [
+        (one.symbol, one.last + timedelta(days=1), "delisting", None, None)
+        for one in dataset.symbols
+        if one.symbol in strategy.symbols and one.last is not None and one.last < last
+    ]
+    return pl.concat([told.filter(known).cast(ACTIONS_SCHEMA), pl.DataFrame(gone, ACTIONS_SCHEMA, orient="row")])
+
+
+def decider(strategy: RuleStrategy) -> tuple[Rule | Bot, Registry]:
+    """What the strategy decides by, made anew, and the features that its declarations are read with."""
+    registry = registry_with(strategy.plugins)
+    rules: Rules = rules_with(strategy.plugins)
+    return rules.bind(strategy.rule), registry
+
+
+def run_backtest(
+    lake: Queries,
+    dataset: Dataset,
+    strategy: RuleStrategy,
+    first: date | None = None,
+    last: date | None = None,
+    *,
+    history: History | None = None,
+) -> Backtest:
+    """Trade the strategy over the sessions `first` … `last`, both included; by default all there are.
+
+    Raises `BacktestError` for a stretch without bars, and `RuleError` for a rule or bot that fails.
+    """
+    given = history or read_history(lake, dataset, strategy, last)
+    decides, registry = decider(strategy)
+    declared = features_of(dataset) if isinstance(decides, Bot) else ()
+    try:
+        made = simulate(
+            given, decides, strategy.settings, strategy.symbols,
+            registry=registry, declared=declared, first=first, last=last,
+        )  # fmt: skip
+    except ValueError as error:
+        if "no usable bar" in str(error):
+            raise BacktestError(f"{strategy.name}: {dataset.name} has no usable bar in these sessions") from error
+        raise
+    capital = strategy.settings.capital
+    events = made.events(strategy.name)
+    fills = _with_bars(projections.fills(events), given.bars)
+    trips = projections.round_trips(events, made.market)
+    curve = made.sessions()
+    periods = periods_per_year(curve["session"])
+    held = _held(given, strategy, registry, first, last)
+    held_curve, held_events = held.sessions(), held.events("buy_and_hold")
+    earned, market_earned = session_returns(curve, capital), session_returns(held_curve, capital)
+    statistics = figures(curve, fills, trips, capital, periods, market_earned)
+    deviation = float(np.std(earned, ddof=1)) if len(earned) > 1 else 0.0
+    own_sharpe = float(np.mean(earned)) / deviation if deviation else 0.0
+    statistics |= confidence(earned, [own_sharpe, *backtest_sharpes(lake, strategy.name)])
+    doubled = made.again(settings=with_costs_doubled(made.settings)) if isinstance(decides, Rule) else None
+    return Backtest(
+        backtest_id=uuid4().hex[:12],
+        strategy=strategy.name,
+        dataset=dataset.name,
+        settings=settings_of(strategy, curve),
+        capital=capital,
+        events=events,
+        orders=projections.orders(events),
+        fills=fills,
+        round_trips=trips,
+        curve=curve,
+        held=held_curve,
+        statistics=statistics | {"sharpe_session": own_sharpe},
+        held_statistics=figures(
+            held_curve, _with_bars(projections.fills(held_events), given.bars),
+            projections.round_trips(held_events, held.market), capital, periods,
+        ),
+        random_returns=moved_in_time(made, _RANDOM_RUNS, _SEED),
+        findings=review(
+            fills,
+            trips.select("symbol", pl.col("exit_time").dt.date().alias("session"), pl.col("pnl").alias("profit")),
+            volume_cap=strategy.settings.volume_cap or float("inf"),
+            total_return=statistics["total_return"],
+            doubled_costs_return=doubled,
+        ),
+    )  # fmt: skip
+
+
+def run_search(
+    lake: Queries,
+    dataset: Dataset,
+    strategy: RuleStrategy,
+    points: Sequence[Mapping[str, Any]],
+    first: date | None = None,
+    last: date | None = None,
+    *,
+    history: History | None = None,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Search:
+    """Trade each point of a grid on the same history, several at a time; `advance` is called after each.
+
+    Raises `BacktestError` for a bot and for a stretch without bars, and `ValueError` for a setting that there is not.
+    """
+    given = history or read_history(lake, dataset, strategy, last)
+    decides, _ = decider(strategy)
+    if isinstance(decides, Bot):
+        raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")
+    for point in points:
+        # All are looked at before the first one is run.
+        rules_with(strategy.plugins).bind(changed(strategy.rule, strategy.settings, point)[0])
+    market = given.market(strategy.symbols)
+    rules = rules_with(strategy.plugins)
+
+    def one(point: Mapping[str, Any]) -> tuple[list[date], np.ndarray]:
+        found = trial(given, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, first, last)
+        advance()
+        return found
+
+    # Threads, for what takes time is compiled and lets others run.
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        found = list(pool.map(one, points))
+    return searched(points, found[0][0], np.column_stack([returns for _, returns in found]))
+
+
+def record_search(lake: Lake, strategy: RuleStrategy, search: Search) -> None:
+    """Keep each point of a search as a row of trading.backtests: it was a trial too."""
+    now, rows = datetime.now(UTC), []
+    for point, told in zip(search.points, search.table.iter_rows(named=True), strict=True):
+        rule, settings = changed(strategy.rule, strategy.settings, point)
+        kept = {"rule": rule, **asdict(settings), "dataset": strategy.dataset, "symbols": list(strategy.symbols)}
+        figures = {"total_return": told["total_return"], "sharpe_session": told["sharpe"]}
+        rows.append(
+            {
+                "backtest_id": uuid4().hex[:12],
+                "strategy": strategy.name,
+                "settings": json.dumps(kept, default=str),
+                "statistics": json.dumps(figures),
+                "created_at": now,
+            }
+        )
+    lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
+
+
+def settings_of(strategy: RuleStrategy, curve: pl.DataFrame | None = None) -> dict[str, Any]:
+    """What a result depends on, as it is kept: the rule, the account's settings, symbols, and the sessions."""
+    told: dict[str, Any] = {
+        "dataset": strategy.dataset,
+        "interval": strategy.interval,
+        "symbols": list(strategy.symbols),
+        "rule": strategy.rule,
+        **asdict(strategy.settings),
+    }
+    if curve is not None and len(curve):
+        told |= {"first": curve["session"][0].isoformat(), "last": curve["session"][-1].isoformat()}
+    return told
+
+
+def record(lake: Lake, results: list[Backtest]) -> None:
+    """Keep results as rows of trading.backtests: each counts as a trial of its strategy."""
+    rows = [
+        {
+            "backtest_id": one.backtest_id,
+            "strategy": one.strategy,
+            "settings": json.dumps(one.settings, default=str),
+            "statistics": json.dumps(one.statistics),
+            "created_at": one.created_at,
+        }
+        for one in results
+    ]
+    lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
+
+
+def _held(
+    given: History, strategy: RuleStrategy, registry: Registry, first: date | None, last: date | None
+) -> Simulation:
+    """Buying the same symbols once, at the same costs, and holding them."""
+    hold = Rules().bind("buy_and_hold")
+    kept = strategy.settings
+    plain = EngineSettings(kept.capital, volume_cap=kept.volume_cap, costs=kept.costs)
+    if isinstance(hold, Bot):
+        raise TypeError("buy_and_hold is a rule")
+    return simulate(given, hold, plain, strategy.symbols, registry=registry, first=first, last=last)
+
+
+def _with_bars(fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """The fills with open_time, the volume of their bar, and whether that was a stale one: nothing traded in it."""
+    bar = bars.select("symbol", "open_time", "close_time", pl.col("volume").alias("bar_volume"))
+    # A fill at the open is told at the open, one within a bar at its close.
+    for told, other, name in (("open_time", "close_time", "at_open"), ("close_time", "open_time", "at_close")):
+        of_bar = bar.drop(other).rename({told: "event_time", "bar_volume": name})
+        fills = fills.join(of_bar, on=["symbol", "event_time"], how="left", maintain_order="left")
+    volume = pl.coalesce("at_open", "at_close").alias("bar_volume")
+    return fills.with_columns(
+        pl.col("event_time").alias("open_time"),
+        volume,
+        (volume == 0).fill_null(False).alias("stale"),
+        # Bars that lack a part are in no history, unless the dataset says so.
+        pl.lit(False).alias("incomplete"),
+    ).drop("at_open", "at_close")

@@ -1,0 +1,182 @@
+"""A strategy on history: its rule's targets, or its bot's wishes, through the trading engine.
+
+The engine is the one that trades; here the bars of a dataset become what it reads, and features are computed for any
+parameters, declared or not. Where bars and corporate actions come from is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+
+from quantlytic_assets.features.batch import compute
+from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.features.spec import Feature
+from quantlytic_assets.strategies.bots import Bar, Bot, TargetIntent
+from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
+from quantlytic_assets.trading.engine.run import Result, Stepper, run
+from quantlytic_assets.trading.engine.settings import EngineSettings, Sizing
+
+# The window of the ATR that `exits.atr_stop` is a multiple of.
+ATR = "atr(14)"
+
+
+@dataclass(frozen=True)
+class History:
+    """What is traded: the usable bars of a dataset at one interval, oldest first, and what happened to the shares.
+
+    bars: the engine's BARS_SCHEMA, and interval, listing and shares as features.bars has them. actions: the engine's
+    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity.
+    """
+
+    bars: pl.DataFrame
+    actions: pl.DataFrame
+    session_closes: Mapping[date, datetime]
+    lot: float = 1.0
+
+    def market(self, symbols: Sequence[str]) -> Market:
+        """The bars as the engine reads them."""
+        return Market.from_frame(
+            self.bars.select(BARS_SCHEMA.names()),
+            symbols,
+            actions=self.actions,
+            lots=self.lot,
+            session_closes=self.session_closes,
+        )
+
+    def with_features(self, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
+        """The bars with the columns of these features."""
+        return compute(self.bars, features, registry) if features else self.bars
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What came of it: the market of the traded times, what was asked of the engine there, and its result.
+
+    targets and atr are [time, symbol]; a bot asks step by step and has no targets.
+    """
+
+    market: Market
+    settings: EngineSettings
+    result: Result
+    targets: np.ndarray | None = None
+    atr: np.ndarray | None = None
+
+    def again(self, targets: np.ndarray | None = None, settings: EngineSettings | None = None) -> float:
+        """The total return of other targets, or of other settings, in the same market; no events are kept."""
+        asked, own = self.targets if targets is None else targets, settings or self.settings
+        return float(run(self.market, asked, own, atr=self.atr, events=False).equity[-1] / own.capital - 1)
+
+    def events(self, strategy: str) -> pl.DataFrame:
+        """The engine's events, oldest first."""
+        return self.result.events.frame(strategy)
+
+    def sessions(self) -> pl.DataFrame:
+        """session, equity, cash, gross (money in positions without sign) at the end of each session."""
+        frame = pl.DataFrame(
+            {
+                "session": pl.Series(self.market.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date),
+                "equity": self.result.equity,
+                "cash": self.result.cash,
+                "gross": self.result.gross,
+            }
+        )
+        return frame.group_by("session", maintain_order=True).last()
+
+
+def simulate(
+    history: History,
+    strategy: Rule | Bot,
+    settings: EngineSettings,
+    symbols: Sequence[str],
+    *,
+    market: Market | None = None,
+    registry: Registry | None = None,
+    declared: Sequence[Feature] = (),
+    first: date | None = None,
+    last: date | None = None,
+    events: bool = True,
+) -> Simulation:
+    """Trade a rule or a bot over the sessions `first` … `last`, both included; earlier bars only warm up.
+
+    market: that of the history, where it is made already. registry: the features that declarations are read with.
+    declared: what a bot sees of each bar. Raises `ValueError` where no bar lies in the sessions, and `RuleError` for a
+    rule or bot that fails.
+    """
+    market = history.market(symbols) if market is None else market
+    start, stop = _between(market, first, last)
+    if start == stop:
+        raise ValueError("there is no usable bar in these sessions")
+    traded, atr = market[start:stop], _atr(history, market, settings, registry)
+    atr = None if atr is None else atr[start:stop]
+    if isinstance(strategy, Bot):
+        result = _by_bot(history.with_features(declared, registry), strategy, settings, traded, atr, events, declared)
+        return Simulation(traded, settings, result, atr=atr)
+    targets = targets_of(history, strategy, market, registry)[start:stop]
+    own = _sized(strategy, settings)
+    return Simulation(traded, own, run(traded, targets, own, atr=atr, events=events), targets, atr)
+
+
+def targets_of(history: History, rule: Rule, market: Market, registry: Registry | None = None) -> np.ndarray:
+    """The rule's weights [time, symbol], NaN to keep what is held."""
+    library = registry or rule.library
+    frame = history.with_features(library.features(rule.declarations), library)
+    weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
+    return market.matrix(weights, "weight")
+
+
+def _sized(rule: Rule, settings: EngineSettings) -> EngineSettings:
+    """The settings with the sizing that the rule's weights mean: shares of the equity are sized already."""
+    return replace(settings, sizing=Sizing(method="weights")) if rule.spec.weights == "portfolio" else settings
+
+
+def _atr(history: History, market: Market, settings: EngineSettings, registry: Registry | None) -> np.ndarray | None:
+    if settings.exits.atr_stop is None:
+        return None
+    (feature,) = (registry or Registry()).features([ATR])
+    return market.matrix(history.with_features([feature]), feature.columns[0])
+
+
+def _between(market: Market, first: date | None, last: date | None) -> tuple[int, int]:
+    sessions = market.times[:, c.SESSION]
+    start = 0 if first is None else int(np.searchsorted(sessions, (first - date(1970, 1, 1)).days))
+    stop = len(market) if last is None else int(np.searchsorted(sessions, (last - date(1970, 1, 1)).days, "right"))
+    return start, max(start, stop)
+
+
+def _by_bot(
+    bars: pl.DataFrame,
+    bot: Bot,
+    settings: EngineSettings,
+    market: Market,
+    atr: np.ndarray | None,
+    events: bool,
+    declared: Sequence[Feature],
+) -> Result:
+    """Hands the bot one bar after the other, those of one time in the order of the symbols; wishes go to the engine."""
+    stepper = Stepper(market, settings, atr=atr, events=events)
+    columns = [name for feature in declared for name in feature.columns]
+    fields = ("symbol", "session", "open_time", "available_at", "open", "high", "low", "close", "volume")
+    wanted = bars.filter(pl.col("close").is_not_null(), pl.col("symbol").is_in(market.symbols))
+    of_time: dict[datetime, list[Bar]] = {}
+    for row in wanted.sort("open_time", "symbol").select(*fields, *columns).iter_rows():
+        seen = dict(zip(columns, row[len(fields) :], strict=True))
+        of_time.setdefault(row[2], []).append(Bar(*row[: len(fields)], features=seen))
+    opens = pl.Series(market.times[:, c.OPENS]).cast(BARS_SCHEMA["open_time"]).to_list()
+    while stepper.step():
+        held = {symbol: stepper.position(place) for place, symbol in enumerate(market.symbols)}
+        for bar in of_time.get(opens[stepper.time], ()):
+            for intent in bot.decide(bar, held):
+                if isinstance(intent, TargetIntent):
+                    stepper.target(intent.symbol, intent.weight)
+                else:
+                    prices = {"limit": intent.limit, "stop": intent.stop}
+                    given = {name: price for name, price in prices.items() if price is not None}
+                    stepper.submit(intent.symbol, intent.size, **given)
+    return stepper.finish()
