@@ -223,7 +223,7 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
 
 def _sessions_needed(dataset: Dataset, strategy: Strategy) -> int:
     """Sessions before a walk-forward step: to learn from, with warm-up, horizon and embargo."""
-    per_session = _bars_per_session(dataset, strategy.interval)
+    per_session = bars_per_session(dataset, strategy.interval)
     bars = strategy.warm_up_bars + strategy.horizon + 1
     return strategy.min_train_sessions + strategy.embargo_sessions + -(-bars // per_session)
 
@@ -247,7 +247,8 @@ def check_keep(dataset: Dataset, strategy: Strategy) -> None:
     )
 
 
-def _bars_per_session(dataset: Dataset, interval: str) -> int:
+def bars_per_session(dataset: Dataset, interval: str) -> int:
+    """How many bars of an interval a session of the dataset has, on average over its first two weeks."""
     if interval == "1d":
         return 1
     first = dataset.first_session

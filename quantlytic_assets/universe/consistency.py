@@ -10,6 +10,9 @@ from datetime import date
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.universe.declarations import (
+    MODEL_COSTS,
+    MODEL_FIELDS,
+    RULE_FIELDS,
     DatasetDeclaration,
     StrategyDeclaration,
     SymbolDeclaration,
@@ -131,7 +134,29 @@ def _outages(universe: UniverseDeclaration, datasets: dict[str, DatasetDeclarati
             yield ("outages", i, "to"), f"{outage.end:%Y-%m-%dT%H:%MZ} is not after from, swap or correct them"
 
 
+def _kind(place: Place, strategy: StrategyDeclaration) -> Mistakes:
+    """Whether a strategy has either a model or a rule, and nothing that goes with the other."""
+    given = strategy.model_fields_set
+    if {"model", "rule"} <= given:
+        yield (*place, "rule"), "the strategy has a model too, and can have one of the two; remove one"
+    elif "model" in given:
+        for name in RULE_FIELDS:
+            if name in given:
+                yield (*place, name), "goes with a rule, and this strategy has a model; leave it out"
+        for name in sorted(strategy.costs.model_fields_set - MODEL_COSTS) if strategy.costs else ():
+            yield (*place, "costs", name), "goes with a rule, and this strategy has a model; leave it out"
+    elif "rule" in given:
+        for name in MODEL_FIELDS:
+            if name in given and name == "capital":
+                yield (*place, name), "of a rule stands in its account, write account: {capital: …}"
+            elif name in given:
+                yield (*place, name), "goes with a model, and this strategy has a rule; leave it out"
+    else:
+        yield place, "has neither a model nor a rule, add one, such as rule: buy_and_hold"
+
+
 def _strategy(place: Place, strategy: StrategyDeclaration, datasets: dict[str, DatasetDeclaration]) -> Mistakes:
+    yield from _kind(place, strategy)
     yield from _repeated((*place, "symbols"), strategy.symbols)
     yield from _repeated((*place, "features"), strategy.features)
     dataset = datasets.get(strategy.dataset)

@@ -6,6 +6,7 @@ rest of the code works with, defaults filled in, is in `models`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,7 +15,9 @@ from pydantic import ConfigDict, Discriminator, Tag
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.names import CALENDAR_NAMES
 from quantlytic_assets.learning.models import MODEL_NAMES
+from quantlytic_assets.trading.engine.codes import FORCES, ORDER_TYPES, SIZINGS
 from quantlytic_assets.universe.fields import (
+    FLAG,
     SYMBOL_SCHEMA,
     Day,
     Declaration,
@@ -28,7 +31,9 @@ from quantlytic_assets.universe.fields import (
     number,
     one_of,
     optional,
+    percentage,
     required,
+    share,
     span,
     suggestion,
     symbol,
@@ -173,12 +178,163 @@ class OutageDeclaration(Declaration):
 
 
 class CostsDeclaration(Declaration):
-    """What a trade costs, in basis points of its value."""
+    """What trading costs; a strategy with a model has commission_bps and slippage_bps alone."""
 
     model_config = ConfigDict(title="a mapping such as {commission_bps: 1, slippage_bps: 2}")
 
-    commission_bps: Annotated[float, number(0, 1000)] = optional("Commission.", 1.0)
-    slippage_bps: Annotated[float, number(0, 1000)] = optional("Slippage.", 2.0)
+    commission_bps: Annotated[float, number(0, 1000)] = optional("Commission, of an order's value.", 1.0)
+    slippage_bps: Annotated[float, number(0, 1000)] = optional("Slippage, of what takes liquidity.", 2.0)
+    per_share: Annotated[float, number(0, 1e6)] = optional("Commission for each unit.", 0.0)
+    per_order: Annotated[float, number(0, 1e9)] = optional("Commission for each order.", 0.0)
+    minimum: Annotated[float, number(0, 1e9)] = optional("The least commission of an order.", 0.0)
+    maximum_bps: Annotated[float, number(0, 10_000)] = optional(
+        "The most commission of an order, of its value. Default: no limit."
+    )
+    spread_bps: Annotated[float, number(0, 10_000)] = optional("Bid to ask; what takes liquidity pays half of it.", 0.0)
+    impact: Annotated[float, number(0, 1000)] = optional(
+        "Market impact: this times the price times the square of the share of the bar's volume.", 0.0
+    )
+    borrow_bps_annual: Annotated[float, number(0, 100_000)] = optional("A year's fee of what is sold short.", 0.0)
+    financing_bps_annual: Annotated[float, number(0, 100_000)] = optional("A year's interest on borrowed cash.", 0.0)
+
+
+class OrdersDeclaration(Declaration):
+    """How targets become orders; distances are from the close that was decided on."""
+
+    model_config = ConfigDict(title="a mapping such as {type: limit, time_in_force: day, offset_bps: 10}")
+
+    type: Annotated[str, one_of(ORDER_TYPES)] = optional("Type of the orders.", "market")
+    time_in_force: Annotated[str, one_of(FORCES)] = optional(
+        "How long they work: to the session's end (day), until filled (gtc), at the first price (ioc).", "day"
+    )
+    offset_bps: Annotated[float, number(0, 9_999)] = optional(
+        "Of a limit: how much better than the close; of a stop: how far beyond it.", 0.0
+    )
+    limit_offset_bps: Annotated[float, number(0, 9_999)] = optional(
+        "Of a stop_limit: how far its limit is beyond the stop.", 0.0
+    )
+    trail: Annotated[float, share(0, 0.99, above=True)] = optional("Of a trailing_stop: its distance from the price.")
+
+
+class ExitsDeclaration(Declaration):
+    """When a position is closed although the rule would keep it."""
+
+    model_config = ConfigDict(title="a mapping such as {stop_loss: 5%, take_profit: 10%, max_bars: 20}")
+
+    stop_loss: Annotated[float, share(0, 0.99, above=True)] = optional("At this loss, of the average price.")
+    take_profit: Annotated[float, share(0, 9.99, above=True)] = optional("At this gain, of the average price.")
+    trailing_stop: Annotated[float, share(0, 0.99, above=True)] = optional("So far below the best price since entry.")
+    atr_stop: Annotated[float, number(0, 1000, above=True)] = optional("At a loss of so many ATRs of the entry.")
+    max_bars: Annotated[int, whole(1, 1_000_000)] = optional("After so many bars.")
+
+
+class SizingDeclaration(Declaration):
+    """How much money a target is."""
+
+    model_config = ConfigDict(title="a mapping such as {method: volatility_target, annual: 10%}")
+
+    method: Annotated[str, one_of(SIZINGS)] = optional(
+        "Default: equal_weight; weights where the rule gives shares of the equity itself, as rebalance does."
+    )
+    amount: Annotated[float, number(0, 1e15, above=True)] = optional("Of fixed: money in a position.")
+    fraction: Annotated[float, share(0, 9.99, above=True)] = optional("Of fixed: a position's share of the equity.")
+    annual: Annotated[float, share(0, 9.99, above=True)] = optional("Of volatility_target: the volatility of a year.")
+    cap: Annotated[float, share(0, 9.99, above=True)] = optional("Of kelly: the largest share of the equity.")
+    lookback: Annotated[int, whole(2, 100_000)] = optional("Bars that volatility and mean are estimated from.", 60)
+    periods_per_year: Annotated[float, number(0, 1e7, above=True)] = optional(
+        "Bars in a year. Default: those of the dataset's calendar."
+    )
+    symbols: Annotated[int, whole(1, 100_000)] = optional(
+        "Of equal_weight and volatility_target: parts that the equity is in. Default: the strategy's symbols."
+    )
+
+
+class RiskDeclaration(Declaration):
+    """Limits: an order beyond them is made smaller or refused, a loss beyond them halts the strategy."""
+
+    model_config = ConfigDict(title="a mapping such as {max_position: 25%, max_drawdown: 20%}")
+
+    max_position: Annotated[float, share(0, 9.99, above=True)] = optional("A position's largest share of the equity.")
+    max_gross: Annotated[float, share(0, 9.99, above=True)] = optional(
+        "All positions' largest share of the equity.", 1.0
+    )
+    max_daily_loss: Annotated[float, share(0, 1, above=True)] = optional(
+        "A loss since the last session that halts the strategy until the next one."
+    )
+    max_drawdown: Annotated[float, share(0, 1, above=True)] = optional("A loss since the best equity that halts it.")
+    var_95: Annotated[float, share(0, 1, above=True)] = optional(
+        "A value at risk of a session (95 %, historical) that halts it."
+    )
+    cooldown_bars: Annotated[int, whole(0, 1_000_000)] = optional("Bars without entry after a stop.", 0)
+    resume_after_sessions: Annotated[int, whole(1, 100_000)] = optional(
+        "Sessions after which a halt for drawdown or var_95 ends. Default: it does not end by itself."
+    )
+    liquidate: Annotated[bool, FLAG] = optional("Whether a halt closes what is held.", True)
+
+
+class AccountDeclaration(Declaration):
+    """The account and the conventions of its fills."""
+
+    model_config = ConfigDict(title="a mapping such as {capital: 100000, short: false, leverage: 1}")
+
+    capital: Annotated[float, number(0, 1e15, above=True)] = optional(
+        "Money at the start, in the currency of the prices.", 100_000.0
+    )
+    short: Annotated[bool, FLAG] = optional("Whether it may sell short.", False)
+    leverage: Annotated[float, number(0, 100, above=True)] = optional(
+        "Gross exposure that a unit of equity bears.", 1.0
+    )
+    volume_cap: Annotated[float | None, share(0, 1, above=True, word="none")] = optional(
+        "What part of a bar's volume all orders of a symbol can have, or none for no limit.", 0.025
+    )
+    limit_fill: Annotated[str, one_of(("penetrate", "touch"))] = optional(
+        "Whether a limit fills once the price is beyond it, or at it.", "penetrate"
+    )
+    stop_limit_fill: Annotated[str, one_of(("close_inside", "best"))] = optional(
+        "Whether a stop_limit fills in the bar of its stop only if the bar closes inside the limit.", "close_inside"
+    )
+    fill_at: Annotated[str, one_of(("open", "close"))] = optional(
+        "The price of the bar that market orders get.", "open"
+    )
+    rebalance_band: Annotated[float, share(0, 1)] = optional("A holding so near its target is left as it is.", 0.0)
+    cash_buffer: Annotated[float, share(0, 0.99)] = optional("A share of the equity that stays cash.", 0.0)
+
+
+_RULE = "a rule such as buy_and_hold or {ma_cross: {fast: 20, slow: 50}}"
+
+
+def _plain(value: Any) -> Any:
+    """A parameter of a rule as a plain value: `5%` is 0.05."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    found = percentage(value)
+    return value if found is None else found
+
+
+def _rule(value: Any) -> str | dict[str, dict[str, Any] | None]:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict) or len(value) != 1:
+        raise wrong(f"{{given}} is no rule, it should be {_RULE}")
+    ((name, parameters),) = value.items()
+    if parameters is not None and not isinstance(parameters, dict):
+        raise wrong(f"{{given}} is no rule, it should be {_RULE}")
+    return {name: None if parameters is None else _plain(parameters)}
+
+
+_RULE_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": {"type": ["object", "null"]},
+        },
+    ]
+}
 
 
 def _broker(value: Any) -> str:
@@ -189,8 +345,29 @@ def _broker(value: Any) -> str:
     raise wrong("{given} is not known, it should be simulated")
 
 
+# What a strategy has with a model only, and with a rule only.
+MODEL_FIELDS = (
+    "features", "horizon", "retrain", "min_train_sessions", "embargo_sessions", "broker", "capital",
+)  # fmt: skip
+MODEL_COSTS = frozenset({"commission_bps", "slippage_bps"})
+RULE_FIELDS = ("orders", "exits", "sizing", "risk", "account")
+
+
+def _any_of(names: Sequence[str]) -> dict[str, Any]:
+    return {"anyOf": [{"required": [name]} for name in names]}
+
+
 class StrategyDeclaration(Declaration):
-    """A model that is traded on a dataset."""
+    """A model that is traded on a dataset, or a rule."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["model"], "not": _any_of(("rule", *RULE_FIELDS))},
+                {"required": ["rule"], "not": _any_of(("model", *MODEL_FIELDS))},
+            ]
+        }
+    )
 
     dataset: Annotated[str, text("the name of a dataset above")] = required("The dataset.")
     interval: Annotated[str, _Interval] = required("One of the dataset's feature_intervals.")
@@ -200,7 +377,7 @@ class StrategyDeclaration(Declaration):
         min_length=1,
         **_UNIQUE,
     )
-    model: Annotated[str, one_of(MODEL_NAMES)] = required("The model.")
+    model: Annotated[str, one_of(MODEL_NAMES)] = optional("The model; another strategy has a rule.")
     features: list[Item[Annotated[str, text("a column of the dataset's features, such as rsi_14")]]] = optional(
         "Columns of the dataset's features. Default: all that a model can learn from.",
         wanted="a list of feature columns",
@@ -217,7 +394,17 @@ class StrategyDeclaration(Declaration):
     capital: Annotated[float, number(0, 1e15, above=True)] = optional(
         "Money at the start, in the currency of the prices.", 100_000.0
     )
-    costs: CostsDeclaration = optional("What a trade costs.", CostsDeclaration.model_construct())
+    rule: Annotated[str | dict[str, dict[str, Any] | None], Parsed(_RULE, _rule, _RULE_SCHEMA)] = optional(
+        "The rule, built in or a plugin's: its name, or {name: {parameter: value}}."
+    )
+    orders: OrdersDeclaration = optional("How a rule's targets become orders.", OrdersDeclaration.model_construct())
+    exits: ExitsDeclaration = optional(
+        "What closes a position beside the rule itself.", ExitsDeclaration.model_construct()
+    )
+    sizing: SizingDeclaration = optional("How much money a rule's target is.", SizingDeclaration.model_construct())
+    risk: RiskDeclaration = optional("Limits of a rule's account.", RiskDeclaration.model_construct())
+    account: AccountDeclaration = optional("The account of a rule.", AccountDeclaration.model_construct())
+    costs: CostsDeclaration = optional("What trading costs.", CostsDeclaration.model_construct())
 
 
 class UniverseDeclaration(Declaration):
@@ -230,7 +417,7 @@ class UniverseDeclaration(Declaration):
         "Strategies, by name.", {}, "a mapping of strategies by name"
     )
     plugins: list[Item[Annotated[str, text("a Python file beside this one, or an installed module")]]] = optional(
-        "Python files beside the universe file, or installed modules, with features of one's own.",
+        "Python files beside the universe file, or installed modules, with features and rules of one's own.",
         [],
         "a list of Python files or modules",
         **_UNIQUE,

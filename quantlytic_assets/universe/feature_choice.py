@@ -6,7 +6,7 @@ where a universe names more than the set `core`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,9 @@ def learnable(features: Sequence[Feature]) -> tuple[str, ...]:
 def others(features: Sequence[Feature]) -> list[tuple[str | None, str]]:
     """(dataset, symbol) of the closes that features read beside a bar's own; None for the bar's own dataset."""
     inputs = [name for feature in features if feature.spec.kind == "pair" for name in feature.inputs]
-    names = dict.fromkeys(name for kind, _, name in (one.partition(":") for one in inputs) if kind in ("close", "age"))
+    names = dict.fromkeys(
+        name for kind, _, name in (one.partition(":") for one in inputs) if kind in ("close", "age") and name
+    )
     return [(dataset or None, symbol) for dataset, _, symbol in (name.rpartition(":") for name in names)]
 
 
@@ -177,6 +179,31 @@ def _wrong_columns(
             else:
                 hint = suggestion(column, usable)
                 yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
+
+
+def missing_declarations(features: Sequence[str], plugins: tuple[str, ...], needed: Iterable[str]) -> tuple[str, ...]:
+    """Those of the needed declarations of which a dataset with these features lacks a column."""
+    from quantlytic_assets.universe.plugins import registry_with
+
+    registry = registry_with(plugins)
+    there = {column for feature in registry.features((*features, _ALWAYS)) for column in feature.columns}
+    missing: list[str] = []
+    for one in needed:
+        columns = registry.feature(one).columns
+        if not there.issuperset(columns):
+            missing.append(one)
+            there.update(columns)
+    return tuple(missing)
+
+
+def wrong_declaration(
+    place: Place, declaration: str, name: str, datasets: Mapping[str, DatasetDeclaration], registry: Registry
+) -> Mistakes:
+    """What is wrong with one declaration of a feature of the dataset `name`."""
+    wrong = list(_wrong(place, declaration, registry))
+    yield from wrong
+    if not wrong and name in datasets:
+        yield from _unknown_others(place, declaration, name, datasets, registry)
 
 
 def _wrong(place: Place, declaration: str | None, registry: Registry) -> Mistakes:

@@ -24,6 +24,7 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DURATION = re.compile(r"(\d{1,6})(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?%")
 _SYMBOL = re.compile(r"[\w^.=/:+\-&$#@!~*]{1,64}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -137,6 +138,40 @@ def number(least: float, most: float, above: bool = False) -> Parsed:
         return float(value)
 
     return Parsed(wanted, check, {"type": "number", "exclusiveMinimum" if above else "minimum": least, "maximum": most})
+
+
+def percentage(value: Any) -> float | None:
+    """What a text such as `5%` means as a number (0.05); None for everything else."""
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return float(found[1]) / 100 if found else None
+
+
+def share(least: float, most: float, above: bool = False, word: str | None = None) -> Parsed:
+    """A part of a whole in [least, most], or (least, most], as `5%` or as 0.05; `word` stands for None."""
+    wanted = f"a share {'above' if above else 'from'} {least:.0%} {'up ' if above else ''}to {most:.0%}"
+    wanted += f", such as 5% or 0.05{f', or {word}' if word else ''}"
+    within = number(least, most, above)
+
+    def check(value: Any) -> float | None:
+        if word is not None and value == word:
+            return None
+        try:
+            given: float = within.parse(value if (found := percentage(value)) is None else found)
+        except PydanticCustomError:
+            raise wrong(f"{{given}} should be {wanted}") from None
+        return given
+
+    texts = [{"type": "string", "pattern": f"^{_PERCENT.pattern}$"}, *([{"const": word}] if word else [])]
+    return Parsed(wanted, check, {"anyOf": [within.schema, *texts]})
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong("{given} should be true or false")
+    return value
+
+
+FLAG = Parsed("true or false", _flag, {"type": "boolean"})
 
 
 def _text(value: Any) -> str:

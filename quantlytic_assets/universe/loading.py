@@ -6,6 +6,7 @@ Shapes of fields are `declarations`' business, rules between them `consistency`'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,10 +30,12 @@ from quantlytic_assets.universe.models import (
     Dataset,
     Instrument,
     Outage,
+    RuleStrategy,
     Strategy,
     Universe,
     UniverseError,
 )
+from quantlytic_assets.universe.rule_choice import follows_rule, rule_strategy, with_needed, wrong_rules
 from quantlytic_assets.universe.yaml_tree import Place, read_tree
 
 # No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
@@ -54,6 +57,7 @@ def load_universe(path: str | Path) -> Universe:
         *inconsistencies(declared),
         *wrong_plugins,
         *wrong_features(declared, plugins),
+        *wrong_rules(declared, plugins, not wrong_plugins),
     ]
     # The others are partial; what is wrong with them has been said.
     wrong = {place[:2] for place, _ in mistakes}
@@ -64,16 +68,38 @@ def load_universe(path: str | Path) -> Universe:
         good = {}
     sets = {name: members or [] for name, members in (declared.feature_sets or {}).items()}
     datasets = {name: _dataset(name, one, outages, expanded(one, sets), plugins) for name, one in good.items()}
-    strategies = {
-        name: _strategy(name, one, datasets[one.dataset])
+    right = {
+        name: one
         for name, one in (declared.strategies or {}).items()
         if ("strategies", name) not in wrong and one.dataset in datasets
+    }
+    strategies = {
+        name: _strategy(name, one, datasets[one.dataset]) for name, one in right.items() if not follows_rule(one)
     }
     mistakes += _short_histories(datasets, strategies)
     if mistakes:
         said = [(line_of(tree, place), f"{written(place) or 'file'}: {sentence}") for place, sentence in mistakes]
         raise UniverseError(path, [f"{one} ({path}:{line})" for line, one in sorted(said, key=lambda pair: pair[0])])
-    return Universe(path, datasets, strategies)
+    # Models learn from what their dataset declares itself, so rules add theirs when models have been made.
+    datasets, rules = _with_rules(datasets, {name: one for name, one in right.items() if follows_rule(one)}, plugins)
+    return Universe(path, datasets, strategies, rules)
+
+
+def _with_rules(
+    datasets: dict[str, Dataset], declared: Mapping[str, StrategyDeclaration], plugins: tuple[str, ...]
+) -> tuple[dict[str, Dataset], dict[str, RuleStrategy]]:
+    """The datasets with the features that rules on them need beside their own, and the strategies that follow rules."""
+    needed: dict[str, list[str]] = {}
+    rules: dict[str, RuleStrategy] = {}
+    for name, one in declared.items():
+        rules[name], wanted = rule_strategy(name, one, datasets[one.dataset], plugins)
+        needed.setdefault(one.dataset, []).extend(wanted)
+    grown = {
+        name: replace(datasets[name], features=with_needed(datasets[name].features, plugins, wanted))
+        for name, wanted in needed.items()
+    }
+    datasets = datasets | grown
+    return datasets, {name: replace(one, declared=datasets[one.dataset].features) for name, one in rules.items()}
 
 
 def _dataset(
@@ -120,7 +146,7 @@ def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> Strategy
         embargo_sessions=one.embargo_sessions,
         broker=one.broker,
         capital=one.capital,
-        costs=Costs(**one.costs.model_dump()),
+        costs=Costs(one.costs.commission_bps, one.costs.slippage_bps),
         **({} if dataset.features == CORE else {"warm_up_bars": warm_up_bars(features_of(dataset), one.features)}),
         declared=dataset.features,
         plugins=dataset.plugins,

@@ -43,6 +43,9 @@ def read_declarations(model: type[Model], tree: Tree) -> tuple[Model, list[tuple
             parent = parent[part]
         if details["type"] == "extra_forbidden":
             del parent[name]
+            if near := _meant(model, tree, place, details):
+                # It is there, under another name.
+                parent[near[-1]] = None
         elif details["loc"][-1] != "[key]":
             parent[name] = None
     return model.model_validate(rest, context=PARTIAL), tree.mistakes + said

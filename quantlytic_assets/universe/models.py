@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantlytic_assets.trading.engine.settings import EngineSettings
 
 
 @dataclass(frozen=True)
@@ -115,12 +119,42 @@ class Strategy:
 
 
 @dataclass(frozen=True)
+class RuleStrategy:
+    """A rule on a dataset, and how it would be traded.
+
+    `symbols` are resolved to the dataset's own where the file names none. `rule` is the declaration as the registry of
+    rules binds it (`universe.plugins.rules_with(plugins).bind(rule)`). `settings` are the account's, with its orders,
+    exits, sizing, limits and costs. `declared` and `plugins` are the dataset's features and plugins. `bar_by_bar`: the
+    rule is a bot, which decides with its positions in view and has no signals beforehand.
+    """
+
+    name: str
+    dataset: str
+    interval: str
+    symbols: tuple[str, ...]
+    rule: str | Mapping[str, Mapping[str, Any] | None] = field(hash=False)
+    settings: EngineSettings
+    declared: tuple[str, ...] = ("core",)
+    plugins: tuple[str, ...] = ()
+    bar_by_bar: bool = False
+
+    @property
+    def rule_name(self) -> str:
+        """The name of the rule without its parameters."""
+        return self.rule if isinstance(self.rule, str) else next(iter(self.rule))
+
+
+@dataclass(frozen=True)
 class Universe:
-    """Everything a universe file declares, by name and in the file's order."""
+    """Everything a universe file declares, by name and in the file's order.
+
+    `strategies` are those that trade a model, `rules` those that follow a rule; no name is in both.
+    """
 
     path: Path
     datasets: dict[str, Dataset]
     strategies: dict[str, Strategy]
+    rules: dict[str, RuleStrategy] = field(default_factory=dict)
 
 
 class UniverseError(Exception):

@@ -25,6 +25,8 @@ class _Schema(GenerateJsonSchema):
         made = super().default_schema(schema)
         if made.get("default", ...) is None:
             del made["default"]
+        elif isinstance(made.get("default"), dict):
+            made["default"] = {name: value for name, value in made["default"].items() if value is not None}
         return made
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:

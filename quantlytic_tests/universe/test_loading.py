@@ -318,7 +318,7 @@ def test_a_dataset_that_keeps_too_little_for_a_strategy_is_a_mistake_of_the_file
     assert found.startswith("datasets.prices_1d.keep: 700d is too short for strategies.swing, which trains on ")
 
 
-@pytest.mark.parametrize("key", ["feature_sets", "rule", "plugins", "label", "orders"])
+@pytest.mark.parametrize("key", ["feature_sets", "plugins", "label"])
 def test_what_does_not_exist_yet_is_not_accepted(write, key):
     assert ": unknown field" in only_mistake(write(strategies=f"{STRATEGY}    {key}: x\n"))
 

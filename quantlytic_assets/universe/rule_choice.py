@@ -1,0 +1,214 @@
+"""Strategies that follow a rule: their declarations against the registry of rules and the engine's settings.
+
+The registry brings compilers with it, so it is loaded only where a universe has such a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quantlytic_assets.calendars.partitions import bars_per_session
+from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
+from quantlytic_assets.universe.declarations import (
+    DatasetDeclaration,
+    SizingDeclaration,
+    StrategyDeclaration,
+    UniverseDeclaration,
+)
+from quantlytic_assets.universe.feature_choice import Mistakes, missing_declarations, wrong_declaration
+from quantlytic_assets.universe.fields import Declaration
+from quantlytic_assets.universe.models import Dataset, RuleStrategy
+from quantlytic_assets.universe.yaml_tree import Place
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry as Features
+    from quantlytic_assets.strategies.registry import Registry as Rules
+    from quantlytic_assets.strategies.spec import Rule
+    from quantlytic_assets.trading.engine.settings import EngineSettings
+
+_PARTS = ("orders", "exits", "sizing", "risk", "costs")
+_SESSIONS_A_YEAR = {True: 365, False: 252}
+
+
+def follows_rule(strategy: StrategyDeclaration) -> bool:
+    """Whether a strategy follows a rule; one with both a rule and a model is a mistake that is said already."""
+    return "rule" in strategy.model_fields_set and "model" not in strategy.model_fields_set
+
+
+def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plugins: bool = True) -> Mistakes:
+    """Each mistake of strategies that follow a rule: its name, its parameters, its features, and its settings.
+
+    Without `all_plugins` some can't be used, which is said already, and an unknown name may be of one of them.
+    """
+    strategies = {name: one for name, one in (declared.strategies or {}).items() if one and follows_rule(one)}
+    if not strategies:
+        return
+    from quantlytic_assets.strategies.spec import Rule
+    from quantlytic_assets.universe.plugins import registry_with, rules_with
+
+    features, rules = registry_with(plugins), rules_with(plugins)
+    datasets = {name: one for name, one in (declared.datasets or {}).items() if one is not None}
+    for name, one in strategies.items():
+        place: Place = ("strategies", name)
+        weights = None
+        if one.rule is not None:
+            wrong = list(_wrong_rule((*place, "rule"), one.rule, rules))
+            known = not wrong or _name(one.rule) in {spec.name for spec in rules.specs()}
+            if not known and not all_plugins:
+                wrong = []
+            elif not wrong:
+                bound = rules.bind(one.rule)
+                weights = _weights(bound)
+                if isinstance(bound, Rule):
+                    wrong = [*_wrong_features((*place, "rule"), bound, one.dataset, datasets, features)]
+            yield from wrong
+        yield from _wrong_settings(place, one, weights)
+
+
+def _wrong_rule(place: Place, declared: str | Mapping[str, Mapping[str, Any] | None], rules: Rules) -> Mistakes:
+    """What is wrong with the rule's name, with each of its parameters, or with them together."""
+    name = _name(declared)
+    values = {} if isinstance(declared, str) else declared[name]
+    within = place if isinstance(declared, str) else (*place, name)
+    try:
+        spec = rules.spec(name)
+    except ValueError as error:
+        yield within, str(error)
+        return
+    known = {one.name: one for one in spec.parameters}
+    fine = True
+    for parameter, value in (values or {}).items():
+        try:
+            # The message for a name that is none of them is the rule's own.
+            _ = known[parameter].checked(value) if parameter in known else spec.bind(**{parameter: value})
+        except ValueError as error:
+            fine = False
+            yield (*within, parameter), str(error).removeprefix(f"{name}: ")
+    if fine:
+        try:
+            rules.bind(declared)
+        except ValueError as error:
+            yield within, str(error).removeprefix(f"{name}: ")
+        except Exception as error:  # a bot begins with code of the user's: whatever it raises is said with its name
+            yield within, f"{name}.on_start raised {type(error).__name__}: {error}"
+
+
+def _name(declared: str | Mapping[str, Any]) -> str:
+    return declared if isinstance(declared, str) else next(iter(declared))
+
+
+def _wrong_features(
+    place: Place,
+    rule: Rule,
+    dataset: str,
+    datasets: Mapping[str, DatasetDeclaration],
+    features: Features,
+) -> Mistakes:
+    """What a rule reads and no dataset can have."""
+    for one in rule.declarations:
+        yield from wrong_declaration(place, one, dataset, datasets, features)
+    if rule.spec.inputs:
+        names = ", ".join(rule.spec.inputs)
+        yield place, f"{rule.spec.name} reads {names} of a model, which a rule does not have; take another rule"
+
+
+def _wrong_settings(place: Place, one: StrategyDeclaration, weights: str | None) -> Mistakes:
+    """What contradicts itself in the settings, as the engine says it; `weights` as `RuleSpec` has it, if known."""
+    from quantlytic_assets.trading.engine import settings
+
+    parts: dict[str, Any] = {}
+    makers: dict[str, Any] = {
+        "orders": settings.OrderStyle, "exits": settings.Exits, "sizing": settings.Sizing, "risk": settings.Risk,
+        "costs": settings.Costs,
+    }  # fmt: skip
+    fine = True
+    for part, make in makers.items():
+        given: Declaration | None = getattr(one, part)
+        if given is None or _is_partial(given):
+            fine = False
+            continue
+        values = given.model_dump()
+        if isinstance(given, SizingDeclaration):
+            values |= {"method": given.method or "equal_weight", "periods_per_year": given.periods_per_year or 252}
+        try:
+            parts[part] = make(**values)
+        except ValueError as error:
+            fine = False
+            yield _said(place, error)
+    if weights == "portfolio" and one.sizing and one.sizing.method not in (None, "weights"):
+        yield (*place, "sizing", "method"), "the rule gives shares of the equity itself; take weights, or leave it out"
+    if fine and one.account is not None and not _is_partial(one.account):
+        try:
+            settings.EngineSettings(**parts, **one.account.model_dump())
+        except ValueError as error:
+            yield _said(place, error)
+
+
+def _is_partial(declared: Declaration) -> bool:
+    """Whether a field that was given is known to be wrong; a volume cap of `none` is right."""
+    return any(getattr(declared, name) is None and name != "volume_cap" for name in declared.model_fields_set)
+
+
+def _said(place: Place, error: ValueError) -> tuple[Place, str]:
+    """A mistake as the engine's settings word it: `exits.stop_loss: …`, fields of the account without its name."""
+    field, _, sentence = str(error).partition(": ")
+    parts = field.split(".")
+    return (*place, *(parts if parts[0] in _PARTS else ("account", *parts))), sentence
+
+
+def rule_strategy(
+    name: str, one: StrategyDeclaration, dataset: Dataset, plugins: tuple[str, ...]
+) -> tuple[RuleStrategy, tuple[str, ...]]:
+    """A strategy that follows a rule, of a declaration without mistakes, and the declarations of features it needs."""
+    from quantlytic_assets.strategies.spec import Rule
+    from quantlytic_assets.universe.plugins import rules_with
+
+    bound = rules_with(plugins).bind(one.rule)
+    needed = bound.declarations if isinstance(bound, Rule) else ()
+    return (
+        RuleStrategy(
+            name=name,
+            dataset=one.dataset,
+            interval=one.interval,
+            symbols=tuple(one.symbols or (each.symbol for each in dataset.symbols)),
+            rule=one.rule,
+            settings=_settings(one, dataset, _weights(bound)),
+            declared=dataset.features,
+            plugins=plugins,
+            bar_by_bar=not isinstance(bound, Rule),
+        ),
+        needed,
+    )
+
+
+def with_needed(features: Sequence[str], plugins: tuple[str, ...], needed: Iterable[str]) -> tuple[str, ...]:
+    """The features of a dataset and, behind them, those that its rules need and it does not have."""
+    return (*features, *missing_declarations(features, plugins, needed))
+
+
+def _settings(one: StrategyDeclaration, dataset: Dataset, weights: str) -> EngineSettings:
+    from quantlytic_assets.trading.engine import settings
+
+    sizing = one.sizing.model_dump()
+    sizing["method"] = one.sizing.method or ("weights" if weights == "portfolio" else "equal_weight")
+    sizing["periods_per_year"] = one.sizing.periods_per_year or _bars_per_year(dataset, one.interval)
+    return settings.EngineSettings(
+        orders=settings.OrderStyle(**one.orders.model_dump()),
+        exits=settings.Exits(**one.exits.model_dump()),
+        sizing=settings.Sizing(**sizing),
+        risk=settings.Risk(**one.risk.model_dump()),
+        costs=settings.Costs(**one.costs.model_dump()),
+        **one.account.model_dump(),
+    )
+
+
+def _bars_per_year(dataset: Dataset, interval: str) -> float:
+    return float(_SESSIONS_A_YEAR[dataset.calendar == ROUND_THE_CLOCK] * bars_per_session(dataset, interval))
+
+
+def _weights(bound: object) -> str:
+    """`signal` or `portfolio`, as `RuleSpec` has it; a bot's targets are shares of the equity."""
+    from quantlytic_assets.strategies.spec import Rule
+
+    return bound.spec.weights if isinstance(bound, Rule) else "portfolio"
