@@ -14,7 +14,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from quantlytic_assets.commands.completion import complete_dataset, complete_dataset_or_strategy
+from quantlytic_assets.commands.completion import (
+    complete_dataset,
+    complete_dataset_or_strategy,
+    complete_strategy,
+)
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.storage.migrations.layout import LayoutError
 from quantlytic_assets.universe.models import UniverseError
@@ -213,6 +217,50 @@ def backfill(
         restart,
         force,
     )
+
+
+@app.command()
+def backtest(
+    strategy: Annotated[str, typer.Argument(help="A strategy with a rule.", autocompletion=complete_strategy)],
+    first: _Day = None,
+    last: _LastDay = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Another value, such as rule.ma_cross.fast=10; repeatable."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Where to write the HTML report.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Trade a strategy on history with the engine that trades it, and review the result."""
+    from quantlytic_assets.commands.backtest import show_backtest
+
+    from_, to = first.date() if first else None, last.date() if last else None
+    show_backtest(_installation, out, strategy, from_, to, settings or [], report, as_json)
+
+
+@app.command()
+def optimize(
+    strategy: Annotated[str, typer.Argument(help="A strategy with a rule.", autocompletion=complete_strategy)],
+    axes: Annotated[
+        list[str],
+        typer.Option("--grid", metavar="PATH=FIRST:LAST:STEP", help="Values to try, also PATH=1,2,5; repeatable."),
+    ],
+    first: _Day = None,
+    last: _LastDay = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Another value for all points; repeatable.")
+    ] = None,
+    walk_forward: Annotated[
+        bool, typer.Option("--walk-forward", help="Also choose anew as time goes on, from the past alone.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Points at a time; default one a core.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Try a grid of settings, and say what the best one is worth out of sample."""
+    from quantlytic_assets.commands.backtest import show_search
+
+    from_, to = first.date() if first else None, last.date() if last else None
+    show_search(_installation, out, strategy, axes, from_, to, settings or [], walk_forward, workers, as_json)
 
 
 @app.command()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _STYLE = (
     "body{font:14px/1.45 system-ui,Arial,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #eee}"
+    "table{border-collapse:collapse;margin:.6em 0}"
+    "td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #eee}"
     "td:first-child,th:first-child{text-align:left}img{width:100%}h2{margin-top:1.6em}"
     ".error{color:#a40000;font-weight:bold}.warning{color:#9c5700}.note{color:#555}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#333}img{background:#fff}}"
@@ -35,7 +36,8 @@ def backtest_page(result: Backtest) -> str:
     curve, trips = result.curve, result.round_trips
     sessions = f"{len(curve):,} sessions, {curve['session'][0]} to {curve['session'][-1]}"
     parts = [
-        f"<h1>{escape(result.strategy)}</h1><p>Backtest {result.backtest_id} on {escape(result.dataset)}: {sessions}.</p>",
+        f"<h1>{escape(result.strategy)}</h1>",
+        f"<p>Backtest {result.backtest_id} on {escape(result.dataset)}: {sessions}.</p>",
         "<h2>Verdict</h2>" + "".join(f"<p>{escape(one)}</p>" for one in verdict(result)),
         *(f'<p class="{one.severity}">{escape(one.severity)}: {escape(one.text)}</p>' for one in result.findings),
         "<h2>Figures</h2>" + _figures(result),
@@ -48,10 +50,9 @@ def backtest_page(result: Backtest) -> str:
         "<h2>Round trips</h2>" + _trips(trips),
         "<h2>Settings</h2>" + _rows(["setting", "value"], result.settings.items()),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(result.strategy)}</title>'
-    return (
-        f'<!DOCTYPE html><html lang="en"><head>{head}<style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
-    )
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+    head += f"<title>{escape(result.strategy)}</title>"
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
 
 
 def verdict(result: Backtest) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,10 +15,11 @@ from rich.table import Table
 
 from quantlytic_assets.charts.report import write_report
 from quantlytic_assets.commands.inspection import print_json
-from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.services.backtest import (
     Backtest,
     BacktestError,
+    decider,
     record,
     record_search,
     run_backtest,
@@ -32,7 +33,6 @@ from quantlytic_assets.trading.figures import legend, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from quantlytic_assets.commands.installation import Installation
     from quantlytic_assets.universe.models import RuleStrategy
 
 _SHOWN_POINTS = 20
@@ -53,14 +53,14 @@ def show_backtest(
 
     Raises `UsageError` for a strategy, session or setting that there is not, and `CommandError` where it can't be made.
     """
-    strategy = _strategy(installation, name, settings)
-    _check_days(first, last)
-    lake = installation.resources.lake
     try:
-        result = run_backtest(lake, installation.universe.datasets[strategy.dataset], strategy, first, last)
+        changes = dict(map(parsed, settings))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        result = _made(installation, name, first, last, changes)
     except (BacktestError, RuleError) as error:
         raise CommandError(str(error)) from error
-    record(lake, [result])
     path = report or installation.settings.directory("reports") / "backtests" / f"{name}-{result.backtest_id}.html"
     write_report(path, result.report())
     if as_json:
@@ -95,7 +95,11 @@ def show_search(
 
     Raises `UsageError` for a grid, strategy or setting that there is not, and `CommandError` where it can't be made.
     """
-    strategy = _strategy(installation, name, settings)
+    try:
+        changes = dict(map(parsed, settings))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    strategy = _strategy(installation, name, changes)
     _check_days(first, last)
     lake = installation.resources.lake
     with Progress(
@@ -121,7 +125,33 @@ def show_search(
     _print_search(out, name, search, walked)
 
 
-def _strategy(installation: Installation, name: str, settings: Sequence[str]) -> RuleStrategy:
+def made_backtest(name: str, start: str | date | None, end: str | date | None, changes: Mapping[str, Any]) -> Backtest:
+    """A backtest in the installation of the environment, kept as a row of trading.backtests.
+
+    Raises `UsageError`, `BacktestError` and `RuleError`.
+    """
+    return _made(Installation(), name, _day("start", start), _day("end", end), changes)
+
+
+def _made(
+    installation: Installation, name: str, first: date | None, last: date | None, changes: Mapping[str, Any]
+) -> Backtest:
+    strategy = _strategy(installation, name, changes)
+    _check_days(first, last)
+    lake = installation.resources.lake
+    result = run_backtest(lake, installation.universe.datasets[strategy.dataset], strategy, first, last)
+    record(lake, [result])
+    return result
+
+
+def _day(name: str, day: str | date | None) -> date | None:
+    try:
+        return date.fromisoformat(day) if isinstance(day, str) else day
+    except ValueError as error:
+        raise UsageError(f"{name}={day!r} is no day; write it as 2012-01-31") from error
+
+
+def _strategy(installation: Installation, name: str, changes: Mapping[str, Any]) -> RuleStrategy:
     universe = installation.universe
     if name not in universe.rules:
         rules = ", ".join(universe.rules) or "none"
@@ -133,18 +163,12 @@ def _strategy(installation: Installation, name: str, settings: Sequence[str]) ->
         raise UsageError(f"no strategy {name!r} with a rule in {universe.path}; there are: {rules}")
     strategy = universe.rules[name]
     try:
-        rule, changed_settings = changed(strategy.rule, strategy.settings, dict(map(parsed, settings)))
+        rule, changed_settings = changed(strategy.rule, strategy.settings, changes)
         made = replace(strategy, rule=rule, settings=changed_settings)
-        _bound(made)
+        decider(made)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return made
-
-
-def _bound(strategy: RuleStrategy) -> None:
-    from quantlytic_assets.services.backtest import decider
-
-    decider(strategy)
 
 
 def _check_days(first: date | None, last: date | None) -> None:

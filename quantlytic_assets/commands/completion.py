@@ -16,6 +16,11 @@ def complete_dataset_or_strategy(incomplete: str) -> list[str]:
     return _names(("datasets", "strategies"), incomplete)
 
 
+def complete_strategy(incomplete: str) -> list[str]:
+    """Strategies of the universe that begin so."""
+    return _names(("strategies",), incomplete)
+
+
 def _names(sections: tuple[str, ...], incomplete: str) -> list[str]:
     from ruamel.yaml import YAML
 

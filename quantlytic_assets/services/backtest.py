@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -94,11 +95,15 @@ class Backtest:
         """The account's simple return of each session."""
         return session_returns(self.curve, self.capital)
 
-    def report(self) -> str:
-        """One self-contained HTML page."""
+    def report(self, path: str | Path | None = None) -> str:
+        """One self-contained HTML page, also written to `path` where one is given."""
         from quantlytic_assets.charts.backtest_report import backtest_page
+        from quantlytic_assets.charts.report import write_report
 
-        return backtest_page(self)
+        page = backtest_page(self)
+        if path is not None:
+            write_report(Path(path), page)
+        return page
 
 
 def read_history(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: date | None = None) -> History:
