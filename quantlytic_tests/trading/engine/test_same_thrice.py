@@ -96,9 +96,9 @@ def asked_by_hand(market: Market, seed: int) -> dict[int, Requests]:
             quantity = float(drawn.choice([5, 20, -5, -20, math.nan, 0.3]))
             one.submit(place, quantity, time_in_force=force, reduce_only=drawn.random() < 0.2, **how)
         if drawn.random() < 0.4:
-            one.cancel(int(drawn.integers(1, 200)))
+            one.cancel(int(drawn.integers(1, 60)))
         if drawn.random() < 0.4:
-            one.modify(int(drawn.integers(1, 200)), quantity=7.0, limit=31.0)
+            one.modify(int(drawn.integers(1, 60)), quantity=7.0, limit=31.0)
         if drawn.random() < 0.05:
             one.halt()
         if drawn.random() < 0.05:
@@ -175,6 +175,8 @@ def sound(result: Result, account: EngineSettings) -> None:
     assert (fills["quantity"] > 0).all() and (fills["price"] > 0).all()
     if not account.short:
         assert (fills["position"] >= 0).all()
+        if account.leverage == 1.0:
+            assert (result.cash > -1e-6).all()
     accepted = told.filter(kind="order_accepted")
     assert accepted["client_order_id"].is_unique().all()
     assert set(fills["order"]) <= set(accepted["order"])
