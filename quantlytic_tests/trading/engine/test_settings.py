@@ -53,6 +53,9 @@ def test_a_wrong_market_is_refused():
         Market.from_frame(bars.drop("available_at"))
     with pytest.raises(ValueError, match="two bars of one open_time"):
         Market.from_frame(pl.concat([bars, bars]))
+    later = bars.with_columns(pl.col("open_time") + timedelta(hours=1))
+    with pytest.raises(ValueError, match="session_closes: are needed"):
+        Market.from_frame(pl.concat([bars, later]))
     with pytest.raises(ValueError, match="lots: must be finite, and positive"):
         Market.from_frame(bars, lots=0.0)
     with pytest.raises(ValueError, match=r"actions.kind: spinoff is unknown"):
