@@ -178,7 +178,7 @@ def main() -> None:
             taken = fastest(lambda: run(market, wishes, account, events=events))  # noqa: B023 - called at once
             kept = f"{len(result.events):,} events" if events else "events off"
             print(
-                f"{name}, {kept}: {total / taken / 1e6:.1f}M bars/s (target 10), {taken / against:.3f} of the baseline; "
+                f"{name}, {kept}: {total / taken / 1e6:.1f}M bars/s (target 10), {taken / against:.3f} of baseline; "
                 f"{result.events.count('fill'):,} fills, equity {result.equity[-1]:,.0f}"
             )
     begun = time.perf_counter()

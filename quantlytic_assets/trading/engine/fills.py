@@ -25,25 +25,24 @@ def work(v, p, tape, bar, moments, static, atr, opening, closing):
 
     Within each of these the orders come in the order of their submission.
     """
-    later = False
-    place = 0
-    # The number of orders grows under way: an entry brings its exits.
-    while place < v.counts[c.ORDERS]:
-        moment = _look(v, p, place, bar, moments, opening, closing)
-        if moment == c.AT_OPEN:
-            execute(v, p, tape, place, bar, moments, static, atr, 0)
-        elif moment > c.AT_OPEN:
-            later = True
-        place += 1
-    if later:
-        for moment in (c.WITHIN, c.AT_CLOSE):
-            place = 0
-            while place < v.counts[c.ORDERS]:
-                if v.codes[place, c.PHASE] == c.UNSEEN:
-                    _look(v, p, place, bar, moments, opening, closing)
-                if v.codes[place, c.PHASE] == moment and v.codes[place, c.STATUS] == c.LIVE:
-                    _in_turn(v, p, tape, place, bar, moments, static, atr)
+    latest = c.AT_OPEN
+    moment = c.AT_OPEN
+    while moment <= latest:
+        place = 0
+        # The number of orders grows under way: an entry brings its exits.
+        while place < v.counts[c.ORDERS]:
+            own = v.codes[place]
+            if moment == c.AT_OPEN or own[c.PHASE] == c.UNSEEN:
+                latest = max(latest, _look(v, p, place, bar, moments, opening, closing))
+            if own[c.PHASE] != moment or own[c.STATUS] == c.GONE:
                 place += 1
+                continue
+            first, ambiguous = _first_of(v, place, moment)
+            execute(v, p, tape, first, bar, moments, static, atr, ambiguous)
+            v.codes[first, c.PHASE] = c.NOWHERE
+            if first == place:
+                place += 1
+        moment += 1
 
 
 @helper
@@ -64,28 +63,29 @@ def _look(v, p, place, bar, moments, opening, closing):
 
 
 @helper
-def _in_turn(v, p, tape, place, bar, moments, static, atr):
-    """An order within the bar; of a group whose stop and target are both reached the stop comes first."""
-    group = v.codes[place, c.GROUP]
-    ambiguous = 1 if v.codes[place, c.BORN] == v.counts[c.BAR] and v.codes[place, c.BORN_AT] == c.WITHIN else 0
-    if group != 0:
-        stops = v.codes[place, c.TYPE] != c.LIMIT
-        for other in range(v.counts[c.ORDERS]):
-            same = v.codes[other, c.GROUP] == group and v.codes[other, c.STATUS] == c.LIVE and other != place
-            if not same or v.codes[other, c.PHASE] != v.codes[place, c.PHASE]:
-                continue
-            first = not stops and v.codes[other, c.TYPE] != c.LIMIT
-            if (v.codes[other, c.TYPE] == c.LIMIT) == stops:
-                ambiguous = 1
-            elif stops and v.codes[place, c.SIDE] * (v.orders[other, c.QUOTED] - v.orders[place, c.QUOTED]) < 0.0:
-                # Of two stops the price comes to the nearer one first.
-                first = True
-            if first:
-                execute(v, p, tape, other, bar, moments, static, atr, ambiguous)
-                v.codes[other, c.PHASE] = c.NOWHERE
-                if v.codes[place, c.STATUS] == c.GONE or exit_kind(v.codes[place, c.LEG]) > 0:
-                    return
-    execute(v, p, tape, place, bar, moments, static, atr, ambiguous)
+def _first_of(v, place, moment):
+    """Which order is to fill before the one at `place`, or that one: (place, whether nobody can know it).
+
+    Of a group whose stop and target are both reached within a bar the stop comes first, of two stops the nearer one.
+    """
+    own = v.codes[place]
+    group = own[c.GROUP]
+    born_within = own[c.BORN] == v.counts[c.BAR] and own[c.BORN_AT] == c.WITHIN
+    first, ambiguous = place, 1 if born_within else 0
+    if group == 0 or moment == c.AT_OPEN:
+        return first, ambiguous
+    for other in range(v.counts[c.ORDERS]):
+        rival = v.codes[other]
+        if rival[c.GROUP] != group or rival[c.STATUS] == c.GONE or other == place or rival[c.PHASE] != moment:
+            continue
+        if (rival[c.TYPE] == c.LIMIT) != (own[c.TYPE] == c.LIMIT):
+            ambiguous = 1
+        if rival[c.TYPE] == c.LIMIT:
+            continue
+        nearer = own[c.SIDE] * (v.orders[other, c.QUOTED] - v.orders[first, c.QUOTED]) < 0.0
+        if v.codes[first, c.TYPE] == c.LIMIT or nearer:
+            first = other
+    return first, ambiguous
 
 
 @helper

@@ -100,8 +100,8 @@ class Market:
         symbols: which, in which order; default all, sorted. actions: ACTIONS_SCHEMA, kind `split` (value = new shares
         for one), `dividend` (cash for a share as it stands on that day), `rename` (`into` is the new symbol) or
         `delisting` (its session is the first without trading). lots: smallest change of a quantity; ticks: of a limit
-        or stop price, 0 for none. session_closes: when each session ends, which tells its last bar; without them that
-        is the bar before another session's, and the last of all where every session has one bar.
+        or stop price, 0 for none. session_closes: when each session ends, which tells its last bar; only where every
+        session has one bar they can be left out.
         """
         missing = [name for name in BARS_SCHEMA.names() if name not in bars.columns]
         if missing:
@@ -165,12 +165,10 @@ def _last_bars(times: np.ndarray, closes: Mapping[date, datetime] | None) -> np.
         }
         far = np.iinfo(np.int64).max
         return times[:, c.CLOSES] >= np.array([ends.get(int(one), far) for one in sessions], dtype=np.int64)
-    last = np.ones(len(sessions), dtype=bool)
-    last[:-1] = sessions[1:] != sessions[:-1]
-    if len(last):
-        # Of the newest session nobody knows yet, unless sessions have one bar.
-        last[-1] = last[:-1].all()
-    return last
+    if (sessions[1:] == sessions[:-1]).any():
+        # From the bars alone it would depend on how many of them are there yet.
+        raise ValueError("session_closes: are needed where a session has more than one bar")
+    return np.ones(len(sessions), dtype=bool)
 
 
 def _actions(actions: pl.DataFrame | None, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

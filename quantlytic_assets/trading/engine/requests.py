@@ -35,7 +35,14 @@ class Requests:
         return row
 
     def _place(self, symbol: str | int) -> int:
-        return symbol if isinstance(symbol, int) else self._places.get(symbol, -1)
+        return self._places.get(symbol, -1) if isinstance(symbol, str) else int(symbol)
+
+    def place(self, symbol: str | int) -> int:
+        """The number of a symbol of the market, or a KeyError."""
+        found = self._place(symbol)
+        if not 0 <= found < len(self._places):
+            raise KeyError(f"{symbol!r} is not a symbol of the market")
+        return found
 
     def submit(
         self,

@@ -210,17 +210,18 @@ class Stepper:
 
     def position(self, symbol: str | int) -> float:
         """Shares held, negative where sold short."""
-        return float(self._view.symbols[c.QUANTITY, self._requests._place(symbol)])
+        return float(self._view.symbols[c.QUANTITY, self._requests.place(symbol)])
 
     def target(self, symbol: str | int, weight: float) -> None:
         """Asks for a weight of the symbol, by the settings' sizing."""
+        place = self._requests.place(symbol)
         if not self._own_targets:
             shape = (len(self.market), len(self.market.symbols))
             given = self._engine.targets
             self._engine.targets = np.full(shape, NAN) if len(given) == 0 else given.copy()
             self._own_targets = True
             self._engine.arrange()
-        self._engine.targets[max(self.time, 0), self._requests._place(symbol)] = weight
+        self._engine.targets[max(self.time, 0), place] = weight
 
     def submit(self, symbol: str | int, quantity: float, **how: float | str | bool | None) -> int:
         """Asks for an order, as `Requests.submit` says; returns the number it is known by."""

@@ -175,7 +175,8 @@ class Costs:
 class EngineSettings:
     """An account and its conventions; the defaults are the careful ones.
 
-    `volume_cap` is the share of a bar's volume that all orders of its symbol can have together, None for no cap.
+    `volume_cap` is the share of a bar's volume that all orders of its symbol can have together, None for no cap; where
+    the volume is not known (NaN) there is none either.
     `rebalance_band`: a holding within this fraction of its target is left alone. `cash_buffer`: the fraction of the
     equity that targets leave aside.
     """

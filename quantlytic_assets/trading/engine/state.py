@@ -7,6 +7,7 @@ the returns of past sessions. `views` names the parts inside and outside compile
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +109,27 @@ class State:
         for old, new in zip(self.view, grown.view, strict=True):
             new[: len(old)] = old
         return grown
+
+    def for_symbols(self, own: Sequence[str], wanted: Sequence[str]) -> State:
+        """The same account for a market of other symbols, or in another order; what is held must be among them."""
+        if len(own) != self.symbols:
+            raise ValueError(f"state: is of {self.symbols} symbols, not of {len(own)}")
+        at = {name: place for place, name in enumerate(wanted)}
+        moved = State(len(wanted), 0.0, max(self.room, 8 * len(wanted)))
+        old, new = self.view, moved.view
+        new.account[:], new.counts[:], new.returns[:] = old.account, old.counts, old.returns
+        used = self.working_orders
+        new.orders[:used], new.codes[:used] = old.orders[:used], old.codes[:used]
+        ordered = set(old.codes[:used, c.SYMBOL].tolist())
+        for place, name in enumerate(own):
+            if name in at:
+                new.symbols[:, at[name]] = old.symbols[:, place]
+                new.marks[:, at[name]] = old.marks[:, place]
+            elif old.symbols[c.QUANTITY, place] != 0 or place in ordered:
+                raise ValueError(f"symbols: {name} is held or ordered, and not among the wanted ones")
+        for order in range(used):
+            new.codes[order, c.SYMBOL] = at[own[old.codes[order, c.SYMBOL]]]
+        return moved
 
     def copy(self) -> State:
         """An account of its own that goes on from here."""

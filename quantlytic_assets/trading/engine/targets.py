@@ -14,6 +14,8 @@ from quantlytic_assets.trading.engine.tape import emit, emit_order, refuse
 
 NAN = np.nan
 _DUST = 1e-9
+# Sums of floats may pass a limit they are equal to.
+_ROUNDING = 1e-9
 
 
 @helper
@@ -108,6 +110,9 @@ def decide(v, p, tape, bar, time, static, weights):
     scale = 1.0
     if wanted > 0.0 and wanted + kept > limit:
         scale = max(0.0, limit - kept) / wanted
+        if scale < 1.0 - _ROUNDING:
+            # Of all symbols together, with the share that is left of each target.
+            emit(v, tape, c.K_DECISION, time, -1, c.R_MAX_GROSS, scale)
     for symbol in range(len(weights)):
         if wishes[symbol] == wishes[symbol]:
             _order(v, p, tape, symbol, wishes[symbol] * scale, bar[c.CLOSE, symbol], time, static)

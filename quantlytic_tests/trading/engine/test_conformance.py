@@ -136,7 +136,7 @@ def test_zipline_slippage(group: list[dict]):
         ],
         schema=BARS_SCHEMA, orient="row",
     )  # fmt: skip
-    stepper = Stepper(Market.from_frame(frame), settings)
+    stepper = Stepper(Market.from_frame(frame, session_closes={}), settings)
     stepper.step()
     for row in group:
         stepper.submit("A", float(row["order_amount"]), limit=number(row["limit"]), stop=number(row["stop"]))

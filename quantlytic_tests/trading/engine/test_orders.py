@@ -252,10 +252,13 @@ def test_a_turn_from_long_to_short_is_two_orders():
 
 def test_gross_and_position_stay_within_their_limits():
     rows = [(name, day, 20, 20, 20, 20) for name in ("AAA", "BBB") for day in range(4)]
-    for leverage, gross in ((1.0, 1.0), (1.0, 0.5), (2.0, 1.0)):
+    for leverage, gross in ((1.0, 1.0), (1.0, 0.5), (1.5, 1.0)):
         settings = account(leverage=leverage, risk=Risk(max_gross=gross))
         result = run(daily(rows), np.full((4, 2), 1.0), settings)
         assert result.gross[-1] == pytest.approx(leverage * gross * 10_000)
+        told = result.events.frame().filter(reason="max_gross")
+        assert told["symbol"].to_list() == [None] * 4
+        assert told["value"].to_list() == pytest.approx([leverage * gross / 2] * 4)
     result = run(daily(rows), np.full((4, 2), 1.0), account(risk=Risk(max_position=0.1)))
     assert result.gross[-1] == 2_000
 

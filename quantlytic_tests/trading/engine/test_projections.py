@@ -92,6 +92,8 @@ def test_a_bot_asks_and_looks():
             numbers.append(bot.submit("AAA", 10))
             numbers.append(bot.submit("AAA", 10, limit=5.0, time_in_force="gtc"))
         if bot.time == 1:
+            with pytest.raises(KeyError, match="'BBB' is not a symbol"):
+                bot.position("BBB")
             assert bot.position("AAA") == 10 and bot.cash == 10_000 - 210
             bot.cancel(numbers[1])
             bot.target("AAA", 0.5)

@@ -1,5 +1,6 @@
 """Settings, markets and states that are wrong are refused, with what would be right."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -52,6 +53,9 @@ def test_a_wrong_market_is_refused():
         Market.from_frame(bars.drop("available_at"))
     with pytest.raises(ValueError, match="two bars of one open_time"):
         Market.from_frame(pl.concat([bars, bars]))
+    later = bars.with_columns(pl.col("open_time") + timedelta(hours=1))
+    with pytest.raises(ValueError, match="session_closes: are needed"):
+        Market.from_frame(pl.concat([bars, later]))
     with pytest.raises(ValueError, match="lots: must be finite, and positive"):
         Market.from_frame(bars, lots=0.0)
     with pytest.raises(ValueError, match=r"actions.kind: spinoff is unknown"):
@@ -104,6 +108,26 @@ def test_a_run_leaves_the_state_that_it_went_on_from():
     before = state.to_bytes()
     run(market[5:], np.full((5, 2), 1.0), settings, state)
     assert state.to_bytes() == before
+
+
+def test_a_state_goes_on_with_other_symbols():
+    market = walks(3, 6, 2)
+    settings = EngineSettings(1e4, exits=Exits(stop_loss=0.05), sizing=Sizing("weights"))
+    targets = np.tile([0.4, np.nan, 0.4], (12, 1))
+    own, wanted = market.symbols, ("NEW", "S2", "S0", "S1")
+    state = run(market[:6], targets[:6], settings).state
+    places = [own.index(name) if name in own else None for name in wanted]
+    bars = np.full((12, 5, 4), np.nan)
+    for place, old in enumerate(places):
+        if old is not None:
+            bars[:, :, place] = market.bars[:, :, old]
+    static = np.stack([np.ones(4), np.full(4, 0.01), np.zeros(4)])
+    wider = replace(market, symbols=wanted, bars=bars, static=static)
+    one = run(market[6:], np.full((6, 3), np.nan), settings, state).events.frame()
+    other = run(wider[6:], np.full((6, 4), np.nan), settings, state.for_symbols(own, wanted)).events.frame()
+    assert one.filter(kind="fill").height > 0 and one.equals(other)
+    with pytest.raises(ValueError, match="symbols: S2 is held or ordered"):
+        state.for_symbols(own, ("S0", "S1"))
 
 
 def test_an_empty_market_is_no_error():
