@@ -94,6 +94,8 @@ def _rename(v, tape, time, symbol, into):
             paid = own[c.AVERAGE] * own[c.QUANTITY] + other[c.AVERAGE] * other[c.QUANTITY]
             other[c.AVERAGE] = paid / quantity
         other[c.QUANTITY] = quantity
+    if v.marks[c.ENDED, symbol] != 0:
+        v.marks[c.ENDED, into] = v.marks[c.ENDED, symbol]
     if own[c.LAST] > 0.0:
         for name in (c.LAST, c.MEAN, c.VARIANCE):
             other[name] = own[name]
@@ -113,6 +115,7 @@ def _rename(v, tape, time, symbol, into):
     own[c.WEIGHT] = np.nan
     v.marks[c.SEEN, symbol] = 0
     v.marks[c.HELD_BARS, symbol] = 0
+    v.marks[c.ENDED, symbol] = 0
     # The value is the number of the new symbol.
     if touched:
         emit(v, tape, c.K_RENAME, time, symbol, c.R_NONE, float(into))

@@ -22,8 +22,8 @@ ACCOUNT_INTS = 10
 # What is known of each symbol: floats[field, symbol], integers[field, symbol].
 QUANTITY, AVERAGE, LAST, MEAN, VARIANCE, WEIGHT, PENDING, USED, WANTED = range(9)
 SYMBOL_FLOATS = 9
-HELD_BARS, COOLDOWN, DELISTED, STOP_AT, TARGET_AT, TRAIL_AT, SEEN, USED_BAR, LAST_REASON = range(9)
-SYMBOL_INTS = 9
+HELD_BARS, COOLDOWN, DELISTED, STOP_AT, TARGET_AT, TRAIL_AT, SEEN, USED_BAR, LAST_REASON, ENDED = range(10)
+SYMBOL_INTS = 10
 
 # A working order: floats[order, field], integers[order, field].
 AMOUNT, REMAINING, LIMIT_PRICE, STOP_PRICE, TRAIL, ANCHOR, NOTIONAL, CHARGED, BRACKET_STOP, BRACKET_TARGET = range(10)
@@ -80,25 +80,25 @@ REASONS = (
     "short_not_allowed", "buying_power", "below_lot", "below_minimum", "halted", "cooldown", "max_position",
     "max_gross", "by_hand", "oco", "superseded", "position_closed", "nothing_to_close", "session_end",
     "immediate_or_cancel", "max_daily_loss", "max_drawdown", "var_95", "ruined", "rule", "financing", "late",
-    "max_bars",
+    "max_bars", "exited",
 )  # fmt: skip
 (
     R_NONE, R_BAD_WEIGHT, R_NO_PRICE, R_BAD_QUANTITY, R_BAD_PRICE, R_UNKNOWN_SYMBOL, R_UNKNOWN_ORDER, R_DELISTED,
     R_SHORT, R_BUYING_POWER, R_BELOW_LOT, R_BELOW_MINIMUM, R_HALTED, R_COOLDOWN, R_MAX_POSITION,
     R_MAX_GROSS, R_BY_HAND, R_OCO, R_SUPERSEDED, R_CLOSED, R_NOTHING, R_SESSION_END,
-    R_IOC, R_DAILY_LOSS, R_DRAWDOWN, R_VAR, R_RUINED, R_RULE, R_FINANCING, R_LATE, R_MAX_BARS,
-) = range(31)  # fmt: skip
+    R_IOC, R_DAILY_LOSS, R_DRAWDOWN, R_VAR, R_RUINED, R_RULE, R_FINANCING, R_LATE, R_MAX_BARS, R_EXITED,
+) = range(32)  # fmt: skip
 
 # Settings, one array of floats.
 (
     P_SHORT, P_LEVERAGE, P_VOLUME_CAP, P_LIMIT_TOUCH, P_STOP_LIMIT_BEST, P_FILL_AT_CLOSE, P_BAND, P_BUFFER,
     P_TYPE, P_FORCE, P_LIMIT_OFFSET, P_STOP_OFFSET, P_TRAIL,
-    P_STOP_LOSS, P_TAKE_PROFIT, P_TRAILING, P_ATR_STOP, P_MAX_BARS,
+    P_STOP_LOSS, P_TAKE_PROFIT, P_TRAILING, P_ATR_STOP, P_MAX_BARS, P_REENTER,
     P_SIZING, P_AMOUNT, P_FRACTION, P_ANNUAL, P_KELLY_CAP, P_DECAY, P_PERIODS, P_SHARES,
     P_MAX_POSITION, P_MAX_GROSS, P_DAILY_LOSS, P_DRAWDOWN, P_RESUME, P_VAR, P_COOLDOWN, P_LIQUIDATE,
     P_COMMISSION, P_SLIPPAGE, P_PER_SHARE, P_PER_ORDER, P_MINIMUM, P_MAXIMUM, P_IMPACT, P_BORROW, P_FINANCING,
-) = range(43)  # fmt: skip
-SETTINGS = 43
+) = range(44)  # fmt: skip
+SETTINGS = 44
 WEIGHTS, EQUAL_WEIGHT, FIXED, VOLATILITY_TARGET, KELLY = range(5)
 SIZINGS = ("weights", "equal_weight", "fixed", "volatility_target", "kelly")
 

@@ -213,6 +213,8 @@ def _afterwards(v, p, tape, place, held, price, time, atr, static, at_open):
                 cancel(v, tape, c.K_CANCELLED, time, other, c.R_OCO)
     if kind in (1, 3):
         v.marks[c.COOLDOWN, s] = np.int64(p[c.P_COOLDOWN])
+    if now == 0.0 and (kind > 0 or own[c.LEG] == c.TIME_EXIT):
+        v.marks[c.ENDED, s] = 1 if held > 0.0 else -1
     if kind > 0 and now == 0.0:
         # What had been meant to be bought is not bought after its own exit.
         for other in range(v.counts[c.ORDERS]):

@@ -58,13 +58,17 @@ class OrderStyle:
 
 @dataclass(frozen=True)
 class Exits:
-    """When a position is closed without a new target; fractions of the average price, ATRs, or bars held."""
+    """When a position is closed without a new target; fractions of the average price, ATRs, or bars held.
+
+    After an exit a symbol is not entered again while the target stays on the side that was left, unless `reenter`.
+    """
 
     stop_loss: float | None = None
     take_profit: float | None = None
     trailing_stop: float | None = None
     atr_stop: float | None = None
     max_bars: int | None = None
+    reenter: bool = False
 
     def __post_init__(self) -> None:
         _number("exits.stop_loss", self.stop_loss, 0.0, 0.99, open_low=True)
@@ -226,7 +230,7 @@ class EngineSettings:
             c.P_STOP_OFFSET: orders.offset_bps / 1e4, c.P_TRAIL: known(orders.trail),
             c.P_STOP_LOSS: known(exits.stop_loss), c.P_TAKE_PROFIT: known(exits.take_profit),
             c.P_TRAILING: known(exits.trailing_stop), c.P_ATR_STOP: known(exits.atr_stop),
-            c.P_MAX_BARS: known(exits.max_bars),
+            c.P_MAX_BARS: known(exits.max_bars), c.P_REENTER: exits.reenter,
             c.P_SIZING: c.SIZINGS.index(sizing.method), c.P_AMOUNT: known(sizing.amount),
             c.P_FRACTION: known(sizing.fraction), c.P_ANNUAL: known(sizing.annual), c.P_KELLY_CAP: known(sizing.cap),
             c.P_DECAY: 2.0 / (sizing.lookback + 1.0), c.P_PERIODS: sizing.periods_per_year,

@@ -62,6 +62,14 @@ def _wish(v, p, tape, bar, time, symbol, weight, equity):
     if abs(weight) > 1.0:
         _refused(v, tape, time, symbol, weight, c.R_BAD_WEIGHT)
         return NAN
+    if v.marks[c.ENDED, symbol] != 0 and reason == c.R_NONE:
+        if weight * v.marks[c.ENDED, symbol] > 0.0 and p[c.P_REENTER] == 0.0:
+            # The signal that led in is still there; the exit overruled it.
+            if held == 0.0 and pending == 0.0:
+                _told(v, tape, time, symbol, weight, c.R_EXITED)
+                return NAN
+        else:
+            v.marks[c.ENDED, symbol] = 0
     if v.marks[c.DELISTED, symbol] == 1:
         if weight != 0.0:
             _refused(v, tape, time, symbol, weight, c.R_DELISTED)

@@ -166,6 +166,32 @@ def test_declared_exits_follow_the_position():
     ]  # fmt: skip
 
 
+def test_after_an_exit_a_symbol_waits_for_another_signal():
+    prices = [20.0, 20.0, 17.0, 17.0, 17.0, 17.0, 17.0, 17.0]
+    targets = np.array([[1.0], [1.0], [1.0], [1.0], [0.0], [1.0], [1.0], [1.0]])
+    market = flat(prices)
+    result = run(market, targets, account(exits=Exits(stop_loss=0.1)))
+    # Stopped on the third day; the signal ends on the fifth and comes again on the sixth.
+    days = result.events.frame().filter(kind="fill").select("session", "side", "leg").rows()
+    assert days == [(DAYS[1], "buy", "entry"), (DAYS[2], "sell", "entry.stop"), (DAYS[6], "buy", "entry")]
+    assert result.events.frame().filter(reason="exited")["session"].to_list() == [DAYS[2]]
+    at_once = run(market, targets, account(exits=Exits(stop_loss=0.1, reenter=True)))
+    assert fills(at_once, "side")[:3] == [("buy",), ("sell",), ("buy",)]
+    assert at_once.events.frame().filter(kind="fill")["session"].to_list()[2] == DAYS[3]
+    # The other side is another signal.
+    turned = np.where(np.arange(8) < 4, 1.0, -1.0)[:, np.newaxis]
+    short = run(market, turned, account(exits=Exits(stop_loss=0.1), short=True))
+    assert fills(short, "side") == [("buy",), ("sell",), ("sell",)]
+
+
+def test_an_exit_is_remembered_under_a_new_name():
+    rows = [("OLD", day, price, price, price, price) for day, price in enumerate([20.0, 20.0, 17.0])]
+    rows += [("NEW", day, 17.0, 17.0, 17.0, 17.0) for day in range(3, 6)]
+    market = daily(rows, symbols=["OLD", "NEW"], actions=actions(("OLD", 3, "rename", "NEW")))
+    targets = np.array([[1.0, NAN], [1.0, NAN], [1.0, NAN], [NAN, 1.0], [NAN, 1.0], [NAN, 1.0]])
+    assert len(fills(run(market, targets, account(exits=Exits(stop_loss=0.1))), "side")) == 2
+
+
 def test_an_atr_stop_and_a_maximum_of_bars():
     market = flat([20.0, 20.0, 20.0, 20.0, 20.0])
     atr = np.full((5, 1), 1.5)
@@ -316,7 +342,7 @@ def test_after_a_stop_a_symbol_is_left_alone_for_a_while():
     rows = [("AAA", 0, 20, 20, 20, 20), ("AAA", 1, 20, 20, 20, 20), ("AAA", 2, 20, 20, 15, 20)]
     rows += [("AAA", day, 20, 20, 20, 20) for day in range(3, 8)]
     for bars, entries in ((0, 3), (3, 2)):
-        settings = account(exits=Exits(stop_loss=0.1), risk=Risk(cooldown_bars=bars))
+        settings = account(exits=Exits(stop_loss=0.1, reenter=True), risk=Risk(cooldown_bars=bars))
         result = run(daily(rows), np.full((8, 1), 1.0), settings)
         sessions = result.events.frame().filter(kind="order_accepted", leg="entry")["session"].to_list()
         assert len(sessions) == 2

@@ -216,7 +216,9 @@ def test_nothing_later_is_known(account, seed, cut):
 
 def test_a_full_tape_and_a_full_book_are_made_larger_and_nothing_is_lost(monkeypatch):
     market = walks(SYMBOLS, SESSIONS, PER_SESSION, 3, 0.05, TOLD)
-    account = EngineSettings(20_000, exits=Exits(stop_loss=0.02, take_profit=0.03), sizing=Sizing("weights"))
+    account = EngineSettings(
+        20_000, exits=Exits(stop_loss=0.02, take_profit=0.03, reenter=True), sizing=Sizing("weights")
+    )
     targets = np.random.default_rng(3).uniform(0, 0.25, (len(market), SYMBOLS))
     usual = run(market, targets, account)
     monkeypatch.setattr("quantlytic_assets.trading.engine.run._FIRST_ROWS", 8)
