@@ -20,6 +20,7 @@ _NONE = np.zeros((0, 0))
 _NO_ROWS = np.zeros((0, c.INTAKE_INTS), dtype=np.int64)
 _NO_PRICES = np.zeros((0, c.INTAKE_FLOATS))
 _NO_OFFSETS = np.zeros(0, dtype=np.int64)
+_NOTHING = (_NO_ROWS, _NO_PRICES, _NO_OFFSETS)
 _FIRST_ROWS = 4096
 _MOST_ROWS = 1 << 18
 
@@ -67,7 +68,7 @@ class _Engine:
         """Runs the halves of steps from (start, half) to (stop - 1, last_half)."""
         while True:
             start, half, status, needed = advance(
-                *self._arrays, intake, prices, offsets, start, half, stop, last_half,
+                *self.arrays, intake, prices, offsets, start, half, stop, last_half,
             )  # fmt: skip
             if status == c.DONE:
                 return
@@ -81,7 +82,7 @@ class _Engine:
     def arrange(self) -> None:
         """Notes the arrays anew, after one was replaced: a step from Python has no time to gather them."""
         market, state = self.market, self.state
-        self._arrays = (
+        self.arrays = (
             state.floats, state.integers, state.room, self.settings, market.bars, market.times, market.static,
             market.actions, market.action_values, self.targets, self.atr, self.curve, self.told, self.values,
             self.used, self.pace,
@@ -136,7 +137,7 @@ def run(
     if isinstance(targets, pl.DataFrame):
         targets = market.matrix(targets, "weight")
     engine = _Engine(market, settings, state, targets, atr, events)
-    asked = joined(orders, len(market)) if orders else (_NO_ROWS, _NO_PRICES, _NO_OFFSETS)
+    asked = joined(orders, len(market)) if orders else _NOTHING
     if len(market):
         engine.run(0, c.BARS, len(market), c.DECIDE, *asked)
     return engine.result()
@@ -165,9 +166,14 @@ class Stepper:
         following = self.time + 1
         if following >= self._stop:
             return False
-        self._run(
-            following if self._decided else self.time, c.BARS if self._decided else c.DECIDE, following + 1, c.BARS
-        )
+        start, half = (following, c.BARS) if self._decided else (self.time, c.DECIDE)
+        if self._requests.count:
+            self._run(start, half, following + 1, c.BARS)
+        else:
+            # As `_run` does, without its calls: a step of one symbol takes no longer than they do.
+            start, half, status, _ = advance(*self._engine.arrays, *_NOTHING, start, half, following + 1, c.BARS)
+            if status != c.DONE:
+                self._run(start, half, following + 1, c.BARS)
         self.time = following
         self._decided = False
         return True
@@ -189,7 +195,7 @@ class Stepper:
             self._offsets[start + 1] = 0
             asked.clear()
         else:
-            engine.run(start, half, stop, last_half, _NO_ROWS, _NO_PRICES, _NO_OFFSETS)
+            engine.run(start, half, stop, last_half, *_NOTHING)
         if engine.state is not before:
             self._view = engine.state.view
 
