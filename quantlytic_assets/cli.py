@@ -254,13 +254,14 @@ def optimize(
         bool, typer.Option("--walk-forward", help="Also choose anew as time goes on, from the past alone.")
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Points at a time; default one a core.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where to write the HTML report.")] = None,
     as_json: _Json = False,
 ) -> None:
     """Try a grid of settings, and say what the best one is worth out of sample."""
     from quantlytic_assets.commands.backtest import show_search
 
     from_, to = first.date() if first else None, last.date() if last else None
-    show_search(_installation, out, strategy, axes, from_, to, settings or [], walk_forward, workers, as_json)
+    show_search(_installation, out, strategy, axes, from_, to, settings or [], walk_forward, workers, report, as_json)
 
 
 @app.command()

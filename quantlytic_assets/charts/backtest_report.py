@@ -1,4 +1,4 @@
-"""The HTML report of a backtest: one self-contained page that needs no network to be read."""
+"""The HTML reports of a backtest and of a search: self-contained pages that need no network to be read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from quantlytic_assets.trading.statistics.account import MONTHS, drawdowns, mont
 
 if TYPE_CHECKING:
     from quantlytic_assets.services.backtest import Backtest
+    from quantlytic_assets.trading.backtest.search import Search
 
 _STYLE = (
     "body{font:14px/1.45 system-ui,Arial,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:.6em 0}"
     "td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #eee}"
-    "td:first-child,th:first-child{text-align:left}img{width:100%}h2{margin-top:1.6em}"
+    "td:first-child,th:first-child,.words td:last-child,.words th:last-child{text-align:left}"
+    "img{width:100%}h2{margin-top:1.6em}"
     ".error{color:#a40000;font-weight:bold}.warning{color:#9c5700}.note{color:#555}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#333}img{background:#fff}}"
 )
@@ -48,11 +50,9 @@ def backtest_page(result: Backtest) -> str:
         "<h2>Symbols</h2>" + _symbols(trips),
         "<h2>Deepest drawdowns</h2>" + _drawdowns(curve),
         "<h2>Round trips</h2>" + _trips(trips),
-        "<h2>Settings</h2>" + _rows(["setting", "value"], result.settings.items()),
+        "<h2>Settings</h2>" + _rows(["setting", "value"], result.settings.items(), "words"),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-    head += f"<title>{escape(result.strategy)}</title>"
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+    return _page(result.strategy, parts)
 
 
 def verdict(result: Backtest) -> list[str]:
@@ -80,6 +80,62 @@ def verdict(result: Backtest) -> list[str]:
     return said
 
 
+def search_page(name: str, search: Search, walked: np.ndarray | None) -> str:
+    """The page of a search: what the best point is worth, a heat map of two axes, and all points by rank."""
+    best, point = search.table.row(search.best, named=True), search.points[search.best]
+    said = ", ".join(f"{path}={value}" for path, value in point.items())
+    told = [
+        f"{len(search.points):,} points. Best before {search.split}: {said}.",
+        f"Its Sharpe ratio a session is {best['in_sample']:.4f} before {search.split} and {best['out_of_sample']:.4f} "
+        "from then on, which the choice has not seen.",
+    ]
+    if search.overfitting is not None:
+        told.append(
+            f"Probability of backtest overfitting: {search.overfitting.probability:.0%}. It is how often the best "
+            "point of one half of the sessions is below the middle in the other half; above 50 % the choice is noise."
+        )
+    if walked is not None and len(walked):
+        told.append(
+            f"Choosing anew as time went on, from the sessions before, made {float(np.prod(1 + walked) - 1):.2%} in "
+            f"{len(walked):,} sessions."
+        )
+    parts = [f"<h1>{escape(name)}: search</h1>", *(f"<p>{escape(one)}</p>" for one in told)]
+    axes = [path for path in point if len({one[path] for one in search.points}) > 1]
+    if len(axes) == 2:
+        parts.append("<h2>Heat map</h2>" + _picture(_heat_map(search, axes[0], axes[1]), "heat map"))
+    ranked = search.table.sort("in_sample", descending=True)
+    rows = ([f"{one:.4f}" if isinstance(one, float) else one for one in row] for row in ranked.iter_rows())
+    parts.append("<h2>All points</h2>" + _rows(ranked.columns, rows))
+    return _page(f"{name}: search", parts)
+
+
+def _heat_map(search: Search, across: str, down: str) -> bytes:
+    """Sharpe ratios a session of two axes' values, before and after the choice, in one scale of colours."""
+    columns, rows = ([*dict.fromkeys(point[path] for point in search.points)] for path in (across, down))
+    figure = new_figure(10, 1.4 + 0.34 * max(3, len(rows)))
+    both = [search.table[name].to_numpy() for name in ("in_sample", "out_of_sample")]
+    far = max(1e-9, float(np.abs(np.concatenate(both)).max()))
+    for axes, name, values in zip(figure.subplots(1, 2), ("in sample", "out of sample"), both, strict=True):
+        image = np.full((len(rows), len(columns)), np.nan)
+        for point, value in zip(search.points, values, strict=True):
+            image[rows.index(point[down]), columns.index(point[across])] = value
+        shown_image = axes.imshow(image, aspect="auto", cmap="RdBu", vmin=-far, vmax=far)
+        tidy(axes, down, grid=False)
+        step = max(1, len(columns) // 8)
+        axes.set_xticks(range(0, len(columns), step), [str(one) for one in columns[::step]], fontsize=8)
+        axes.set_yticks(range(len(rows)), [str(one) for one in rows], fontsize=8)
+        axes.set_xlabel(across, fontsize=9)
+        title(axes, name)
+    figure.colorbar(shown_image, ax=axes, pad=0.02).ax.tick_params(labelsize=8)
+    return to_png(figure)
+
+
+def _page(name: str, parts: Sequence[str]) -> str:
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+    head += f"<title>{escape(name)}</title>"
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+
+
 def _against(own: float, held: float) -> str:
     return f"{'more' if own > held else 'less'} than holding, {own:.2f} against {held:.2f}"
 
@@ -95,7 +151,7 @@ def _figures(result: Backtest) -> str:
         for name, value in result.statistics.items()
         if name in FIGURES
     ]
-    return _rows(["figure", result.strategy, "buy and hold", "meaning"], rows)
+    return _rows(["figure", result.strategy, "buy and hold", "meaning"], rows, "words")
 
 
 def _invested(curve: pl.DataFrame) -> bytes:
@@ -129,6 +185,8 @@ def _resampled(result: Backtest) -> str:
     if "q50" in bands:
         axes.plot(steps, paths.fan["q50"].to_numpy(), color=GREEN, linewidth=1.0, label="middle path")
     tidy(axes, "equity")
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
+    axes.set_xlabel("sessions", fontsize=9)
     legend(axes)
     title(axes, f"{_PATHS:,} paths of the same sessions in blocks, drawn anew")
     told = [f"{paths.probability_of_loss():.0%} of these paths lost money."]
@@ -193,7 +251,7 @@ def _picture(png: bytes, what: str) -> str:
     return f'<img alt="{escape(what)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
-def _rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _rows(head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> str:
     top = "".join(f"<th>{escape(str(one))}</th>" for one in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(one))}</td>" for one in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f'<table class="{kind}"><tr>{top}</tr>{body}</table>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from quantlytic_assets.charts.backtest_report import search_page
 from quantlytic_assets.charts.report import write_report
 from quantlytic_assets.commands.inspection import print_json
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
@@ -61,7 +62,7 @@ def show_backtest(
         result = _made(installation, name, first, last, changes)
     except (BacktestError, RuleError) as error:
         raise CommandError(str(error)) from error
-    path = report or installation.settings.directory("reports") / "backtests" / f"{name}-{result.backtest_id}.html"
+    path = report or _reports(installation) / f"{name}-{result.backtest_id}.html"
     write_report(path, result.report())
     if as_json:
         print_json(
@@ -89,6 +90,7 @@ def show_search(
     settings: Sequence[str],
     walk_forward: bool,
     workers: int | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Try a grid of settings, keep each point as a row of trading.backtests, and print what the best one is worth.
@@ -119,10 +121,17 @@ def show_search(
             raise UsageError(str(error)) from error
     record_search(lake, strategy, search)
     walked = walked_forward(search) if walk_forward else None
+    path = report or _reports(installation) / f"{name}-search-{datetime.now(UTC):%Y%m%dT%H%M%S}.html"
+    write_report(path, search_page(name, search, walked))
     if as_json:
-        print_json(_as_json(name, search, walked))
+        print_json(_as_json(name, search, walked) | {"report": str(path)})
         return
     _print_search(out, name, search, walked)
+    out.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def _reports(installation: Installation) -> Path:
+    return installation.settings.directory("reports") / "backtests"
 
 
 def made_backtest(name: str, start: str | date | None, end: str | date | None, changes: Mapping[str, Any]) -> Backtest:

@@ -113,7 +113,7 @@ def test_each_trial_on_record_makes_the_next_one_less_sure(installation, capsys)
     first = json.loads(capsys.readouterr().out)
     show_search(
         installation, Console(file=io.StringIO()), "own", ["rule.every_other.above=-0.02:0.02:0.005"], None, None, [],
-        True, 1, True,
+        True, 1, None, True,
     )  # fmt: skip
     search = json.loads(capsys.readouterr().out)
     assert len(search["points"]) == 9 and 0 <= search["overfitting"] <= 1 and search["walk_forward"]["sessions"] > 800
@@ -125,20 +125,36 @@ def test_each_trial_on_record_makes_the_next_one_less_sure(installation, capsys)
     assert second["statistics"]["deflated_sharpe"] < first["statistics"]["deflated_sharpe"]
 
 
-def test_a_search_says_what_the_best_is_worth_out_of_sample(installation):
+def test_a_search_says_what_the_best_is_worth_out_of_sample(installation, tmp_path):
     axes = ["rule.ma_cross.fast=5:20:5", "rule.ma_cross.slow=50,100"]
-    said = told(show_search, installation, "cross", axes, None, None, ["exits.stop_loss=10%"], True, None, False)
+    said = told(
+        show_search,
+        installation,
+        "cross",
+        axes,
+        None,
+        None,
+        ["exits.stop_loss=10%"],
+        True,
+        None,
+        tmp_path / "search.html",
+        False,
+    )
     assert "8 points" in said and "out_of_sample" in said and "probability of backtest overfitting" in said
     assert "walk-forward: choosing anew" in said
     best = next(line for line in said.splitlines() if line.startswith("best in sample"))
     assert "rule.ma_cross.fast=" in best and "from then on" in best
+    page = (tmp_path / "search.html").read_text()
+    assert "<h2>Heat map</h2>" in page and page.count("<tr>") == 9 and "overfitting" in page
 
 
 def test_several_workers_find_what_one_finds(installation, capsys):
     found = []
     for workers in (1, 3):
         axes = ["rule.ma_cross.fast=5:30:5"]
-        show_search(installation, Console(file=io.StringIO()), "cross", axes, None, None, [], False, workers, True)
+        show_search(
+            installation, Console(file=io.StringIO()), "cross", axes, None, None, [], False, workers, None, True
+        )
         found.append(json.loads(capsys.readouterr().out)["points"])
     assert found[0] == found[1]
 
@@ -148,7 +164,7 @@ def test_a_bot_is_traded_bar_by_bar(installation):
     done = run_backtest(installation.resources.lake, dataset, strategy)
     assert done.fills.select("symbol", "side", "quantity").rows() == [("AAPL", "buy", 3.0), ("IBM", "buy", 3.0)]
     with pytest.raises(CommandError, match="only rules are searched"):
-        told(show_search, installation, "once", ["costs.slippage_bps=1,2"], None, None, [], False, 1, False)
+        told(show_search, installation, "once", ["costs.slippage_bps=1,2"], None, None, [], False, 1, None, False)
 
 
 @pytest.mark.parametrize(

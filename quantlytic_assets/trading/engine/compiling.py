@@ -15,6 +15,8 @@ from numba import njit
 
 # Nothing in the kernel makes an array, so none of it counts references.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+# Several accounts are run at once, each with arrays of its own.
+_ENTRY: dict[str, Any] = {**_OPTIONS, "nogil": True}
 _PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -35,6 +37,6 @@ def fingerprint() -> int:
 def entry(function: Callable[..., Any]) -> Any:
     """What Python calls; where no directory can be written it is compiled anew in each process."""
     try:
-        return njit(cache=True, **_OPTIONS)(function)
+        return njit(cache=True, **_ENTRY)(function)
     except RuntimeError:
-        return njit(**_OPTIONS)(function)
+        return njit(**_ENTRY)(function)
