@@ -38,9 +38,9 @@ def sampled(dataset: str, calendar: str) -> tuple[History, tuple[str, ...]]:
     bars = pl.read_parquet(SAMPLES / f"{dataset}.parquet")
     symbols = tuple(bars["symbol"].unique().sort().head(3))
     interval = dataset.rpartition("_")[2]
-    by = "session" if interval == "1d" else "open_time"
+    by, count = ("session", 600) if interval == "1d" else ("open_time", 2_000)
     bars = bars.filter(
-        pl.col("symbol").is_in(symbols), pl.col(by).is_in(bars[by].unique().sort().tail(2_000).implode())
+        pl.col("symbol").is_in(symbols), pl.col(by).is_in(bars[by].unique().sort().tail(count).implode())
     )
     if interval == "1d":
         hours = session_table(calendar, bars["session"].min(), bars["session"].max())
