@@ -27,13 +27,14 @@ from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.partitions import definition, model_definition, trading_definition
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
+from quantlytic_assets.assets.signals import signals_asset
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
 from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.feature_checks import feature_checks
-from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
+from quantlytic_assets.checks.schema_checks import rule_checks, schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
@@ -42,7 +43,7 @@ from quantlytic_assets.services.features import families
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
-from quantlytic_assets.universe.models import Dataset, Strategy, Universe
+from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy, Universe
 
 OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"
@@ -77,6 +78,11 @@ def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
     return {name: strategy_key(strategy, name) for name in names}
 
 
+def signals_key(strategy: RuleStrategy) -> dg.AssetKey:
+    """The asset of a rule's signals."""
+    return strategy_key(strategy, "signals")
+
+
 def dataset_job_name(dataset: Dataset) -> str:
     """The job that runs a dataset from raw bars to features."""
     return f"{dataset.name}_pipeline"
@@ -95,6 +101,11 @@ def trading_job_name(strategy: Strategy) -> str:
 def performance_job_name(strategy: Strategy) -> str:
     """The job that reports."""
     return f"{strategy.name}_reporting"
+
+
+def signals_job_name(strategy: RuleStrategy) -> str:
+    """The job that makes a rule's signals."""
+    return f"{strategy.name}_signals"
 
 
 def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> dg.Definitions:
@@ -190,6 +201,30 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     )
 
 
+def _rule_parts(dataset: Dataset, strategy: RuleStrategy, settings: Settings) -> dg.Definitions:
+    common: dict[str, Any] = {
+        "backfill_policy": dg.BackfillPolicy.multi_run(settings.backfill_chunk),
+        "group_name": strategy.name,
+        "owners": OWNERS,
+        "automation_condition": follow_upstream(dataset.keep),
+    }
+    job = dg.define_asset_job(
+        signals_job_name(strategy),
+        selection=dg.AssetSelection.assets(signals_key(strategy)),
+        description=f"Makes the signals of {strategy.name}.",
+        executor_def=dg.in_process_executor,
+        partitions_def=definition(dataset),
+    )
+    assets = dg.with_source_code_references([signals_asset(dataset, strategy, common)])
+    return dg.Definitions(
+        # A rule has no page of its own; its dataset's shows what it decides on.
+        assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
+        asset_checks=rule_checks(dataset, strategy, definition(dataset)),
+        jobs=[job],
+        sensors=[_automation_sensor(strategy.name, f"Keeps the signals of {strategy.name} up with its features.")],
+    )
+
+
 def _with_page(assets: Sequence[Any], address: str) -> list[Any]:
     """The assets, each with a link to the page of its dataset or strategy."""
     page = {"page": dg.MetadataValue.url(address)}
@@ -236,6 +271,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     parts += [
         _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
         for strategy in universe.strategies.values()
+    ]
+    parts += [
+        _rule_parts(universe.datasets[strategy.dataset], strategy, settings)
+        for strategy in universe.rules.values()
+        # A bot decides with its positions in view: it has no signals beforehand.
+        if not strategy.bar_by_bar
     ]
     parts.append(_maintenance_parts(universe))
     parts.append(dg.Definitions(sensors=[alert_sensor(list(universe.datasets.values()))]))

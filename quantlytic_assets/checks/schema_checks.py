@@ -20,7 +20,7 @@ from quantlytic_assets.schemas.table import Table
 from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.select import Condition, equal, select, sessions
 from quantlytic_assets.tables.trading import account_differences
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy
 
 # What finds breaches (`checks.schemas.FAILURES_SCHEMA`) in the partitions of a run, a part of them at a time.
 Finder = Callable[[Resources, Sequence[str]], Iterator[pl.DataFrame]]
@@ -61,6 +61,14 @@ def strategy_checks(
         ),
         _account_check(strategy),
     ]
+
+
+def rule_checks(
+    dataset: Dataset, strategy: RuleStrategy, partitions_def: dg.PartitionsDefinition
+) -> list[dg.AssetChecksDefinition]:
+    """The check of a strategy that follows a rule, `signals_schema`."""
+    find = _in_lake(dataset, [trading.SIGNALS], equal("strategy", strategy.name))
+    return [_schema_check(strategy_key(strategy, "signals"), partitions_def, [trading.SIGNALS], find)]
 
 
 def _in_lake(dataset: Dataset, tables: Sequence[Table], mine: Condition) -> Finder:

@@ -29,6 +29,8 @@ from quantlytic_assets.definitions import (
     features_key,
     model_job_name,
     performance_job_name,
+    signals_job_name,
+    signals_key,
     strategy_keys,
     trading_job_name,
 )
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe.models import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -159,6 +161,37 @@ class Backfill:
         report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
+
+    def rule(
+        self, strategy: RuleStrategy, first: date | None = None, last: date | None = None, only_pending: bool = False
+    ) -> None:
+        """Signals of a strategy that follows a rule, for the partitions that have features.
+
+        `only_pending`: those that are missing, older than their features, or made by another rule.
+        """
+        instance = self.installation.instance
+        dataset = self.installation.universe.datasets[strategy.dataset]
+        if first and dataset.name in self._also_since:
+            first = min(first, date.fromisoformat(self._also_since[dataset.name]))
+        features = newest_by_partition(instance, features_key(dataset))
+        if not features:
+            raise CommandError(
+                f"{strategy.name} has no features to decide on yet; run: quantlytic backfill {dataset.name}"
+            )
+        every = partitions.keys_between(dataset, first, last)
+        days = [key for key in every if key in features]
+        if only_pending:
+            asset = signals_key(strategy)
+            job = self.installation.definitions.resolve_job_def(signals_job_name(strategy))
+            version = job.asset_layer.get(asset).code_version
+            behind = {
+                *pending_in_stages(instance, [[features_key(dataset)], [asset]], days),
+                *made_by_other_code(instance, asset, version, days),
+            }
+            days = [key for key in days if key in behind]
+        chunk = self.installation.settings.backfill_chunk
+        runs = [run[i : i + chunk] for run in _neighbours(days, every) for i in range(0, len(run), chunk)]
+        self._run_chunks(strategy.name, signals_job_name(strategy), runs, {})
 
     def _run_chunks(
         self,

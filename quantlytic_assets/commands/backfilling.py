@@ -70,15 +70,23 @@ def run_backfill(
 ) -> None:
     """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain, then results.
 
+    Of strategies that follow a rule the signals are made.
+
     `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
     hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
     not exist.
     """
-    dataset, strategies, strategy_only = installation.dataset_or_strategy(name)
+    named = installation.dataset_or_strategy(name)
+    dataset, strategies = named.dataset, named.models
     check_symbols(dataset, symbols)
-    if restart and not (strategy_only and strategies[0].broker == "simulated"):
+    if restart and not (named.is_strategy and strategies and strategies[0].broker == "simulated"):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
-    if force and strategy_only:
+    if named.is_strategy and named.rules and named.rules[0].bar_by_bar:
+        raise UsageError(
+            f"{name} follows the bot {named.rules[0].rule_name}, which decides with its positions in view and has no "
+            f"signals beforehand; run: quantlytic backtest {name}"
+        )
+    if force and named.is_strategy:
         raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")
     if first and last and first > last:
         raise UsageError(f"--from {first} is after --to {last}")
@@ -95,15 +103,19 @@ def run_backfill(
     bring_up_to_date(installation, out)
     # The asset graph, and dbt with it, takes seconds to import.
     from quantlytic_assets.commands.backfill import Backfill
-    from quantlytic_assets.commands.results import show_results
+    from quantlytic_assets.commands.results import show_results, show_signals
 
     backfill = Backfill(installation, out)
-    backfill.dataset(dataset, first, last, symbols, only_pending=strategy_only, force=force)
+    backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
         _forget_trades(installation, strategies[0])
     for strategy in strategies:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)
+    rules = [one for one in named.rules if not one.bar_by_bar]
+    for rule in rules:
+        if not backfill.outcome.failures:
+            backfill.rule(rule, first, last)
     outcome = backfill.outcome
     out.print(
         f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
@@ -112,6 +124,7 @@ def run_backfill(
     )
     _show_holes(installation, out, dataset, first, last)
     show_results(installation, out, strategies)
+    show_signals(installation, out, rules, first, last)
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.resources import Resources
     from quantlytic_assets.settings import Settings
-    from quantlytic_assets.universe.models import Dataset, Strategy, Universe
+    from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy, Universe
 
 
 class CommandError(Exception):
@@ -22,6 +23,16 @@ class CommandError(Exception):
 
 class UsageError(CommandError):
     """A command was asked for something that does not exist or makes no sense (exit code 2)."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a command was asked to work on: a dataset with its strategies, by model and by rule, or one strategy."""
+
+    dataset: Dataset
+    models: list[Strategy]
+    rules: list[RuleStrategy]
+    is_strategy: bool = False
 
 
 class Installation:
@@ -96,18 +107,22 @@ class Installation:
             raise UsageError(f"no dataset {name!r} in {self.universe.path}; there are: {there}")
         return self.universe.datasets[name]
 
-    def dataset_or_strategy(self, name: str) -> tuple[Dataset, list[Strategy], bool]:
-        """(dataset, strategies to run, whether a strategy was named) for a name of either kind."""
-        if name in self.universe.strategies:
-            strategy = self.universe.strategies[name]
-            return self.universe.datasets[strategy.dataset], [strategy], True
-        if name not in self.universe.datasets:
+    def dataset_or_strategy(self, name: str) -> Named:
+        """What a name of either kind means; raises `UsageError` naming those there are."""
+        universe = self.universe
+        if name in universe.strategies:
+            model = universe.strategies[name]
+            return Named(universe.datasets[model.dataset], [model], [], True)
+        if name in universe.rules:
+            rule = universe.rules[name]
+            return Named(universe.datasets[rule.dataset], [], [rule], True)
+        if name not in universe.datasets:
             raise UsageError(
-                f"no dataset or strategy {name!r} in {self.universe.path}; there are: "
-                f"{_listed([*self.universe.datasets, *self.universe.strategies])}"
+                f"no dataset or strategy {name!r} in {universe.path}; there are: "
+                f"{_listed([*universe.datasets, *universe.strategies, *universe.rules])}"
             )
-        mine = [one for one in self.universe.strategies.values() if one.dataset == name]
-        return self.universe.datasets[name], mine, False
+        models = [one for one in universe.strategies.values() if one.dataset == name]
+        return Named(universe.datasets[name], models, [one for one in universe.rules.values() if one.dataset == name])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,8 +1,12 @@
-"""What strategies have come to, as `demo` and `backfill` end: a table a strategy, and what the figures mean."""
+"""What strategies have come to, as `demo` and `backfill` end: a table a strategy, and what the figures mean.
+
+Of a strategy that follows a rule these are its signals.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,13 +14,14 @@ from rich.table import Table
 
 from quantlytic_assets.commands.reports import report_file
 from quantlytic_assets.definitions import strategy_keys
+from quantlytic_assets.tables.signals import newest_signals, signal_counts
 from quantlytic_assets.trading.figures import legend, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe.models import Strategy
+    from quantlytic_assets.universe.models import RuleStrategy, Strategy
 
 
 def show_results(installation: Installation, out: Console, strategies: Iterable[Strategy]) -> None:
@@ -26,6 +31,28 @@ def show_results(installation: Installation, out: Console, strategies: Iterable[
         names |= dict.fromkeys(_show_strategy(installation, out, strategy))
     if names:
         out.print(legend(names), highlight=False, style="dim")
+
+
+def show_signals(
+    installation: Installation,
+    out: Console,
+    strategies: Iterable[RuleStrategy],
+    first: date | None = None,
+    last: date | None = None,
+) -> None:
+    """Print how many signals of each kind the sessions `first` … `last` have, and the newest one of each symbol."""
+    lake = installation.resources.lake
+    before = last + timedelta(days=1) if last else None
+    for strategy in strategies:
+        counts = signal_counts(lake, strategy.name, since=first, before=before)
+        kinds = ", ".join(f"{int(counts[name].sum()):,} {name}" for name in ("buys", "sells", "holds"))
+        table = Table(
+            "symbol", "session", "signal", "strength", "reason", title=f"{strategy.name} on {strategy.dataset}: {kinds}"
+        )
+        for row in newest_signals(lake, strategy.name).iter_rows(named=True):
+            strength = f"{row['strength']:.2f}"
+            table.add_row(row["symbol"], str(row["session"]), row["signal"], strength, row["reason"])
+        out.print(table)
 
 
 def _show_strategy(installation: Installation, out: Console, strategy: Strategy) -> list[str]:

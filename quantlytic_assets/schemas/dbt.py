@@ -24,7 +24,10 @@ _MODELS_NOTE = (
 _SOURCES = {
     "clean": ("Checked bars, what was rejected or is missing, and what is known of prices.", clean.TABLES),
     "ml": ("What the strategies' models predict.", ml.TABLES),
-    "trading": ("Orders, fills, holdings and equity of the strategies' paper accounts.", trading.TABLES),
+    "trading": (
+        "Signals of rules; orders, fills, holdings and equity of paper accounts.",
+        trading.TABLES,
+    ),
 }
 
 

@@ -1,19 +1,50 @@
-"""The tables of `trading`: the ledger's orders and fills, and the holdings and equity that follow from them."""
+"""The tables of `trading`: signals of rules, the ledger's orders and fills, and the accounts that follow from them."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.columns import MONEY, PRICE, SHARES, STRATEGY, SYMBOL
+from quantlytic_assets.schemas.columns import MONEY, OPEN_TIME, PRICE, SESSION, SHARES, STRATEGY, SYMBOL
 from quantlytic_assets.schemas.table import Column, Rule, Table, described
 from quantlytic_assets.schemas.vocabulary import ORDER_STATUSES, SIDES
+from quantlytic_assets.schemas.vocabulary import SIGNALS as SIGNAL_WORDS
 
 _ORDER_REF = Column(
     "order_ref", pl.String, "Client order id: strategy, session and symbol, as in momentum_1d:2015-03-02:AAPL."
 )
 _DECIDED = Column("session", pl.Date, "Session whose prediction led to the order.")
 _SIDE = Column("side", pl.String, "buy or sell.", allowed=SIDES)
+
+SIGNALS = Table(
+    "trading.signals",
+    writer="signals",
+    description="What a strategy's rule says of each of its symbols at each usable bar, whether or not it is traded.",
+    columns=(
+        STRATEGY,
+        SYMBOL,
+        described(SESSION, "Trading day of the bar decided on."),
+        described(OPEN_TIME, "Start of the bar decided on, UTC."),
+        Column("available_at", TIME, "Earliest time, UTC, at which an order could follow from the signal."),
+        Column(
+            "signal",
+            pl.String,
+            "buy (hold the symbol), sell (be out of it, or short) or hold (keep what is held).",
+            allowed=tuple(SIGNAL_WORDS),
+        ),
+        Column(
+            "strength",
+            pl.Float64,
+            "How strongly: the rule's score where it has one, else the share of a whole position.",
+            at_least=0,
+            at_most=1,
+        ),
+        Column("reason", pl.String, "Why, in words with the figures that decided."),
+    ),
+    key=("strategy", "symbol", "open_time"),
+    partitioned_by=("strategy", "year(session)"),
+    rules=(Rule("available_after_open", "available_at is after open_time", "available_at > open_time"),),
+)
 
 ORDERS = Table(
     "trading.orders",
@@ -165,4 +196,4 @@ STATISTICS = Table(
     key=("statistic",),
 )
 
-TABLES = (ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, BACKTESTS)
+TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, BACKTESTS)

@@ -50,3 +50,10 @@ ORDER_STATUSES: dict[str, str] = {
     "filled": "Its fill is on record.",
     "rejected": "A check rejected it; `reason` says which.",
 }
+
+# What a rule or a model says of a symbol at a bar → what it asks for.
+SIGNALS: dict[str, str] = {
+    "buy": "Hold the symbol.",
+    "sell": "Be out of it, or short.",
+    "hold": "Keep what is held.",
+}

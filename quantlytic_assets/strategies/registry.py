@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from quantlytic_assets.features.declarations import unknown
-from quantlytic_assets.features.registry import Registry as Features
 from quantlytic_assets.strategies.bots import Bot, BotSpec
 from quantlytic_assets.strategies.rules import allocation, mean_reversion, model_scores, momentum, trend, voting
 from quantlytic_assets.strategies.spec import Rule, RuleSpec
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry as Features
 
 LIBRARY = (trend, momentum, mean_reversion, voting, allocation, model_scores)
 

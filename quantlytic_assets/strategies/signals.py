@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
+from quantlytic_assets.schemas.trading import SIGNALS
 from quantlytic_assets.strategies.spec import Rule
 
-SIGNALS_SCHEMA = pl.Schema(
-    {
-        "strategy": pl.String,
-        "symbol": pl.String,
-        "session": pl.Date,
-        "open_time": pl.Datetime("us", "UTC"),
-        "available_at": pl.Datetime("us", "UTC"),
-        "signal": pl.String,
-        "strength": pl.Float64,
-        "reason": pl.String,
-    }
-)
+# The rows of trading.signals.
+SIGNALS_SCHEMA = SIGNALS.polars
 
 
 def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFrame:

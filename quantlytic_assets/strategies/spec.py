@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from quantlytic_assets.features.declarations import unknown
-from quantlytic_assets.features.registry import Registry as Features
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry as Features
+    from quantlytic_assets.features.spec import Feature
 
 Values = Mapping[str, Any]
-_LIBRARY = Features()
 # The columns of every frame that a rule reads, beside those that it asks for.
 BASE_COLUMNS = ("symbol", "session", "open_time", "available_at", "close")
 # Sums of weights such as thirds may miss 1 by this much.
@@ -26,6 +29,14 @@ _ROUNDING = 1e-9
 
 class RuleError(ValueError):
     """A rule can't decide, or decided what can't be held; the message names the rule and the row."""
+
+
+@lru_cache
+def _library() -> Features:
+    """The features that are there without a plugin; their compilers are loaded when a rule first asks for a column."""
+    from quantlytic_assets.features.registry import Registry
+
+    return Registry()
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ class RuleSpec:
         library: the features that its declarations are read with, where a user's own are among them. Raises
         `ValueError` with the name of the rule and of the parameter that is wrong.
         """
-        return Rule(self, bound(self.name, self.parameters, values, self.conflict), library or _LIBRARY)
+        return Rule(self, bound(self.name, self.parameters, values, self.conflict), library)
 
     def signature(self) -> str:
         """The name with its parameters and defaults: `ma_cross(fast=20, slow=50, kind=sma)`."""
@@ -130,11 +141,11 @@ class RuleSpec:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule with its parameters, and the features that it may ask for."""
+    """A rule with its parameters, and the features that it may ask for: None for those of the library."""
 
     spec: RuleSpec
     values: Values
-    library: Features
+    library: Features | None = None
 
     @property
     def declarations(self) -> tuple[str, ...]:
@@ -146,7 +157,7 @@ class Rule:
         """Which column of the frame each name of the rule's expression stands for."""
         return {
             **{name: name for name in self.spec.inputs},
-            **{name: self.library.feature(one).columns[0] for name, one in self.spec.features(self.values).items()},
+            **{name: self._feature(one).columns[0] for name, one in self.spec.features(self.values).items()},
         }
 
     @property
@@ -157,7 +168,7 @@ class Rule:
     @property
     def warmup(self) -> int:
         """How many bars come before the first one with a decision: those that the features need, and the rule's own."""
-        return self.spec.lookback + max((self.library.feature(one).lookback for one in self.declarations), default=0)
+        return self.spec.lookback + max((self._feature(one).lookback for one in self.declarations), default=0)
 
     def targets(self, features: pl.DataFrame) -> pl.Series:
         """The target weight of each row, −1 to 1, in the order of the rows; null keeps what is held.
@@ -181,6 +192,9 @@ class Rule:
         if self.spec.reason is None:
             return None
         return self._frame(features).select(self.spec.reason(self.values)).to_series()
+
+    def _feature(self, declaration: str) -> Feature:
+        return (self.library or _library()).feature(declaration)
 
     def _frame(self, features: pl.DataFrame) -> pl.DataFrame:
         """The columns that the rule declared under its own names, and no others: it can't read what it hides."""

@@ -57,6 +57,40 @@ def indicators(
     return select(lake, INDICATORS, columns, *mine, sessions(since, before), Condition("close IS NOT NULL"))
 
 
+def earlier_session(
+    lake: Queries, dataset: str, interval: str, symbols: Collection[str], *, bars: int, before: date
+) -> date | None:
+    """The earliest session with one of the symbols' last `bars` usable bars before a session; None without one."""
+    # A few weeks hold them for all but symbols that did not trade, for which all that is there is looked at.
+    near = before - timedelta(days=2 * bars + 14)
+    found = _last_bars(lake, dataset, interval, symbols, bars, near, before)
+    short = set(symbols) - set(found.filter(pl.col("bars") >= bars)["symbol"])
+    if short:
+        found = pl.concat([found, _last_bars(lake, dataset, interval, short, bars, None, before)])
+    return found["session"].min()
+
+
+def _last_bars(
+    lake: Queries,
+    dataset: str,
+    interval: str,
+    symbols: Collection[str],
+    bars: int,
+    since: date | None,
+    before: date,
+) -> pl.DataFrame:
+    """symbol, how many usable bars it has in [since, before), at most `bars`, and the earliest session of the last."""
+    mine = [equal("dataset", dataset), equal("interval", interval), one_of("symbol", symbols), sessions(since, before)]
+    clause, parameters = where([*mine, Condition("close IS NOT NULL")])
+    sql = (
+        "SELECT symbol, count(*) AS bars, min(session) AS session FROM "
+        f"(SELECT symbol, session FROM {CLOSES.name}{clause} "
+        "QUALIFY row_number() OVER (PARTITION BY symbol ORDER BY open_time DESC) <= ?) AS last_bars GROUP BY symbol"
+    )
+    schema = pl.Schema({"symbol": pl.String, "bars": pl.Int64, "session": pl.Date})
+    return rows(lake, sql, [*parameters, bars], schema)
+
+
 def labels(
     lake: Queries,
     dataset: str,

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 Mistakes = Iterator[tuple[Place, str]]
 
 CORE = ("core",)
-# The columns of the set `core`, by which a universe is checked without the registry; a test compares them.
+# Declarations and columns of the set `core`, by which a universe is checked without the registry; a test compares them.
+CORE_DECLARATIONS = (
+    "ret", "log_ret", "sma(20)", "sma(50)", "sma(200)", "ema(12)", "ema(20)", "ema(26)", "rsi", "macd", "bb_middle",
+    "bb_upper", "bb_lower", "atr", "vol",
+)  # fmt: skip
 CORE_COLUMNS = (
     "ret_1", "log_ret_1", "sma_20", "sma_50", "sma_200", "ema_12", "ema_20", "ema_26", "rsi_14", "macd", "macd_signal",
     "macd_hist", "bb_middle", "bb_upper", "bb_lower", "atr_14", "vol_20",
@@ -181,8 +185,15 @@ def _wrong_columns(
                 yield place, f"'{short(column)}' is no feature of {strategy.dataset}, {hint}"
 
 
+def are_core(declarations: Iterable[str]) -> bool:
+    """Whether these are declarations of the set `core`, as far as that is seen without the registry."""
+    return set(declarations) <= set(CORE_DECLARATIONS)
+
+
 def missing_declarations(features: Sequence[str], plugins: tuple[str, ...], needed: Iterable[str]) -> tuple[str, ...]:
     """Those of the needed declarations of which a dataset with these features lacks a column."""
+    if are_core(needed) and "core" in features:
+        return ()
     from quantlytic_assets.universe.plugins import registry_with
 
     registry = registry_with(plugins)

@@ -1,6 +1,7 @@
 """Strategies that follow a rule: their declarations against the registry of rules and the engine's settings.
 
-The registry brings compilers with it, so it is loaded only where a universe has such a strategy.
+Rules are loaded only where a universe has such a strategy. The registry of features, which brings compilers with it, is
+loaded only for plugins and for rules that read more than the set `core`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from quantlytic_assets.universe.declarations import (
     StrategyDeclaration,
     UniverseDeclaration,
 )
-from quantlytic_assets.universe.feature_choice import Mistakes, missing_declarations, wrong_declaration
+from quantlytic_assets.universe.feature_choice import Mistakes, are_core, missing_declarations, wrong_declaration
 from quantlytic_assets.universe.fields import Declaration
 from quantlytic_assets.universe.models import Dataset, RuleStrategy
 from quantlytic_assets.universe.yaml_tree import Place
 
 if TYPE_CHECKING:
-    from quantlytic_assets.features.registry import Registry as Features
     from quantlytic_assets.strategies.registry import Registry as Rules
     from quantlytic_assets.strategies.spec import Rule
     from quantlytic_assets.trading.engine.settings import EngineSettings
@@ -45,9 +45,8 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
     if not strategies:
         return
     from quantlytic_assets.strategies.spec import Rule
-    from quantlytic_assets.universe.plugins import registry_with, rules_with
 
-    features, rules = registry_with(plugins), rules_with(plugins)
+    rules = _rules(plugins)
     datasets = {name: one for name, one in (declared.datasets or {}).items() if one is not None}
     for name, one in strategies.items():
         place: Place = ("strategies", name)
@@ -61,7 +60,7 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
                 bound = rules.bind(one.rule)
                 weights = _weights(bound)
                 if isinstance(bound, Rule):
-                    wrong = [*_wrong_features((*place, "rule"), bound, one.dataset, datasets, features)]
+                    wrong = [*_wrong_features((*place, "rule"), bound, one.dataset, datasets, plugins)]
             yield from wrong
         yield from _wrong_settings(place, one, weights)
 
@@ -94,6 +93,17 @@ def _wrong_rule(place: Place, declared: str | Mapping[str, Mapping[str, Any] | N
             yield within, f"{name}.on_start raised {type(error).__name__}: {error}"
 
 
+def _rules(plugins: tuple[str, ...]) -> Rules:
+    """The rules of the library and of plugins."""
+    if plugins:
+        from quantlytic_assets.universe.plugins import rules_with
+
+        return rules_with(plugins)
+    from quantlytic_assets.strategies.registry import Registry
+
+    return Registry()
+
+
 def _name(declared: str | Mapping[str, Any]) -> str:
     return declared if isinstance(declared, str) else next(iter(declared))
 
@@ -103,11 +113,14 @@ def _wrong_features(
     rule: Rule,
     dataset: str,
     datasets: Mapping[str, DatasetDeclaration],
-    features: Features,
+    plugins: tuple[str, ...],
 ) -> Mistakes:
     """What a rule reads and no dataset can have."""
-    for one in rule.declarations:
-        yield from wrong_declaration(place, one, dataset, datasets, features)
+    if not are_core(rule.declarations):
+        from quantlytic_assets.universe.plugins import registry_with
+
+        for one in rule.declarations:
+            yield from wrong_declaration(place, one, dataset, datasets, registry_with(plugins))
     if rule.spec.inputs:
         names = ", ".join(rule.spec.inputs)
         yield place, f"{rule.spec.name} reads {names} of a model, which a rule does not have; take another rule"
@@ -162,9 +175,8 @@ def rule_strategy(
 ) -> tuple[RuleStrategy, tuple[str, ...]]:
     """A strategy that follows a rule, of a declaration without mistakes, and the declarations of features it needs."""
     from quantlytic_assets.strategies.spec import Rule
-    from quantlytic_assets.universe.plugins import rules_with
 
-    bound = rules_with(plugins).bind(one.rule)
+    bound = _rules(plugins).bind(one.rule)
     needed = bound.declarations if isinstance(bound, Rule) else ()
     return (
         RuleStrategy(

@@ -7,8 +7,15 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.features.batch import compute
-from quantlytic_assets.features.registry import Registry
-from quantlytic_assets.universe.feature_choice import CORE, CORE_COLUMNS, features_of, learned_from, others
+from quantlytic_assets.features.registry import SETS, Registry
+from quantlytic_assets.universe.feature_choice import (
+    CORE,
+    CORE_COLUMNS,
+    CORE_DECLARATIONS,
+    features_of,
+    learned_from,
+    others,
+)
 from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.universe.models import UniverseError
 
@@ -80,6 +87,7 @@ def columns(dataset) -> list[str]:
 
 def test_the_set_core_has_the_columns_that_are_checked_without_the_registry():
     assert tuple(column for feature in Registry().features(CORE) for column in feature.columns) == CORE_COLUMNS
+    assert SETS["core"] == CORE_DECLARATIONS
 
 
 def test_sets_parameters_and_other_symbols(load):
