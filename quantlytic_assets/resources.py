@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.notify import Notifier
     from quantlytic_assets.pages.links import Links
     from quantlytic_assets.services.ingest import Ingest
+    from quantlytic_assets.storage.accounts import Accounts
     from quantlytic_assets.storage.action_archive import ActionArchive
     from quantlytic_assets.storage.archive import Archive
     from quantlytic_assets.storage.attempts import AttemptLog
@@ -88,6 +89,13 @@ class Resources:
         from quantlytic_assets.storage.budgets import BudgetLog
 
         return BudgetLog(self.state_url)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Accounts of strategies that follow a rule: events, sessions and states."""
+        from quantlytic_assets.storage.accounts import Accounts
+
+        return Accounts(self.state_url)
 
     @cached_property
     def ledger(self) -> Ledger:

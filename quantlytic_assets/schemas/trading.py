@@ -7,7 +7,7 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.schemas.columns import MONEY, OPEN_TIME, PRICE, SESSION, SHARES, STRATEGY, SYMBOL
 from quantlytic_assets.schemas.table import Column, Rule, Table, described
-from quantlytic_assets.schemas.vocabulary import ORDER_STATUSES, SIDES
+from quantlytic_assets.schemas.vocabulary import EVENT_KINDS, ORDER_STATUSES, SIDES
 from quantlytic_assets.schemas.vocabulary import SIGNALS as SIGNAL_WORDS
 
 _ORDER_REF = Column(
@@ -49,7 +49,7 @@ SIGNALS = Table(
 ORDERS = Table(
     "trading.orders",
     writer="paper_trades",
-    description="Every order of the ledger, rejected ones included: at most one per strategy, session and symbol.",
+    description="Every order, rejected ones included. A model's strategy has at most one a session and symbol.",
     columns=(
         STRATEGY,
         _DECIDED,
@@ -71,14 +71,18 @@ ORDERS = Table(
             nullable=True,
             unit=PRICE,
         ),
-        Column("status", pl.String, "open, filled or rejected.", allowed=tuple(ORDER_STATUSES)),
-        Column("reason", pl.String, "Why the order was rejected; null for the others.", nullable=True),
+        Column("status", pl.String, "open, filled, rejected, cancelled or expired.", allowed=tuple(ORDER_STATUSES)),
+        Column("reason", pl.String, "Why the order came to nothing; null for the others.", nullable=True),
         Column("model_version", pl.String, "Version of the model that predicted; null where none did.", nullable=True),
         Column("created_at", TIME, "When the order was written to the ledger, UTC."),
     ),
     key=("strategy", "order_ref"),
     rules=(
-        Rule("reason_given", "a reason for rejected orders only", "(reason is not null) = (status = 'rejected')"),
+        Rule(
+            "reason_given",
+            "a reason for orders that came to nothing, and for no others",
+            "(reason is not null) = (status in ('rejected', 'cancelled', 'expired'))",
+        ),
         Rule("quantity_given", "an order that was not rejected has a quantity", "status = 'rejected' or quantity > 0"),
     ),
 )
@@ -86,7 +90,7 @@ ORDERS = Table(
 FILLS = Table(
     "trading.fills",
     writer="paper_trades",
-    description="What the broker did with the orders: one fill an order.",
+    description="What the broker did with the orders. One that is beyond the volume cap has several fills.",
     columns=(
         STRATEGY,
         _DECIDED,
@@ -100,7 +104,7 @@ FILLS = Table(
         Column("commission", pl.Float64, "Commission of the fill.", unit=MONEY, at_least=0),
         Column("slippage", pl.Float64, "What the fill cost beyond the bar's open, all shares together.", unit=MONEY),
     ),
-    key=("strategy", "order_ref"),
+    key=("strategy", "order_ref", "fill_time"),
     rules=(Rule("filled_after", "no fill before its order's session", "fill_session >= session"),),
 )
 
@@ -164,6 +168,40 @@ ACCOUNTS = Table(
     key=("strategy", "session"),
 )
 
+EVENTS = Table(
+    "trading.events",
+    writer="paper_trades",
+    description="What happened to the accounts of strategies that follow a rule, in its order: decisions, orders "
+    "accepted, rejected, cancelled, expired and replaced, fills, splits, dividends, renames, delistings, halts, and "
+    "bars that came too late to be traded. Append-only; orders, fills, positions and equity follow from it.",
+    columns=(
+        STRATEGY,
+        Column("seq", pl.Int64, "Number of the event in its account, from 1 on.", at_least=1),
+        Column("session", pl.Date, "Session in which it happened."),
+        Column("event_time", TIME, "When it happened, UTC: open or close of a bar, or when it could be decided on."),
+        Column("kind", pl.String, "What happened.", allowed=EVENT_KINDS),
+        described(SYMBOL, "Symbol that it concerns; null for the account as a whole.", nullable=True),
+        Column("client_order_id", pl.String, "Client order id of the order that it concerns.", nullable=True),
+        Column("payload", pl.String, "JSON: side, quantity, price, reason, cash afterwards … of the event."),
+        Column("recorded_at", TIME, "When it was written to the ledger, UTC."),
+    ),
+    key=("strategy", "seq"),
+)
+
+# The account at the end of a session as it is on record. JSON by symbol: `positions` has quantity, average price and
+# close, `bars` how many bars were traded on or seen late.
+ACCOUNT_SESSIONS_SCHEMA = pl.Schema(
+    {
+        "session": pl.Date,
+        "equity": pl.Float64,
+        "cash": pl.Float64,
+        "gross_exposure": pl.Float64,
+        "costs_to_date": pl.Float64,
+        "positions": pl.String,
+        "bars": pl.String,
+    }
+)
+
 BACKTESTS = Table(
     "trading.backtests",
     writer="backtest",
@@ -196,4 +234,4 @@ STATISTICS = Table(
     key=("statistic",),
 )
 
-TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, BACKTESTS)
+TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, EVENTS, BACKTESTS)

@@ -49,7 +49,15 @@ ORDER_STATUSES: dict[str, str] = {
     "open": "It waits for its fill.",
     "filled": "Its fill is on record.",
     "rejected": "A check rejected it; `reason` says which.",
+    "cancelled": "It was called back before all of it was filled; `reason` says why.",
+    "expired": "Its time was over before all of it was filled; `reason` says why.",
 }
+
+# What can happen to an account that the engine trades.
+EVENT_KINDS = (
+    "decision", "order_accepted", "order_rejected", "order_cancelled", "order_expired", "order_replaced", "fill",
+    "split", "dividend", "rename", "delisting", "fee", "borrow", "halt", "resume", "seen_late",
+)  # fmt: skip
 
 # What a rule or a model says of a symbol at a bar → what it asks for.
 SIGNALS: dict[str, str] = {

@@ -106,10 +106,27 @@ class Backtest:
         return page
 
 
-def read_history(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: date | None = None) -> History:
-    """The usable bars of the strategy's symbols up to a session, and their splits, dividends, renames and delistings.
+def full_history(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: date | None = None) -> History:
+    """All usable bars up to a session. Raises `BacktestError` where there is none."""
+    found = read_history(lake, dataset, strategy, last)
+    if found is None:
+        raise BacktestError(
+            f"{strategy.name}: {dataset.name} has no usable bars at {strategy.interval}; "
+            f"run: quantlytic backfill {dataset.name}"
+        )
+    return found
 
-    Raises `BacktestError` where there is no bar.
+
+def read_history(
+    lake: Queries,
+    dataset: Dataset,
+    strategy: RuleStrategy,
+    last: date | None = None,
+    first: date | None = None,
+) -> History | None:
+    """The usable bars of the strategy's symbols in some sessions, and their splits, dividends, renames and delistings.
+
+    None where there is no bar.
     """
     before = last + timedelta(days=1) if last else None
     bars = usable_bars(
@@ -118,14 +135,12 @@ def read_history(lake: Queries, dataset: Dataset, strategy: RuleStrategy, last: 
         strategy.interval,
         [*BARS_SCHEMA.names(), "interval", "listing", "shares"],
         incomplete=dataset.incomplete_bars == "keep",
+        since=first,
         before=before,
         symbols=strategy.symbols,
     )
     if bars.is_empty():
-        raise BacktestError(
-            f"{strategy.name}: {dataset.name} has no usable bars at {strategy.interval}; "
-            f"run: quantlytic backfill {dataset.name}"
-        )
+        return None
     bars = bars.with_columns(pl.col("listing").fill_null(pl.col("symbol")), pl.col("shares").fill_null(1.0))
     hours = session_hours(lake, dataset.name, before)
     return History(
@@ -174,7 +189,7 @@ def run_backtest(
 
     Raises `BacktestError` for a stretch without bars, and `RuleError` for a rule or bot that fails.
     """
-    given = history or read_history(lake, dataset, strategy, last)
+    given = history or full_history(lake, dataset, strategy, last)
     decides, registry = decider(strategy)
     declared = features_of(dataset) if isinstance(decides, Bot) else ()
     try:
@@ -244,7 +259,7 @@ def run_search(
 
     Raises `BacktestError` for a bot and for a stretch without bars, and `ValueError` for a setting that there is not.
     """
-    given = history or read_history(lake, dataset, strategy, last)
+    given = history or full_history(lake, dataset, strategy, last)
     decides, _ = decider(strategy)
     if isinstance(decides, Bot):
         raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")

@@ -113,6 +113,50 @@ DECIDED_SESSIONS = sa.Table(
 )
 
 
+# What happened to the account of a strategy that follows a rule, in its order; `payload` is JSON.
+ACCOUNT_EVENTS = sa.Table(
+    "account_events",
+    METADATA,
+    sa.Column("strategy", sa.String, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("event_time", UtcTime, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("symbol", sa.String),
+    sa.Column("client_order_id", sa.String),
+    sa.Column("payload", sa.String, nullable=False),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    sa.Index("account_events_by_session", "strategy", "session"),
+)
+
+# The account at the end of each session; `positions` and `bars` (by symbol: how many it was traded on) are JSON.
+ACCOUNT_SESSIONS = sa.Table(
+    "account_sessions",
+    METADATA,
+    sa.Column("strategy", sa.String, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("equity", sa.Float, nullable=False),
+    sa.Column("cash", sa.Float, nullable=False),
+    sa.Column("gross_exposure", sa.Float, nullable=False),
+    sa.Column("costs_to_date", sa.Float, nullable=False),
+    sa.Column("positions", sa.String, nullable=False),
+    sa.Column("bars", sa.String, nullable=False),
+)
+
+# Where each account goes on from: the engine's state after the bar that opened at `through`.
+ACCOUNT_STATES = sa.Table(
+    "account_states",
+    METADATA,
+    sa.Column("strategy", sa.String, primary_key=True),
+    sa.Column("through", UtcTime, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("oldest_open", sa.Date, nullable=False),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    sa.Column("symbols", sa.String, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)
+
+
 def state_engine(url: str) -> sa.Engine:
     """An engine for the state database, whatever its layout is.
 

@@ -24,7 +24,7 @@ from quantlytic_assets.trading.engine.run import Result, Stepper, run
 from quantlytic_assets.trading.engine.settings import EngineSettings, Sizing
 
 # The window of the ATR that `exits.atr_stop` is a multiple of.
-ATR = "atr(14)"
+ATR, ATR_COLUMN = "atr(14)", "atr_14"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def simulate(
         result = _by_bot(history.with_features(declared, registry), strategy, settings, traded, atr, events, declared)
         return Simulation(traded, settings, result, atr=atr)
     targets = targets_of(history, strategy, market, registry)[start:stop]
-    own = _sized(strategy, settings)
+    own = sized(strategy, settings)
     return Simulation(traded, own, run(traded, targets, own, atr=atr, events=events), targets, atr)
 
 
@@ -131,7 +131,7 @@ def targets_of(history: History, rule: Rule, market: Market, registry: Registry 
     return market.matrix(weights, "weight")
 
 
-def _sized(rule: Rule, settings: EngineSettings) -> EngineSettings:
+def sized(rule: Rule, settings: EngineSettings) -> EngineSettings:
     """The settings with the sizing that the rule's weights mean: shares of the equity are sized already."""
     return replace(settings, sizing=Sizing(method="weights")) if rule.spec.weights == "portfolio" else settings
 

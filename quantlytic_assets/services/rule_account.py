@@ -1,0 +1,248 @@
+"""Trading a strategy that follows a rule on paper: from where its account stands, bar by bar, each bar once.
+
+The engine is the one of backtests. What happened is on record in the state database (`storage.accounts`); tables of the
+lake are a copy of it. A step goes on from the last bar that was traded, whatever sessions are asked for: partition by
+partition, all at once, or a bar at a time give the same events. Bars that come for a time that was traded before are
+seen late: an event says so, and they are not traded.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from quantlytic_assets.schemas.trading import EVENTS
+from quantlytic_assets.services.backtest import read_history
+from quantlytic_assets.services.signals import bound_rule, rule_frame
+from quantlytic_assets.storage.accounts import Accounts, StoredAccount
+from quantlytic_assets.tables.features import indicators
+from quantlytic_assets.trading.account_tables import (
+    engine_events,
+    equity_rows,
+    event_rows,
+    fill_rows,
+    order_rows,
+    position_rows,
+    session_row,
+    sessions_frame,
+)
+from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
+from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine import projections
+from quantlytic_assets.trading.engine.requests import Requests
+from quantlytic_assets.trading.engine.run import run
+from quantlytic_assets.trading.engine.state import State
+
+if TYPE_CHECKING:
+    from quantlytic_assets.storage.lake import Lake
+    from quantlytic_assets.trading.engine.market import Market
+    from quantlytic_assets.universe.models import Dataset, RuleStrategy
+
+_DAY = timedelta(days=1)
+# How long a time waits for the bars of symbols that had one at the time before.
+_WAIT = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class RuleTrades:
+    """What a call did: bars traded (times), events written, fills among them, and bars that were seen late."""
+
+    strategy: str
+    bars: int = 0
+    events: int = 0
+    fills: int = 0
+    late: int = 0
+
+
+def trade_rule(
+    lake: Lake,
+    accounts: Accounts,
+    dataset: Dataset,
+    strategy: RuleStrategy,
+    first: date,
+    before: date,
+    now: datetime | None = None,
+) -> RuleTrades:
+    """Trade what was not traded of the sessions up to `before`, and copy the sessions from `first` on into the lake.
+
+    An account begins with the first session that is asked for. Raises `NoSignals` for features that were never
+    computed, and `RuleError` where the rule fails.
+    """
+    stored = accounts.last(strategy.name)
+    # From a session that was traded already: of what came late since then is taken note.
+    start = min(first, stored.session) if stored else first
+    history = read_history(lake, dataset, strategy, before - _DAY, start) if start < before else None
+    done = RuleTrades(strategy.name)
+    if history is not None:
+        market = history.market(strategy.symbols)
+        fresh = _fresh(market, stored, now or datetime.now(UTC))
+        if fresh.start < fresh.stop:
+            done = _step(lake, accounts, strategy, market, fresh, stored, before)
+    publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
+    return done
+
+
+def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
+    """Copy what is on record of an account from a session on into the tables of the lake."""
+    rows = accounts.events(strategy, since)
+    sessions = accounts.sessions(strategy, since)
+    mine, parameters = "strategy = ? AND session >= ?", [strategy, since]
+    tables = {
+        EVENTS.name: rows,
+        "trading.orders": order_rows(rows),
+        "trading.fills": fill_rows(rows),
+        "trading.positions": position_rows(strategy, sessions),
+        "trading.equity": equity_rows(strategy, sessions),
+    }
+    lake.replace([(table, mine, parameters, frame) for table, frame in tables.items()])
+
+
+def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
+    """The times that were not traded and can be: the newest one waits a while for symbols that it lacks."""
+    opens = market.times[:, c.OPENS]
+    start = int(np.searchsorted(opens, _micros(stored.through), "right")) if stored else 0
+    stop = len(market)
+    if stop - start > 0 and stop > 1:
+        there = np.isfinite(market.bars[:, c.CLOSE])
+        lacking = (there[stop - 2] & ~there[stop - 1]).any()
+        if lacking and _micros(now) < market.times[stop - 1, c.AVAILABLE] + _WAIT // timedelta(microseconds=1):
+            stop -= 1
+    return slice(start, stop)
+
+
+def _step(
+    lake: Lake,
+    accounts: Accounts,
+    strategy: RuleStrategy,
+    market: Market,
+    fresh: slice,
+    stored: StoredAccount | None,
+    before: date,
+) -> RuleTrades:
+    """Trade these times, session by session, and write all of it in one transaction."""
+    rule = bound_rule(strategy)
+    settings = sized(rule, strategy.settings)
+    days = pl.Series(market.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date)
+    since = days[fresh.start]
+    frame = rule_frame(lake, strategy, rule, since, before)
+    weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
+    targets, atr = market.matrix(weights, "weight"), _atr(lake, strategy, market, since, before)
+    state, costs = None, 0.0
+    late, rows = pl.DataFrame(), dict[date, dict[str, object]]()
+    if stored:
+        state = State.from_bytes(stored.state).for_symbols(stored.symbols, strategy.symbols)
+        known = accounts.sessions(strategy.name, min(days[0], stored.session))
+        costs = float(known["costs_to_date"][-1])
+        late = _late(market[: fresh.start], days[: fresh.start], known, strategy)
+        rows = _counted_again(known, late)
+    asked = {0: _noted(strategy, late)} if len(late) else None
+    events: list[pl.DataFrame] = []
+    sessions = market.times[fresh, c.SESSION]
+    edges = [0, *(np.flatnonzero(np.diff(sessions)) + 1).tolist(), len(sessions)]
+    for one, other in pairwise(edges):
+        stretch = slice(fresh.start + one, fresh.start + other)
+        done = run(
+            market[stretch], targets[stretch], settings, state,
+            atr=None if atr is None else atr[stretch], orders=None if events else asked,
+        )  # fmt: skip
+        state, told = done.state, done.events.frame(strategy.name)
+        events.append(told)
+        filled = projections.fills(told)
+        costs += float(filled["commission"].sum() + filled["slippage"].sum())
+        account = (float(done.equity[-1]), float(done.cash[-1]), float(done.gross[-1]), costs)
+        session = days[stretch.start]
+        # Of a session that goes on, the bars from its beginning.
+        bars = _bars(market[: stretch.stop], days[: stretch.stop], session, strategy)
+        rows[session] = session_row(session, account, _held(state, strategy), bars)
+    if state is None:
+        return RuleTrades(strategy.name)
+    every = pl.concat(events)
+    after = StoredAccount(
+        through=pl.Series([int(market.times[fresh.stop - 1, c.OPENS])]).cast(pl.Datetime("us", "UTC"))[0],
+        session=days[fresh.stop - 1],
+        oldest_open=_oldest_open(accounts, strategy.name, stored, every, days[fresh.stop - 1]),
+        events=(stored.events if stored else 0) + len(every),
+        symbols=strategy.symbols,
+        state=state.to_bytes(),
+    )
+    if not accounts.advance(strategy.name, stored, after, event_rows(every), sessions_frame(list(rows.values()))):
+        # Another process has traded these bars.
+        return RuleTrades(strategy.name)
+    seen = int(late["bars"].sum()) if len(late) else 0
+    return RuleTrades(strategy.name, len(sessions), len(every), every.filter(kind="fill").height, seen)
+
+
+def _bars(market: Market, days: pl.Series, session: date, strategy: RuleStrategy) -> dict[str, int]:
+    """How many bars each symbol has in a session."""
+    counts = np.isfinite(market.bars[(days == session).to_numpy(), c.CLOSE]).sum(axis=0)
+    return dict(zip(strategy.symbols, counts.tolist(), strict=True))
+
+
+def _late(market: Market, days: pl.Series, known: pl.DataFrame, strategy: RuleStrategy) -> pl.DataFrame:
+    """session, symbol, bars: how many bars of the past there are now that were not there when it was traded."""
+    found = []
+    for session, told in known.select("session", "bars").iter_rows():
+        before = json.loads(told)
+        for symbol, count in _bars(market, days, session, strategy).items():
+            if count > before.get(symbol, 0):
+                found.append((session, symbol, count - before.get(symbol, 0)))
+    return pl.DataFrame(found, {"session": pl.Date, "symbol": pl.String, "bars": pl.Int64}, orient="row")
+
+
+def _counted_again(known: pl.DataFrame, late: pl.DataFrame) -> dict[date, dict[str, object]]:
+    """The rows of the sessions of which bars were seen late, with these counted."""
+    rows = {}
+    for row in known.filter(pl.col("session").is_in(late["session"].implode())).iter_rows(named=True):
+        bars = json.loads(row["bars"])
+        for symbol, count in late.filter(session=row["session"]).select("symbol", "bars").iter_rows():
+            bars[symbol] = bars.get(symbol, 0) + count
+        rows[row["session"]] = {**row, "bars": json.dumps(bars)}
+    return rows
+
+
+def _noted(strategy: RuleStrategy, late: pl.DataFrame) -> Requests:
+    requests = Requests(strategy.symbols)
+    for symbol, bars in late.group_by("symbol", maintain_order=True).agg(pl.col("bars").sum()).iter_rows():
+        requests.seen_late(symbol, bars)
+    return requests
+
+
+def _atr(lake: Lake, strategy: RuleStrategy, market: Market, first: date, before: date) -> np.ndarray | None:
+    """The ATR of each time and symbol, where exits need it."""
+    if strategy.settings.exits.atr_stop is None:
+        return None
+    columns = ["symbol", "open_time", ATR_COLUMN]
+    read = indicators(
+        lake, strategy.dataset, strategy.interval, columns, since=first, before=before, symbols=strategy.symbols
+    )
+    return market.matrix(read, ATR_COLUMN)
+
+
+def _held(state: State, strategy: RuleStrategy) -> dict[str, tuple[float, float, float]]:
+    """Quantity, average price and last close of what is held."""
+    quantity, average, last = (state.view.symbols[place] for place in (c.QUANTITY, c.AVERAGE, c.LAST))
+    return {
+        symbol: (float(quantity[i]), float(average[i]), float(last[i]))
+        for i, symbol in enumerate(strategy.symbols)
+        if quantity[i] != 0
+    }
+
+
+def _oldest_open(
+    accounts: Accounts, strategy: str, stored: StoredAccount | None, events: pl.DataFrame, last: date
+) -> date:
+    """The earliest session in which an order was decided that still works, else the last one traded."""
+    earlier = engine_events(accounts.events(strategy, stored.oldest_open)) if stored else events.clear()
+    orders = projections.orders(pl.concat([earlier, events]))
+    working = orders.filter(status="working")["session"]
+    return min([last, *working.to_list()])
+
+
+def _micros(time: datetime) -> int:
+    return int(pl.Series([time]).cast(pl.Datetime("us", "UTC")).to_physical()[0])

@@ -1,0 +1,141 @@
+"""The durable record of accounts that the engine trades: events, sessions, and the state that each goes on from.
+
+What is in here has happened and is never rewritten. A step writes all of these in one transaction, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from quantlytic_assets.schemas.trading import ACCOUNT_SESSIONS_SCHEMA, EVENTS
+from quantlytic_assets.storage.state import ACCOUNT_EVENTS as _events
+from quantlytic_assets.storage.state import ACCOUNT_SESSIONS as _sessions
+from quantlytic_assets.storage.state import ACCOUNT_STATES as _states
+from quantlytic_assets.storage.state import open_state
+
+_AT_ONCE = 5_000
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class StoredAccount:
+    """Where an account goes on from.
+
+    through: open time of the last bar traded, UTC, of that `session`. oldest_open: the earliest session in which an
+    order was decided that still works, else `session`. events: the number of the last one. symbols: in the state's
+    order. state: the engine's.
+    """
+
+    through: datetime
+    session: date
+    oldest_open: date
+    events: int
+    symbols: tuple[str, ...]
+    state: bytes
+
+
+class Accounts:
+    """The accounts of all strategies that follow a rule, in one database.
+
+    url: a SQLAlchemy URL. Safe to use from several processes at once. `clock` gives recorded_at and is there for tests.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime] = _now) -> None:
+        self._clock = clock
+        self._engine = open_state(url)
+
+    def close(self) -> None:
+        """Closes the database connections."""
+        self._engine.dispose()
+
+    def last(self, strategy: str) -> StoredAccount | None:
+        """Where the account goes on from; None before its first bar."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_states).where(_states.c.strategy == strategy)).one_or_none()
+        if row is None:
+            return None
+        return StoredAccount(
+            row.through, row.session, row.oldest_open, row.events, tuple(json.loads(row.symbols)), row.state
+        )
+
+    def advance(
+        self,
+        strategy: str,
+        before: StoredAccount | None,
+        after: StoredAccount,
+        events: pl.DataFrame,
+        sessions: pl.DataFrame,
+    ) -> bool:
+        """Writes a step from `before` to `after`, events and sessions with it; False where another process was quicker.
+
+        events: columns of trading.events without strategy and recorded_at. sessions:
+        ACCOUNT_SESSIONS_SCHEMA; those that are on record already are replaced, for more of their bars have come.
+        """
+        state = {
+            "through": after.through, "session": after.session, "oldest_open": after.oldest_open,
+            "events": after.events, "symbols": json.dumps(after.symbols), "state": after.state,
+        }  # fmt: skip
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            try:
+                # The claim comes first: it decides between two processes, before anything else is written.
+                if before is None:
+                    connection.execute(sa.insert(_states).values(strategy=strategy, **state))
+                else:
+                    own = sa.update(_states).where(_states.c.strategy == strategy, _states.c.events == before.events)
+                    if connection.execute(own.where(_states.c.through == before.through).values(**state)).rowcount != 1:
+                        transaction.rollback()
+                        return False
+            except sa.exc.IntegrityError:
+                transaction.rollback()
+                return False
+            mine = sa.delete(_sessions).where(_sessions.c.strategy == strategy)
+            replaced = sessions["session"].to_list()
+            for start in range(0, len(replaced), _AT_ONCE):
+                connection.execute(mine.where(_sessions.c.session.in_(replaced[start : start + _AT_ONCE])))
+            at = {"recorded_at": self._clock()}
+            for table, frame, more in ((_events, events, at), (_sessions, sessions, {})):
+                rows = [{"strategy": strategy, **row, **more} for row in frame.to_dicts()]
+                for start in range(0, len(rows), _AT_ONCE):
+                    connection.execute(sa.insert(table), rows[start : start + _AT_ONCE])
+        return True
+
+    def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """Columns of trading.events of the sessions [since, before), in their order."""
+        return self._read(_events, EVENTS.polars, strategy, since, before, _events.c.seq)
+
+    def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """ACCOUNT_SESSIONS_SCHEMA of the sessions [since, before), oldest first."""
+        return self._read(_sessions, ACCOUNT_SESSIONS_SCHEMA, strategy, since, before, _sessions.c.session)
+
+    def reset(self, strategy: str) -> None:
+        """Forgets an account, for a fresh start."""
+        with self._engine.begin() as connection:
+            for table in (_states, _sessions, _events):
+                connection.execute(sa.delete(table).where(table.c.strategy == strategy))
+
+    def _read(
+        self,
+        table: sa.Table,
+        schema: pl.Schema,
+        strategy: str,
+        since: date | None,
+        before: date | None,
+        order: sa.Column,
+    ) -> pl.DataFrame:
+        query = sa.select(*(table.c[name] for name in schema.names())).where(table.c.strategy == strategy)
+        if since is not None:
+            query = query.where(table.c.session >= since)
+        if before is not None:
+            query = query.where(table.c.session < before)
+        with self._engine.connect() as connection:
+            rows: Sequence[sa.Row] = connection.execute(query.order_by(order)).all()
+        return pl.DataFrame(rows, schema, orient="row")

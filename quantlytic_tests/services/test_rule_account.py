@@ -1,0 +1,217 @@
+"""A rule's paper account: each bar once, the same however the bars come, and what a backtest would have done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from quantlytic_assets.features.batch import compute
+from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.schemas import features
+from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.services.backtest import run_backtest
+from quantlytic_assets.services.rule_account import RuleTrades, publish, trade_rule
+from quantlytic_assets.storage.accounts import Accounts
+from quantlytic_assets.storage.lake import local_lake
+from quantlytic_assets.trading.account_tables import engine_events
+from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
+from quantlytic_assets.universe.models import RuleStrategy
+from quantlytic_tests.frames import make_dataset
+from quantlytic_tests.trading.backtest.histories import recorded
+
+FIRST, END = date(2011, 1, 3), date(2012, 1, 1)
+SETTINGS = EngineSettings(
+    100_000.0,
+    costs=Costs(commission_bps=1, slippage_bps=2, minimum=1),
+    exits=Exits(stop_loss=0.04, trailing_stop=0.03),
+    orders=OrderStyle(type="limit", offset_bps=10, time_in_force="gtc"),
+    risk=Risk(max_position=0.6),
+    rebalance_band=0.1,
+)
+STRATEGY = RuleStrategy(
+    "cross", "daily", "1d", ("AAPL", "IBM"), {"ma_cross": {"fast": 5, "slow": 20}}, SETTINGS,
+    declared=("core", "sma(5)"),
+)  # fmt: skip
+DATASET = replace(make_dataset("XNYS", "1d", first=FIRST, last=END), name="daily")
+TABLES = (EVENTS, ORDERS, FILLS, POSITIONS, EQUITY)
+
+
+@pytest.fixture(scope="module")
+def days():
+    """Bars with their features, as features.bars and features.indicators have them."""
+    library = Registry()
+    bars = compute(recorded().bars, library.features(["sma(5)", "sma(20)"])).filter(pl.col("session") < END)
+    return bars.with_columns(
+        pl.lit("daily").alias("dataset"), pl.lit(True).alias("complete"), pl.lit(200, pl.Int32).alias("history_bars")
+    ).filter(pl.col("session") >= date(2010, 10, 1))
+
+
+class Desk:
+    """A lake and a state database, and what a strategy does with the bars that were given to them."""
+
+    def __init__(self, root, days):
+        root.mkdir(exist_ok=True)
+        self.root, self.days = root, days
+        self.lake = local_lake(root / "lake")
+        self.accounts = Accounts(f"sqlite:///{root / 'state.sqlite'}", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        shown = [*features.INDICATORS.polars.names(), "sma_5", "sma_20"]
+        with self.lake.transaction() as connection:
+            connection.execute(f"CREATE TABLE {features.BARS.name} ({features.BARS.ddl})")
+            connection.execute(
+                f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, sma_5 DOUBLE, sma_20 DOUBLE)"
+            )
+        hours = days.group_by("session").agg(pl.col("open_time").min(), pl.col("close_time").max())
+        self.shown = shown
+        self.lake.replace([("clean.sessions", "true", [], hours.with_columns(pl.lit("daily").alias("dataset")))])
+
+    def give(self, days):
+        """Put these bars and their features into the lake, in place of all others."""
+        self.lake.replace(
+            [
+                (features.BARS.name, "true", [], days.select(features.BARS.polars.names())),
+                ("features.indicators", "true", [], days.select(self.shown)),
+            ]
+        )
+
+    def trade(self, first, before, now=None) -> RuleTrades:
+        return trade_rule(self.lake, self.accounts, DATASET, STRATEGY, first, before, now)
+
+    def events(self) -> pl.DataFrame:
+        return engine_events(self.accounts.events("cross"))
+
+    def published(self):
+        return {table.name: self.lake.query(f"SELECT * FROM {table.name} ORDER BY ALL") for table in TABLES}
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, days):
+    """All of it traded in one call."""
+    desk = Desk(tmp_path_factory.mktemp("once"), days)
+    desk.give(days)
+    desk.done = desk.trade(FIRST, END)
+    return desk
+
+
+def test_the_account_is_what_a_backtest_says(once):
+    assert once.done.bars == 252 and once.done.fills > 20 and once.done.late == 0
+    backtest = run_backtest(once.lake, DATASET, STRATEGY, FIRST, END - timedelta(days=1))
+    assert once.events().equals(backtest.events)
+    curve = once.lake.query(
+        "SELECT session, equity, cash, gross_exposure AS gross FROM trading.equity ORDER BY session"
+    )
+    assert curve.equals(backtest.curve)
+
+
+def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days):
+    months = Desk(tmp_path / "months", days)
+    months.give(days)
+    firsts = [date(2011, month, 1) for month in range(1, 13)]
+    for first, following in zip(firsts, [*firsts[1:], END], strict=True):
+        months.trade(max(first, FIRST), following)
+    grown = Desk(tmp_path / "grown", days)
+    for day in days.filter(pl.col("session") >= FIRST)["session"].unique().sort().head(40):
+        grown.give(days.filter(pl.col("session") <= day))
+        grown.trade(day.replace(day=1) if day > date(2011, 1, 31) else FIRST, day + timedelta(days=1))
+    assert months.events().equals(once.events())
+    own = grown.events()
+    assert own.equals(once.events().head(len(own))) and own.filter(kind="fill").height > 2
+    for name, rows in once.published().items():
+        assert months.published()[name].equals(rows), name
+    assert months.accounts.last("cross").state == once.accounts.last("cross").state
+
+
+def test_a_rerun_trades_nothing_and_a_deleted_table_comes_back(once):
+    before = once.published()
+    assert once.trade(FIRST, END) == RuleTrades("cross")
+    assert once.trade(date(2011, 6, 1), date(2011, 7, 1)) == RuleTrades("cross")
+    assert all(once.published()[name].equals(rows) for name, rows in before.items())
+    once.lake.replace([(table.name, "true", [], pl.DataFrame()) for table in TABLES])
+    once.trade(FIRST, date(2011, 2, 1))
+    assert all(once.published()[name].equals(rows) for name, rows in before.items())
+
+
+def test_what_is_published_adds_up(once):
+    rows = once.published()
+    orders, fills = rows[ORDERS.name], rows[FILLS.name]
+    assert set(orders["status"]) >= {"filled", "cancelled"} and orders["order_ref"].is_unique().all()
+    # An order that was called back may have been filled in part.
+    assert set(orders.filter(status="filled")["order_ref"]) <= set(fills["order_ref"]) <= set(orders["order_ref"])
+    held = rows[POSITIONS.name].group_by("session").agg(pl.col("market_value").sum()).sort("session")
+    account = rows[EQUITY.name].join(held, on="session", how="left").with_columns(pl.col("market_value").fill_null(0))
+    assert ((account["cash"] + account["market_value"]) / account["equity"] - 1).abs().max() < 1e-12
+    total = fills["commission"].sum() + fills["slippage"].sum()
+    assert account.sort("session")["costs_to_date"][-1] == pytest.approx(total)
+
+
+def test_a_later_partition_first_takes_the_earlier_ones_with_it(once, tmp_path, days):
+    desk = Desk(tmp_path / "gap", days)
+    desk.give(days)
+    desk.trade(FIRST, date(2011, 2, 1))
+    desk.trade(date(2011, 11, 1), END)
+    assert desk.events().equals(once.events())
+    desk.trade(date(2011, 3, 1), date(2011, 4, 1))
+    assert desk.published()[EQUITY.name].equals(once.published()[EQUITY.name])
+
+
+def test_bars_that_come_late_are_seen_and_not_traded(once, tmp_path, days):
+    desk = Desk(tmp_path / "late", days)
+    march, april = date(2011, 3, 1), date(2011, 4, 1)
+    lacking = days.filter(~((pl.col("symbol") == "IBM") & (pl.col("session") == date(2011, 3, 15))))
+    desk.give(lacking)
+    desk.trade(FIRST, april)
+    before = desk.events()
+    desk.give(days)
+    # Nothing new to trade: it is told with the next bar.
+    assert desk.trade(march, april) == RuleTrades("cross")
+    told = desk.trade(march, date(2011, 4, 5))
+    assert told.late == 1
+    late = desk.events().filter(kind="seen_late")
+    assert late.select("symbol", "value").rows() == [("IBM", 1.0)]
+    assert desk.events().head(len(before)).equals(before)
+    assert desk.trade(march, date(2011, 4, 6)).late == 0
+
+
+def test_the_newest_time_waits_for_symbols_that_it_lacks(tmp_path, days):
+    desk = Desk(tmp_path / "waits", days)
+    last = date(2011, 1, 14)
+    some = days.filter(pl.col("session") <= last, ~((pl.col("symbol") == "IBM") & (pl.col("session") == last)))
+    closed = some["close_time"].max()
+    desk.give(some)
+    assert desk.trade(FIRST, END, closed + timedelta(minutes=1)).bars == 9
+    assert desk.trade(FIRST, END, closed + timedelta(minutes=14)).bars == 0
+    assert desk.trade(FIRST, END, closed + timedelta(minutes=16)).bars == 1
+
+
+def test_of_two_at_once_one_trades(tmp_path, days):
+    desk = Desk(tmp_path / "two", days)
+    desk.give(days)
+    desk.trade(FIRST, date(2011, 2, 1))
+    stale = desk.accounts.last("cross")
+    desk.trade(FIRST, date(2011, 3, 1))
+    events = desk.events()
+    nothing = EVENTS.without("strategy", "recorded_at").to_frame()
+    assert not desk.accounts.advance("cross", stale, stale, nothing, desk.accounts.sessions("cross").clear())
+    assert not desk.accounts.advance("cross", None, stale, nothing, desk.accounts.sessions("cross").clear())
+    assert desk.events().equals(events)
+
+
+def test_a_run_that_dies_before_it_publishes_is_made_good_by_the_next(tmp_path, days, monkeypatch):
+    desk = Desk(tmp_path / "dies", days)
+    desk.give(days)
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("quantlytic_assets.services.rule_account.publish", dies)
+        with pytest.raises(KeyboardInterrupt):
+            desk.trade(FIRST, date(2011, 3, 1))
+    assert desk.published()[EVENTS.name].is_empty()
+    assert desk.trade(FIRST, date(2011, 3, 1)).events == 0
+    assert len(desk.published()[EVENTS.name]) == len(desk.events()) > 0
+    publish(desk.lake, desk.accounts, "cross", FIRST)
+    desk.accounts.reset("cross")
+    assert desk.accounts.last("cross") is None and desk.events().is_empty()
