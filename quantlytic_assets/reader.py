@@ -140,6 +140,23 @@ class Reader:
             whole_rows.predictions(self, strategy, *self._of_strategy(strategy, symbols, start, end)), as_pandas
         )
 
+    def signals(
+        self,
+        strategy: str,
+        *,
+        symbols: str | Iterable[str] | None = None,
+        start: Day | None = None,
+        end: Day | None = None,
+        as_pandas: bool | None = None,
+    ) -> Frame:
+        """Signals of a strategy's rule, oldest first: signal (buy, sell or hold), strength and reason.
+
+        `available_at` is when each could be acted on. Raises `ReadError` for a strategy without any row.
+        """
+        return self._framed(
+            whole_rows.signals(self, strategy, *self._of_strategy(strategy, symbols, start, end)), as_pandas
+        )
+
     def trades(
         self,
         strategy: str,

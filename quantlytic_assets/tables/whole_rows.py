@@ -11,10 +11,11 @@ from quantlytic_assets.schemas.clean import BARS, COVERAGE
 from quantlytic_assets.schemas.features import ADJUSTED_BARS, INDICATORS
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.table import Table
-from quantlytic_assets.schemas.trading import FILLS, ORDERS
+from quantlytic_assets.schemas.trading import FILLS, ORDERS, SIGNALS
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, select, sessions, where
 
 FEATURE_KEYS = ("symbol", "session", "interval", "open_time", "available_at")
+_OF_STRATEGIES = (PREDICTIONS, SIGNALS, ORDERS)
 # Prices of features.adjusted_bars, as of the connection's day, by what they are adjusted for.
 _PRICES = {
     "splits": "split_open AS open, split_high AS high, split_low AS low, split_close AS close",
@@ -53,6 +54,12 @@ def predictions(lake: Queries, strategy: str, *chosen: Condition | None) -> pl.D
     return select(lake, PREDICTIONS, names, equal("strategy", strategy), *chosen, order=("open_time", "symbol"))
 
 
+def signals(lake: Queries, strategy: str, *chosen: Condition | None) -> pl.DataFrame:
+    """A strategy's signals by time and symbol: all columns but the strategy's name."""
+    names = _without(SIGNALS, "strategy")
+    return select(lake, SIGNALS, names, equal("strategy", strategy), *chosen, order=("open_time", "symbol"))
+
+
 def fills(lake: Queries, strategy: str, *chosen: Condition | None) -> pl.DataFrame:
     """A strategy's fills by time and symbol: all columns but the strategy's name."""
     names = _without(FILLS, "strategy")
@@ -87,14 +94,14 @@ def intervals(lake: Queries, dataset: str) -> list[str]:
 
 
 def strategies(lake: Queries) -> list[str]:
-    """The strategies with predictions or orders."""
-    return sorted({*_names(lake, PREDICTIONS, "strategy"), *_names(lake, ORDERS, "strategy")})
+    """The strategies with predictions, signals or orders."""
+    return sorted({name for table in _OF_STRATEGIES for name in _names(lake, table, "strategy")})
 
 
 def traded_symbols(lake: Queries, strategy: str) -> list[str]:
-    """The symbols that a strategy has predicted or ordered."""
+    """The symbols that a strategy has predicted, has signals of, or has ordered."""
     mine = equal("strategy", strategy)
-    return sorted({*_names(lake, PREDICTIONS, "symbol", mine), *_names(lake, ORDERS, "symbol", mine)})
+    return sorted({name for table in _OF_STRATEGIES for name in _names(lake, table, "symbol", mine)})
 
 
 def feature_columns(lake: Queries) -> list[str]:

@@ -126,3 +126,96 @@ def test_a_dataset_that_begins_in_the_future_has_nothing_to_backfill_yet(tmp_pat
     monkeypatch.setenv("QUANTLYTIC_HOME", str(tmp_path / "home"))
     with pytest.raises(UsageError, match="no session there; it begins on 2099-01-05"):
         run_backfill(Installation(), Console(file=io.StringIO()), "daily", None, None, [], False, False)
+
+
+RULE = {"dataset": "daily", "interval": "1d", "rule": {"ma_cross": {"fast": 5, "slow": 10}}}
+BOT = """
+from quantlytic_assets.plugins import Bot
+
+class Dip(Bot):
+    def on_bar(self, bar):
+        pass
+"""
+
+
+def with_rules(installation: Installation, path, plugins: bool = False, **rules: dict) -> Installation:
+    """The same installation with a universe that has these rules."""
+    declared = {"datasets": {"daily": UNIVERSE}, "strategies": rules, **({"plugins": ["mine.py"]} if plugins else {})}
+    (path / "universe.yaml").write_text(yaml.safe_dump(declared))
+    again = Installation()
+    again.__dict__["instance"] = installation.instance
+    return again
+
+
+def signals_of(installation: Installation, key: dg.AssetKey) -> dict[str, dg.AssetMaterialization]:
+    records = installation.instance.fetch_materializations(key, limit=99, ascending=True).records
+    return {record.partition_key: record.asset_materialization for record in records}
+
+
+def test_signals_of_a_rule_are_made_with_its_dataset_and_again_when_the_rule_changes(installation, tmp_path):
+    key = dg.AssetKey(["cross", "signals"])
+    first, out = with_rules(installation, tmp_path, cross=RULE), io.StringIO()
+    run_backfill(first, Console(file=out, width=120), "daily", None, None, [], False, False)
+    made = signals_of(first, key)
+    lake = first.resources.lake
+    rows = lake.query("SELECT session, signal, reason FROM trading.signals WHERE strategy = 'cross' ORDER BY session")
+    assert sorted(made) == ["2014-04-01", "2014-05-01", "2014-06-01"]
+    counts = {
+        day: {name: event.metadata[name].value for name in ("buys", "sells", "holds")} for day, event in made.items()
+    }
+    assert {day: event.metadata["dagster/partition_row_count"].value for day, event in made.items()} == {
+        day: sum(one.values()) for day, one in counts.items()
+    }
+    assert sum(sum(one.values()) for one in counts.values()) == len(rows) > 60
+    # Ten bars until the slower average is known.
+    assert rows["signal"].to_list()[:9] == ["hold"] * 9 and "hold" not in rows["signal"].to_list()[9:]
+    assert rows["reason"][0] == "sma(5) or sma(10) is not known yet"
+    check = dg.AssetCheckKey(key, "signals_schema")
+    told = first.instance.event_log_storage.get_asset_check_execution_history(check, limit=10)
+    assert told and all(one.event.dagster_event.event_specific_data.passed for one in told if one.event)
+    text = out.getvalue()
+    assert f"cross on daily: {rows['signal'].to_list().count('buy')} buys" in text and "AAPL" in text
+    # Nothing is pending, until the rule is another one.
+    again = Backfill(first, Console(file=io.StringIO()))
+    again.rule(first.universe.rules["cross"], only_pending=True)
+    assert again.outcome.partitions == 0
+    changed = with_rules(installation, tmp_path, cross=RULE | {"rule": {"ma_cross": {"fast": 5, "slow": 12}}})
+    again = Backfill(changed, Console(file=io.StringIO()))
+    again.dataset(changed.dataset("daily"), only_pending=True)
+    again.rule(changed.universe.rules["cross"], only_pending=True)
+    assert again.outcome.failures == []
+    assert {
+        day: event.tags["dagster/code_version"] for day, event in signals_of(changed, key).items()
+    } == dict.fromkeys(made, changed.definitions.resolve_job_def("cross_signals").asset_layer.get(key).code_version)
+    newest = lake.query("SELECT reason FROM trading.signals ORDER BY session DESC LIMIT 1").item()
+    assert "sma(12)" in newest
+
+
+def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, tmp_path):
+    rules = {"cross": RULE, "hold": RULE | {"rule": "buy_and_hold"}}
+    named, out = with_rules(installation, tmp_path, **rules), io.StringIO()
+    run_backfill(named, Console(file=out, width=120), "hold", date(2014, 5, 5), date(2014, 5, 20), [], False, False)
+    lake = named.resources.lake
+    found = lake.query("SELECT strategy, min(session), max(session), count(*) FROM trading.signals GROUP BY ALL")
+    assert found.rows() == [("hold", date(2014, 5, 1), date(2014, 5, 30), 21)]
+    # Those of the sessions asked for are counted.
+    assert "hold on daily: 12 buys, 0 sells, 0 holds" in out.getvalue()
+    assert "held whatever prices do" in out.getvalue()
+    for options, said in (
+        ({"restart": True}, "--restart is for one strategy with broker: simulated"),
+        ({"force": True}, "name the dataset: quantlytic backfill daily --force"),
+    ):
+        given = {"restart": False, **options}
+        with pytest.raises(UsageError, match=said):
+            run_backfill(named, Console(file=io.StringIO()), "hold", None, None, [], False, **given)
+    with pytest.raises(UsageError, match="there are: daily, cross, hold"):
+        run_backfill(named, Console(file=io.StringIO()), "crss", None, None, [], False, False)
+
+
+def test_a_bot_has_no_signals_to_backfill_and_no_asset(installation, tmp_path):
+    (tmp_path / "mine.py").write_text(BOT)
+    made = with_rules(installation, tmp_path, plugins=True, dip=RULE | {"rule": "Dip"})
+    with pytest.raises(UsageError, match="dip follows the bot Dip, .*; run: quantlytic backtest dip"):
+        run_backfill(made, Console(file=io.StringIO()), "dip", None, None, [], False, False)
+    keys = made.definitions.get_repository_def().asset_graph.get_all_asset_keys()
+    assert not any(key.path[0] == "dip" for key in keys)

@@ -427,3 +427,36 @@ def test_a_dataset_that_goes_on_has_the_running_session_among_its_partitions(tmp
     keys = graph(build_definitions(installed.settings())).get(dg.AssetKey(["live_1h", "clean_bars"])).partitions_def
     # Midnight may pass between the two looks at the clock.
     assert list(keys.get_partition_keys())[-1] in {today.isoformat(), (today + timedelta(days=1)).isoformat()}
+
+
+def test_a_rule_has_an_asset_of_signals_with_its_check_job_and_sensor(tmp_path: Path):
+    rule = {"dataset": "equities_5m", "interval": "1h", "rule": {"ma_cross": {"fast": 10}}}
+
+    def built(**changes: Any) -> dg.Definitions:
+        declared = universe(equities_5m=EQUITIES_5M) | {"strategies": {"cross_1h": rule | changes}}
+        return build_definitions(Installed(tmp_path, declared).settings())
+
+    definitions, key = built(), dg.AssetKey(["cross_1h", "signals"])
+    node = graph(definitions).get(key)
+    assert list(node.partitions_def.get_partition_keys()) == SESSIONS
+    assert node.parent_keys == {dg.AssetKey(["equities_5m", "indicators"])}
+    assert (node.group_name, node.owners) == ("cross_1h", ["team:quantlytic"])
+    assert node.metadata["dagster/table_name"] == "trading.signals"
+    assert node.metadata["rule"] == "ma_cross(fast=10, slow=50, kind=sma, short=False)"
+    shown = node.metadata["dagster/column_schema"]
+    assert [column.name for column in shown.columns][-3:] == ["signal", "strength", "reason"]
+    assert all(column.description for column in shown.columns)
+    assert node.metadata["page"].value == "http://127.0.0.1:3002/datasets/equities_5m"
+    assert node.automation_condition.get_label() == "follow_upstream"
+    assert dg.AssetCheckKey(key, "signals_schema") in graph(definitions).asset_check_keys
+    # What the rule reads is declared for the dataset by itself.
+    columns = graph(definitions).get(dg.AssetKey(["equities_5m", "trend"])).code_version
+    repository = definitions.get_repository_def()
+    assert {"cross_1h_signals"} <= {job.name for job in repository.get_all_jobs()}
+    sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
+    assert sensors["cross_1h_automation"].default_status == dg.DefaultSensorStatus.STOPPED
+    # Another rule makes the signals stale; another account does not.
+    assert graph(built(account={"capital": 5})).get(key).code_version == node.code_version
+    other = graph(built(rule={"ma_cross": {"fast": 11}}))
+    assert other.get(key).code_version != node.code_version
+    assert other.get(dg.AssetKey(["equities_5m", "trend"])).code_version != columns

@@ -1,4 +1,4 @@
-"""Signals of rules: a range is what one rebuild gives, whatever the rule looks back on, and what changes their version."""
+"""Signals of rules: a range is what one rebuild gives, whatever is looked back on, and what changes their version."""
 
 from dataclasses import replace
 from datetime import date, timedelta
@@ -52,7 +52,7 @@ def strategy(rule, name="mine", plugins=(), declared=("core",), symbols=SYMBOLS)
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """Three symbols, one of which is listed later and does not trade for three weeks; features.indicators as a table."""
+    """Three symbols, one of which comes later and does not trade for three weeks; features.indicators as a table."""
     lake = local_lake(tmp_path_factory.mktemp("lake"))
     random = np.random.default_rng(7)
     frames = []
@@ -122,10 +122,8 @@ def test_what_a_rule_looks_back_on_is_read_and_no_more(lake):
     # Its last bar before it trades again is weeks back, and all of that session are read.
     rows = rule_frame(lake, rotation, rule, DAYS[41], DAYS[44])
     assert rows["session"].min() <= DAYS[19] and {"AAA", "BBB", "CCC"} == set(rows["symbol"])
-    assert (
-        rule_frame(lake, strategy("ma_cross"), bound_rule(strategy("ma_cross")), DAYS[41], DAYS[44])["session"].min()
-        >= (DAYS[41])
-    )
+    cross = strategy("ma_cross")
+    assert rule_frame(lake, cross, bound_rule(cross), DAYS[41], DAYS[44])["session"].min() >= DAYS[41]
 
 
 def test_the_earliest_session_of_last_bars(lake):

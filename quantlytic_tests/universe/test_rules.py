@@ -335,3 +335,25 @@ def test_compilers_are_not_loaded_to_read_a_universe(tmp_path, strategies, heavy
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     loaded = {name.removeprefix("quantlytic_assets.") for name in done.stdout.split()}
     assert not loaded & {"numba", "talib", "features.registry", *heavy}
+
+
+def test_the_documentation_has_each_rule_with_its_parameters_and_a_rule_that_works(tmp_path):
+    page = (CHECKOUT / "docs" / "strategies.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    documented = {spec.name: spec for spec in rules_with(()).specs() if spec.name != "model"}
+    assert rows.keys() == documented.keys()
+    for name, spec in documented.items():
+        for one in spec.parameters:
+            default = "" if one.kind in ("choice", "weights") else f" {str(one.default).lower().removesuffix('.0')}"
+            assert f"`{one.name}`{default}" in rows[name], (name, one.name)
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "my_rules.py").write_text(code, "utf-8")
+    path = tmp_path / "universe.yaml"
+    path.write_text(
+        "plugins: [my_rules.py]" + HEAD + CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "{dips: {low: 20}}")
+    )
+    dips = load_universe(path).rules["cross"]
+    assert dips.declared == ("core", "rsi(5)", "sma(100)")
+    first = page.partition("```yaml\n")[2].partition("```")[0].replace("equities_1d", "daily").replace("MSFT", "SPY")
+    path.write_text(HEAD.removesuffix("strategies:\n") + first)
+    assert load_universe(path).rules["cross_1d"].settings.orders == OrderStyle("limit", "gtc", 10.0)
