@@ -27,6 +27,7 @@ from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.partitions import definition, model_definition, trading_definition
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
+from quantlytic_assets.assets.rule_trades import rule_paper_trades_asset, rule_performance_asset
 from quantlytic_assets.assets.signals import signals_asset
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
@@ -78,9 +79,9 @@ def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
     return {name: strategy_key(strategy, name) for name in names}
 
 
-def signals_key(strategy: RuleStrategy) -> dg.AssetKey:
-    """The asset of a rule's signals."""
-    return strategy_key(strategy, "signals")
+def rule_keys(strategy: RuleStrategy) -> dict[str, dg.AssetKey]:
+    """The asset keys of a strategy that follows a rule, by name."""
+    return {name: strategy_key(strategy, name) for name in ("signals", "paper_trades", "performance")}
 
 
 def dataset_job_name(dataset: Dataset) -> str:
@@ -93,19 +94,14 @@ def model_job_name(strategy: Strategy) -> str:
     return f"{strategy.name}_training"
 
 
-def trading_job_name(strategy: Strategy) -> str:
-    """The job that predicts and trades."""
+def trading_job_name(strategy: Strategy | RuleStrategy) -> str:
+    """The job that predicts, or makes the signals of a rule, and trades."""
     return f"{strategy.name}_trading"
 
 
-def performance_job_name(strategy: Strategy) -> str:
+def performance_job_name(strategy: Strategy | RuleStrategy) -> str:
     """The job that reports."""
     return f"{strategy.name}_reporting"
-
-
-def signals_job_name(strategy: RuleStrategy) -> str:
-    """The job that makes a rule's signals."""
-    return f"{strategy.name}_signals"
 
 
 def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> dg.Definitions:
@@ -208,20 +204,37 @@ def _rule_parts(dataset: Dataset, strategy: RuleStrategy, settings: Settings) ->
         "owners": OWNERS,
         "automation_condition": follow_upstream(dataset.keep),
     }
-    job = dg.define_asset_job(
-        signals_job_name(strategy),
-        selection=dg.AssetSelection.assets(signals_key(strategy)),
-        description=f"Makes the signals of {strategy.name}.",
-        executor_def=dg.in_process_executor,
-        partitions_def=definition(dataset),
+    unpartitioned = {name: value for name, value in common.items() if name != "backfill_policy"}
+    unpartitioned["automation_condition"] = follow_any_upstream()
+    keys = rule_keys(strategy)
+    jobs = [
+        dg.define_asset_job(
+            trading_job_name(strategy),
+            selection=dg.AssetSelection.assets(keys["signals"], keys["paper_trades"]),
+            description=f"Makes the signals of {strategy.name} and trades them on paper.",
+            executor_def=dg.in_process_executor,
+            partitions_def=definition(dataset),
+        ),
+        dg.define_asset_job(
+            performance_job_name(strategy),
+            selection=dg.AssetSelection.assets(keys["performance"]),
+            description=f"Reports how {strategy.name} has done.",
+            executor_def=dg.in_process_executor,
+        ),
+    ]
+    assets = dg.with_source_code_references(
+        [
+            signals_asset(dataset, strategy, common),
+            rule_paper_trades_asset(dataset, strategy, common),
+            rule_performance_asset(dataset, strategy, unpartitioned),
+        ]
     )
-    assets = dg.with_source_code_references([signals_asset(dataset, strategy, common)])
     return dg.Definitions(
         # A rule has no page of its own; its dataset's shows what it decides on.
         assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
         asset_checks=rule_checks(dataset, strategy, definition(dataset)),
-        jobs=[job],
-        sensors=[_automation_sensor(strategy.name, f"Keeps the signals of {strategy.name} up with its features.")],
+        jobs=jobs,
+        sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
     )
 
 

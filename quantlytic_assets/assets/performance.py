@@ -45,7 +45,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         metadata: dict[str, Any] = {
             **chart_and_page(links.account_chart(strategy.name), links.strategy(strategy.name)),
             "report": dg.MetadataValue.url(links.report(strategy.name)),
-            "statistics": dg.MetadataValue.table(_records(account.comparison)),
+            "statistics": dg.MetadataValue.table(records(account.comparison)),
             **{name: value for name, value in account.figures.items() if value is not None},
             **{f"forecast/{name}": value for name, value in forecast_quality(resources, strategy).items()},
         }
@@ -54,7 +54,8 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
     return performance
 
 
-def _records(figures: pl.DataFrame) -> list[dg.TableRecord]:
+def records(figures: pl.DataFrame) -> list[dg.TableRecord]:
+    """A comparison of two accounts (`performance.comparison`) as the table that Dagster shows."""
     shown = figures.with_columns(pl.exclude("statistic").round(6).cast(pl.String).fill_null("undefined"))
     return [dg.TableRecord(row) for row in shown.to_dicts()]
 

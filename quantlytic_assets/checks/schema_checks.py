@@ -66,9 +66,19 @@ def strategy_checks(
 def rule_checks(
     dataset: Dataset, strategy: RuleStrategy, partitions_def: dg.PartitionsDefinition
 ) -> list[dg.AssetChecksDefinition]:
-    """The check of a strategy that follows a rule, `signals_schema`."""
-    find = _in_lake(dataset, [trading.SIGNALS], equal("strategy", strategy.name))
-    return [_schema_check(strategy_key(strategy, "signals"), partitions_def, [trading.SIGNALS], find)]
+    """The checks of a strategy that follows a rule, one an asset, and whether its account adds up."""
+    written = {
+        "signals": [trading.SIGNALS],
+        "paper_trades": [trading.EVENTS, trading.ORDERS, trading.FILLS, trading.POSITIONS, trading.EQUITY],
+    }
+    mine = equal("strategy", strategy.name)
+    return [
+        *(
+            _schema_check(strategy_key(strategy, name), partitions_def, tables, _in_lake(dataset, tables, mine))
+            for name, tables in written.items()
+        ),
+        _account_check(strategy),
+    ]
 
 
 def _in_lake(dataset: Dataset, tables: Sequence[Table], mine: Condition) -> Finder:
@@ -141,7 +151,7 @@ def _schema_check(
     return check
 
 
-def _account_check(strategy: Strategy) -> dg.AssetChecksDefinition:
+def _account_check(strategy: Strategy | RuleStrategy) -> dg.AssetChecksDefinition:
     """The account of every session against the holdings of that session."""
 
     @dg.asset_check(

@@ -6,7 +6,7 @@ The command with its usage, its plan and what it prints is in `backfilling`, whi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -29,8 +29,7 @@ from quantlytic_assets.definitions import (
     features_key,
     model_job_name,
     performance_job_name,
-    signals_job_name,
-    signals_key,
+    rule_keys,
     strategy_keys,
     trading_job_name,
 )
@@ -158,14 +157,12 @@ class Backfill:
         chunk = self.installation.settings.backfill_chunk
         runs = [run[i : i + chunk] for run in _neighbours(days, trading) for i in range(0, len(run), chunk)]
         self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
-        report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
-        if trades and (not only_pending or report < trades):
-            self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
+        self._report(strategy, keys, only_pending)
 
     def rule(
         self, strategy: RuleStrategy, first: date | None = None, last: date | None = None, only_pending: bool = False
     ) -> None:
-        """Signals of a strategy that follows a rule, for the partitions that have features.
+        """Signals, paper trades and report of a strategy that follows a rule, for the partitions that have features.
 
         `only_pending`: those that are missing, older than their features, or made by another rule.
         """
@@ -173,6 +170,7 @@ class Backfill:
         dataset = self.installation.universe.datasets[strategy.dataset]
         if first and dataset.name in self._also_since:
             first = min(first, date.fromisoformat(self._also_since[dataset.name]))
+        keys = rule_keys(strategy)
         features = newest_by_partition(instance, features_key(dataset))
         if not features:
             raise CommandError(
@@ -181,17 +179,25 @@ class Backfill:
         every = partitions.keys_between(dataset, first, last)
         days = [key for key in every if key in features]
         if only_pending:
-            asset = signals_key(strategy)
-            job = self.installation.definitions.resolve_job_def(signals_job_name(strategy))
-            version = job.asset_layer.get(asset).code_version
+            job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
+            version = job.asset_layer.get(keys["signals"]).code_version
+            stages = [[features_key(dataset)], [keys["signals"]], [keys["paper_trades"]]]
             behind = {
-                *pending_in_stages(instance, [[features_key(dataset)], [asset]], days),
-                *made_by_other_code(instance, asset, version, days),
+                *pending_in_stages(instance, stages, days),
+                *made_by_other_code(instance, keys["signals"], version, days),
             }
             days = [key for key in days if key in behind]
         chunk = self.installation.settings.backfill_chunk
         runs = [run[i : i + chunk] for run in _neighbours(days, every) for i in range(0, len(run), chunk)]
-        self._run_chunks(strategy.name, signals_job_name(strategy), runs, {})
+        self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
+        self._report(strategy, keys, only_pending)
+
+    def _report(self, strategy: Strategy | RuleStrategy, keys: Mapping[str, dg.AssetKey], only_pending: bool) -> None:
+        """Make the performance of an account that has traded since its last report."""
+        instance = self.installation.instance
+        report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
+        if trades and (not only_pending or report < trades):
+            self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
 
     def _run_chunks(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe.models import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset
     from quantlytic_assets.vendors.cost import Cost
 
 _RANGES_SHOWN = 50
@@ -79,7 +79,7 @@ def run_backfill(
     named = installation.dataset_or_strategy(name)
     dataset, strategies = named.dataset, named.models
     check_symbols(dataset, symbols)
-    if restart and not (named.is_strategy and strategies and strategies[0].broker == "simulated"):
+    if restart and not (named.is_strategy and (named.rules or strategies[0].broker == "simulated")):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
     if named.is_strategy and named.rules and named.rules[0].bar_by_bar:
         raise UsageError(
@@ -108,7 +108,7 @@ def run_backfill(
     backfill = Backfill(installation, out)
     backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
-        _forget_trades(installation, strategies[0])
+        _forget_trades(installation, name)
     for strategy in strategies:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)
@@ -129,10 +129,11 @@ def run_backfill(
         raise CommandError("\n".join(outcome.failures))
 
 
-def _forget_trades(installation: Installation, strategy: Strategy) -> None:
-    installation.resources.ledger.reset(strategy.name)
-    tables = ("trading.orders", "trading.fills", "trading.positions", "trading.equity")
-    installation.resources.lake.replace([(table, "strategy = ?", [strategy.name], pl.DataFrame()) for table in tables])
+def _forget_trades(installation: Installation, strategy: str) -> None:
+    installation.resources.ledger.reset(strategy)
+    installation.resources.accounts.reset(strategy)
+    tables = ("trading.events", "trading.orders", "trading.fills", "trading.positions", "trading.equity")
+    installation.resources.lake.replace([(table, "strategy = ?", [strategy], pl.DataFrame()) for table in tables])
 
 
 def _show_plan(out: Console, dataset: Dataset, plan: Plan, keys: int) -> None:

@@ -5,7 +5,7 @@ Of a strategy that follows a rule these are its signals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import dagster as dg
 from rich.table import Table
 
 from quantlytic_assets.commands.reports import report_file
-from quantlytic_assets.definitions import strategy_keys
+from quantlytic_assets.definitions import rule_keys, strategy_keys
 from quantlytic_assets.tables.signals import newest_signals, signal_counts
 from quantlytic_assets.trading.figures import legend, shown
 
@@ -53,6 +53,17 @@ def show_signals(
             strength = f"{row['strength']:.2f}"
             table.add_row(row["symbol"], str(row["session"]), row["signal"], strength, row["reason"])
         out.print(table)
+        _show_account(installation, out, strategy)
+
+
+def _show_account(installation: Installation, out: Console, strategy: RuleStrategy) -> None:
+    """Print the figures of a rule's paper account, where it has traded."""
+    event = installation.instance.get_latest_materialization_event(rule_keys(strategy)["performance"])
+    if event is None or event.asset_materialization is None:
+        return
+    title = f"{strategy.name} on {strategy.dataset}, paper account"
+    names = _print_statistics(out, event.asset_materialization.metadata, strategy.name, title)
+    out.print(legend(names), highlight=False, style="dim")
 
 
 def _show_strategy(installation: Installation, out: Console, strategy: Strategy) -> list[str]:
@@ -63,15 +74,8 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
         out.print(f"{strategy.name}: no report yet", highlight=False)
         return []
     metadata = materialization.metadata
-    table = Table("", strategy.name, "buy and hold", title=f"{strategy.name} on {strategy.dataset}, {strategy.broker}")
-    names = []
-    statistics = metadata["statistics"]
-    for record in statistics.records if isinstance(statistics, dg.TableMetadataValue) else ():
-        row = record.data
-        name = str(row["statistic"])
-        table.add_row(name, *(shown(name, _number(row[account])) for account in ("strategy", "buy_and_hold")))
-        names.append(name)
-    out.print(table)
+    title = f"{strategy.name} on {strategy.dataset}, {strategy.broker}"
+    names = _print_statistics(out, metadata, strategy.name, title)
     forecast = {
         name.removeprefix("forecast/"): _number(value.value)
         for name, value in metadata.items()
@@ -83,6 +87,19 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
     served = installation.resources.links.report(strategy.name)
     out.print(f"report: {path}   while `quantlytic serve` runs: {served}", highlight=False, soft_wrap=True)
     return [*names, *forecast]
+
+
+def _print_statistics(out: Console, metadata: Mapping[str, dg.MetadataValue], name: str, title: str) -> list[str]:
+    """Print an account's figures beside those of buying and holding; returns their names."""
+    table, names = Table("", name, "buy and hold", title=title), []
+    statistics = metadata["statistics"]
+    for record in statistics.records if isinstance(statistics, dg.TableMetadataValue) else ():
+        row = record.data
+        figure = str(row["statistic"])
+        table.add_row(figure, *(shown(figure, _number(row[account])) for account in ("strategy", "buy_and_hold")))
+        names.append(figure)
+    out.print(table)
+    return names
 
 
 def _number(text: object) -> float | None:

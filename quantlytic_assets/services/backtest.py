@@ -27,7 +27,8 @@ from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.tables.actions import corporate_actions
 from quantlytic_assets.tables.bars import session_hours
 from quantlytic_assets.tables.features import usable_bars
-from quantlytic_assets.tables.trading import backtest_sharpes
+from quantlytic_assets.tables.trading import backtest_sharpes, equity, events
+from quantlytic_assets.trading.account_tables import engine_events
 from quantlytic_assets.trading.backtest.changes import changed
 from quantlytic_assets.trading.backtest.figures import (
     Figures,
@@ -38,10 +39,9 @@ from quantlytic_assets.trading.backtest.figures import (
     with_costs_doubled,
 )
 from quantlytic_assets.trading.backtest.search import Search, searched, trial
-from quantlytic_assets.trading.backtest.simulation import History, Simulation, simulate
+from quantlytic_assets.trading.backtest.simulation import History, bought_and_held, simulate
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
-from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.trading.performance import periods_per_year
 from quantlytic_assets.trading.review import Finding, review
 from quantlytic_assets.universe.feature_choice import features_of
@@ -202,12 +202,12 @@ def run_backtest(
             raise BacktestError(f"{strategy.name}: {dataset.name} has no usable bar in these sessions") from error
         raise
     capital = strategy.settings.capital
-    events = made.events(strategy.name)
-    fills = _with_bars(projections.fills(events), given.bars)
-    trips = projections.round_trips(events, made.market)
+    told = made.events(strategy.name)
+    fills = _with_bars(projections.fills(told), given.bars)
+    trips = projections.round_trips(told, made.market)
     curve = made.sessions()
     periods = periods_per_year(curve["session"])
-    held = _held(given, strategy, registry, first, last)
+    held = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
     held_curve, held_events = held.sessions(), held.events("buy_and_hold")
     earned, market_earned = session_returns(curve, capital), session_returns(held_curve, capital)
     statistics = figures(curve, fills, trips, capital, periods, market_earned)
@@ -221,8 +221,8 @@ def run_backtest(
         dataset=dataset.name,
         settings=settings_of(strategy, curve),
         capital=capital,
-        events=events,
-        orders=projections.orders(events),
+        events=told,
+        orders=projections.orders(told),
         fills=fills,
         round_trips=trips,
         curve=curve,
@@ -299,6 +299,27 @@ def record_search(lake: Lake, strategy: RuleStrategy, search: Search) -> None:
     lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
 
 
+def account_figures(lake: Queries, dataset: Dataset, strategy: RuleStrategy) -> tuple[Figures, Figures] | None:
+    """The figures of a strategy's paper account, and of buying and holding in the same sessions; None before both."""
+    columns = ["session", "equity", "cash", "gross_exposure"]
+    curve = equity(lake, strategy.name, columns).rename({"gross_exposure": "gross"})
+    if curve.is_empty():
+        return None
+    first, last = curve["session"][0], curve["session"][-1]
+    given = read_history(lake, dataset, strategy, last, first)
+    if given is None:
+        return None
+    capital, periods = strategy.settings.capital, periods_per_year(curve["session"])
+    told = engine_events(events(lake, strategy.name))
+    held = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
+    held_curve, held_events = held.sessions(), held.events("buy_and_hold")
+    market_earned = session_returns(held_curve, capital)
+    own = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods, market_earned)
+    return own, figures(
+        held_curve, projections.fills(held_events), projections.round_trips(held_events), capital, periods
+    )
+
+
 def settings_of(strategy: RuleStrategy, curve: pl.DataFrame | None = None) -> dict[str, Any]:
     """What a result depends on, as it is kept: the rule, the account's settings, symbols, and the sessions."""
     told: dict[str, Any] = {
@@ -326,18 +347,6 @@ def record(lake: Lake, results: list[Backtest]) -> None:
         for one in results
     ]
     lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
-
-
-def _held(
-    given: History, strategy: RuleStrategy, registry: Registry, first: date | None, last: date | None
-) -> Simulation:
-    """Buying the same symbols once, at the same costs, and holding them."""
-    hold = Rules().bind("buy_and_hold")
-    kept = strategy.settings
-    plain = EngineSettings(kept.capital, volume_cap=kept.volume_cap, costs=kept.costs)
-    if isinstance(hold, Bot):
-        raise TypeError("buy_and_hold is a rule")
-    return simulate(given, hold, plain, strategy.symbols, registry=registry, first=first, last=last)
 
 
 def _with_bars(fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from quantlytic_assets.schemas.trading import ACCOUNTS, BACKTESTS, EQUITY, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.schemas.trading import ACCOUNTS, BACKTESTS, EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.tables.select import Queries, equal, rows, scalar, select, sessions, where
 
 # One row a session: the account, and what became of the orders that were decided in it.
@@ -64,9 +64,10 @@ def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -
     """COUNTS_SCHEMA of the sessions [since, before), oldest first."""
     clause, parameters = where([equal("strategy", strategy), sessions(since, before)])
     sql = (
-        "SELECT account.session, account.equity, account.costs_to_date, count(orders.order_ref) AS orders, "
-        "count(fills.order_ref) AS fills, count(*) FILTER (orders.status = 'rejected') AS rejected, "
-        "count(*) FILTER (orders.status = 'open') AS open "
+        "SELECT account.session, account.equity, account.costs_to_date, count(DISTINCT orders.order_ref) AS orders, "
+        "count(fills.order_ref) AS fills, "
+        "count(DISTINCT orders.order_ref) FILTER (orders.status = 'rejected') AS rejected, "
+        "count(DISTINCT orders.order_ref) FILTER (orders.status = 'open') AS open "
         f"FROM (SELECT strategy, session, equity, costs_to_date FROM {EQUITY.name}{clause}) AS account "
         f"LEFT JOIN {ORDERS.name} AS orders USING (strategy, session) "
         f"LEFT JOIN {FILLS.name} AS fills USING (strategy, order_ref) "
@@ -93,3 +94,9 @@ def backtest_sharpes(lake: Queries, strategy: str) -> list[float]:
     sharpe = "json_extract(statistics, '$.sharpe_session')::DOUBLE"
     sql = f"SELECT {sharpe} AS sharpe FROM {BACKTESTS.name} WHERE strategy = ? AND {sharpe} IS NOT NULL"
     return rows(lake, sql, [strategy], pl.Schema({"sharpe": pl.Float64}))["sharpe"].to_list()
+
+
+def events(lake: Queries, strategy: str, *, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+    """Rows of trading.events of the sessions [since, before), in their order."""
+    mine = (equal("strategy", strategy), sessions(since, before))
+    return select(lake, EVENTS, EVENTS.polars.names(), *mine, order=("seq",))

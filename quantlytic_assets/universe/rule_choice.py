@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from quantlytic_assets.trading.engine.settings import EngineSettings
 
 _PARTS = ("orders", "exits", "sizing", "risk", "costs")
+# What a stop of so many ATRs is counted in.
+_ATR = "atr(14)"
 _SESSIONS_A_YEAR = {True: 365, False: 252}
 
 
@@ -178,6 +180,8 @@ def rule_strategy(
 
     bound = _rules(plugins).bind(one.rule)
     needed = bound.declarations if isinstance(bound, Rule) else ()
+    if one.exits.atr_stop is not None:
+        needed = (*needed, _ATR)
     return (
         RuleStrategy(
             name=name,

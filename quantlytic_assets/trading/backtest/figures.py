@@ -69,6 +69,19 @@ def figures(
     return {name: value if math.isfinite(value := found.get(name, math.nan)) else None for name in NAMES}
 
 
+def side_by_side(own: Figures, held: Figures) -> pl.DataFrame:
+    """Figures of an account and of buying and holding: statistic, strategy, buy_and_hold, in the order of `NAMES`."""
+    return pl.DataFrame(
+        {
+            "statistic": NAMES,
+            "strategy": [own.get(name) for name in NAMES],
+            "buy_and_hold": [held.get(name) for name in NAMES],
+        },
+        schema={"statistic": pl.String, "strategy": pl.Float64, "buy_and_hold": pl.Float64},
+        strict=False,
+    )
+
+
 def session_returns(curve: pl.DataFrame, capital: float) -> np.ndarray:
     """The account's simple return of each session, the first one against the capital it began with."""
     return returns.simple_returns(np.concatenate([[capital], curve["equity"].to_numpy()]))

@@ -21,7 +21,7 @@ from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
 from quantlytic_assets.trading.engine.run import Result, Stepper, run
-from quantlytic_assets.trading.engine.settings import EngineSettings, Sizing
+from quantlytic_assets.trading.engine.settings import EngineSettings, OrderStyle, Sizing
 
 # The window of the ATR that `exits.atr_stop` is a multiple of.
 ATR, ATR_COLUMN = "atr(14)", "atr_14"
@@ -125,10 +125,37 @@ def simulate(
 
 def targets_of(history: History, rule: Rule, market: Market, registry: Registry | None = None) -> np.ndarray:
     """The rule's weights [time, symbol], NaN to keep what is held."""
-    library = registry or rule.library
+    library = rule.library
+    if registry is not None:
+        library = registry
     frame = history.with_features(library.features(rule.declarations), library)
     weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
     return market.matrix(weights, "weight")
+
+
+def bought_and_held(
+    history: History,
+    settings: EngineSettings,
+    symbols: Sequence[str],
+    first: date | None = None,
+    last: date | None = None,
+) -> Simulation:
+    """Each symbol bought once, at its first bar of the sessions, for an equal part of the money; at the same costs."""
+    market = history.market(symbols)
+    start, stop = _between(market, first, last)
+    traded = market[start:stop]
+    there = np.isfinite(traded.bars[:, c.CLOSE])
+    targets = np.full(there.shape, np.nan)
+    known = there.any(axis=0)
+    targets[there.argmax(axis=0)[known], np.flatnonzero(known)] = 1.0
+    # Good till it is filled: it is not asked for again.
+    plain = EngineSettings(
+        settings.capital,
+        volume_cap=settings.volume_cap,
+        costs=settings.costs,
+        orders=OrderStyle(time_in_force="gtc"),
+    )
+    return Simulation(traded, plain, run(traded, targets, plain), targets)
 
 
 def sized(rule: Rule, settings: EngineSettings) -> EngineSettings:
@@ -167,7 +194,7 @@ def _by_bot(
     of_time: dict[datetime, list[Bar]] = {}
     for row in wanted.sort("open_time", "symbol").select(*fields, *columns).iter_rows():
         seen = dict(zip(columns, row[len(fields) :], strict=True))
-        of_time.setdefault(row[2], []).append(Bar(*row[: len(fields)], features=seen))
+        of_time.setdefault(row[2], []).append(Bar._make((*row[: len(fields)], seen)))
     opens = pl.Series(market.times[:, c.OPENS]).cast(BARS_SCHEMA["open_time"]).to_list()
     while stepper.step():
         held = {symbol: stepper.position(place) for place, symbol in enumerate(market.symbols)}

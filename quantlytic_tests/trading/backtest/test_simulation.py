@@ -11,7 +11,7 @@ import pytest
 
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.trading.backtest.simulation import simulate
+from quantlytic_assets.trading.backtest.simulation import bought_and_held, simulate
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, Risk, Sizing
 from quantlytic_tests.trading.backtest.histories import history, made, recorded
 
@@ -66,6 +66,15 @@ def test_shares_of_the_equity_are_not_sized_again():
     done = simulate(days, rule, fixed, ("A", "B"))
     worth = done.result.state.positions * np.array([10.0, 20.0])
     assert worth == pytest.approx([75_000, 25_000], rel=0.01)
+
+
+def test_buy_and_hold_buys_each_symbol_once_at_its_first_bar():
+    bars = made({"A": [10.0, 20.0, 30.0, 40.0], "B": [10.0, 10.0, 10.0, 10.0]})
+    late = bars.filter((pl.col("symbol") == "A") | (pl.col("session") >= date(2024, 1, 2)))
+    done = bought_and_held(history(late), SETTINGS, ("A", "B"))
+    fills = done.events("s").filter(kind="fill")
+    assert fills.select("symbol", "session").rows() == [("A", date(2024, 1, 2)), ("B", date(2024, 1, 3))]
+    assert done.result.equity[-1] > 200_000
 
 
 def test_an_atr_stop_is_given_the_atr():
