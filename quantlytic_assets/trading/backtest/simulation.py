@@ -125,9 +125,7 @@ def simulate(
 
 def targets_of(history: History, rule: Rule, market: Market, registry: Registry | None = None) -> np.ndarray:
     """The rule's weights [time, symbol], NaN to keep what is held."""
-    library = rule.library
-    if registry is not None:
-        library = registry
+    library = registry or rule.library or Registry()
     frame = history.with_features(library.features(rule.declarations), library)
     weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
     return market.matrix(weights, "weight")
