@@ -18,9 +18,9 @@ from quantlytic_assets.universe.declarations import (
     UniverseDeclaration,
 )
 from quantlytic_assets.universe.feature_choice import Mistakes, are_core, missing_declarations, wrong_declaration
-from quantlytic_assets.universe.fields import Declaration
+from quantlytic_assets.universe.fields import Declaration, suggestion
 from quantlytic_assets.universe.models import Dataset, RuleStrategy
-from quantlytic_assets.universe.yaml_tree import Place
+from quantlytic_assets.universe.yaml_tree import Place, short
 
 if TYPE_CHECKING:
     from quantlytic_assets.strategies.registry import Registry as Rules
@@ -62,7 +62,10 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
                 bound = rules.bind(one.rule)
                 weights = _weights(bound)
                 if isinstance(bound, Rule):
-                    wrong = [*_wrong_features((*place, "rule"), bound, one.dataset, datasets, plugins)]
+                    wrong = [
+                        *_wrong_features((*place, "rule"), bound, one.dataset, datasets, plugins),
+                        *_strange_symbols((*place, "rule"), bound, one, datasets.get(one.dataset)),
+                    ]
             yield from wrong
         yield from _wrong_settings(place, one, weights)
 
@@ -126,6 +129,21 @@ def _wrong_features(
     if rule.spec.inputs:
         names = ", ".join(rule.spec.inputs)
         yield place, f"{rule.spec.name} reads {names} of a model, which a rule does not have; take another rule"
+
+
+def _strange_symbols(
+    place: Place, rule: Rule, strategy: StrategyDeclaration, dataset: DatasetDeclaration | None
+) -> Mistakes:
+    """Symbols that a rule gives weights and that the strategy does not have."""
+    declared = (dataset.symbols if dataset else None) or ()
+    known = [one for one in strategy.symbols or [each.symbol for each in declared if each] if one]
+    for parameter in rule.spec.parameters:
+        value = rule.values[parameter.name]
+        if parameter.kind == "weights" and isinstance(value, Mapping) and known:
+            for symbol in value:
+                if symbol not in known:
+                    within = (*place, rule.spec.name, parameter.name, symbol)
+                    yield within, f"'{short(symbol)}' is no symbol of the strategy, {suggestion(symbol, known)}"
 
 
 def _wrong_settings(place: Place, one: StrategyDeclaration, weights: str | None) -> Mistakes:

@@ -229,6 +229,7 @@ def test_all_mistakes_are_said_at_once_with_their_lines(said):
         ("rule", "{buy_and_hold: {fast: 1}}", "buy_and_hold has no parameters, so fast is not one"),
         ("rule", "model", "rule: model reads score of a model, which a rule does not have"),
         ("rule", "{rebalance: {weights: {SPY: 2}}}", "weights: the weight of SPY is a number from -1 to 1, not 2"),
+        ("rule", "{rebalance: {weights: {SPI: 1}}}", "rule.rebalance.weights.SPI: 'SPI' is no symbol of the strategy"),
         ("orders", "{type: limt}", "orders.type: 'limt' is not known, it should be one of market, limit,"),
         ("orders", "{type: trailing_stop}", "orders.trail: belongs to the type trailing_stop, which needs one"),
         ("orders", "{time_in_force: forever}", "it should be one of day, gtc, ioc"),
