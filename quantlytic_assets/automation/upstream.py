@@ -50,9 +50,7 @@ class BehindUpstream(dg.AutomationCondition):
         read = _last_read(view, candidates)
         behind: set[str | None] = set()
         for parent in asset.parent_keys:
-            if asset.is_partitioned and not view.asset_graph.get(parent).is_partitioned:
-                continue
-            if isinstance(view.asset_graph.get_partition_mapping(context.key, parent), dg.AllPartitionMapping):
+            if asset.is_partitioned and not _says_which(view, context.key, parent):
                 continue
             above = _last_made(view, candidates.compute_parent_subset(parent))
             newest = max((one.at for one in above.values()), default=0.0)
@@ -62,6 +60,12 @@ class BehindUpstream(dg.AutomationCondition):
                 if any(one.at > own.at and (one.run_id != own.run_id or one.run_id is None) for one in parents):
                     behind.add(partition)
         return dg.AutomationResult(context, _subset(view, context.key, behind))
+
+
+def _says_which(view: AssetGraphView, key: dg.AssetKey, parent: dg.AssetKey) -> bool:
+    """Whether what is new of a parent concerns some of the partitions and not others."""
+    mapping = view.asset_graph.get_partition_mapping(key, parent)
+    return view.asset_graph.get(parent).is_partitioned and not isinstance(mapping, dg.AllPartitionMapping)
 
 
 def _last_read(view: AssetGraphView, candidates: EntitySubset) -> dict[str | None, _Run]:

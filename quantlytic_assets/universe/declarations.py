@@ -226,6 +226,9 @@ class ExitsDeclaration(Declaration):
     trailing_stop: Annotated[float, share(0, 0.99, above=True)] = optional("So far below the best price since entry.")
     atr_stop: Annotated[float, number(0, 1000, above=True)] = optional("At a loss of so many ATRs of the entry.")
     max_bars: Annotated[int, whole(1, 1_000_000)] = optional("After so many bars.")
+    reenter: Annotated[bool, FLAG] = optional(
+        "Whether a symbol is entered again while the signal that was left by an exit is still there.", False
+    )
 
 
 class SizingDeclaration(Declaration):

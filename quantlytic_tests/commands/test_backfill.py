@@ -186,7 +186,7 @@ def test_signals_of_a_rule_are_made_with_its_dataset_and_again_when_the_rule_cha
     assert again.outcome.failures == []
     assert {
         day: event.tags["dagster/code_version"] for day, event in signals_of(changed, key).items()
-    } == dict.fromkeys(made, changed.definitions.resolve_job_def("cross_signals").asset_layer.get(key).code_version)
+    } == dict.fromkeys(made, changed.definitions.resolve_job_def("cross_trading").asset_layer.get(key).code_version)
     newest = lake.query("SELECT reason FROM trading.signals ORDER BY session DESC LIMIT 1").item()
     assert "sma(12)" in newest
 
@@ -201,13 +201,16 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     # Those of the sessions asked for are counted.
     assert "hold on daily: 12 buys, 0 sells, 0 holds" in out.getvalue()
     assert "held whatever prices do" in out.getvalue()
-    for options, said in (
-        ({"restart": True}, "--restart is for one strategy with broker: simulated"),
-        ({"force": True}, "name the dataset: quantlytic backfill daily --force"),
-    ):
-        given = {"restart": False, **options}
-        with pytest.raises(UsageError, match=said):
-            run_backfill(named, Console(file=io.StringIO()), "hold", None, None, [], False, **given)
+    # It was traded on paper too, and once; a restart trades it anew.
+    account = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
+    assert account.filter(kind="fill")["session"].to_list() == [date(2014, 5, 2)]
+    assert "hold on daily, paper account" in out.getvalue()
+    days = (date(2014, 5, 5), date(2014, 5, 20))
+    run_backfill(named, Console(file=io.StringIO()), "hold", *days, [], False, True)
+    again = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
+    assert again.equals(account)
+    with pytest.raises(UsageError, match="name the dataset: quantlytic backfill daily --force"):
+        run_backfill(named, Console(file=io.StringIO()), "hold", None, None, [], False, False, force=True)
     with pytest.raises(UsageError, match="there are: daily, cross, hold"):
         run_backfill(named, Console(file=io.StringIO()), "crss", None, None, [], False, False)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
 from quantlytic_tests.end_to_end.installations import Installed
 from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
@@ -312,6 +313,9 @@ def test_docs_describe_every_model_and_column(base: Installed):
     catalogued = {**catalog["nodes"], **catalog["sources"]}
     for key, node in ours.items():
         if node["resource_type"] == "model" and node["config"]["materialized"] in ("view", "ephemeral"):
+            continue
+        # No dataset here has features of these families, and there is no table.
+        if node["name"] in FAMILIES and key not in catalogued:
             continue
         described = {name.lower() for name, column in node["columns"].items() if column["description"].strip()}
         assert set(map(str.lower, catalogued[key]["columns"])) - described == set(), key

@@ -429,7 +429,7 @@ def test_a_dataset_that_goes_on_has_the_running_session_among_its_partitions(tmp
     assert list(keys.get_partition_keys())[-1] in {today.isoformat(), (today + timedelta(days=1)).isoformat()}
 
 
-def test_a_rule_has_an_asset_of_signals_with_its_check_job_and_sensor(tmp_path: Path):
+def test_a_rule_has_assets_of_its_signals_and_its_account(tmp_path: Path):
     rule = {"dataset": "equities_5m", "interval": "1h", "rule": {"ma_cross": {"fast": 10}}}
 
     def built(**changes: Any) -> dg.Definitions:
@@ -449,10 +449,15 @@ def test_a_rule_has_an_asset_of_signals_with_its_check_job_and_sensor(tmp_path: 
     assert node.metadata["page"].value == "http://127.0.0.1:3002/datasets/equities_5m"
     assert node.automation_condition.get_label() == "follow_upstream"
     assert dg.AssetCheckKey(key, "signals_schema") in graph(definitions).asset_check_keys
+    trades = graph(definitions).get(dg.AssetKey(["cross_1h", "paper_trades"]))
+    assert trades.parent_keys == {key, dg.AssetKey(["equities_5m", "corporate_actions"])}
+    assert trades.metadata["dagster/table_name"] == "trading.events"
+    checks = {(one.asset_key.path[-1], one.name) for one in graph(definitions).asset_check_keys}
+    assert {("paper_trades", "paper_trades_schema"), ("performance", "account_adds_up")} <= checks
     # What the rule reads is declared for the dataset by itself.
     columns = graph(definitions).get(dg.AssetKey(["equities_5m", "trend"])).code_version
     repository = definitions.get_repository_def()
-    assert {"cross_1h_signals"} <= {job.name for job in repository.get_all_jobs()}
+    assert {"cross_1h_trading", "cross_1h_reporting"} <= {job.name for job in repository.get_all_jobs()}
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert sensors["cross_1h_automation"].default_status == dg.DefaultSensorStatus.STOPPED
     # Another rule makes the signals stale; another account does not.

@@ -308,7 +308,7 @@ def test_a_bot_that_can_t_begin_is_a_mistake(said):
 def test_the_shipped_rule_is_the_documented_one():
     cross = load_universe(CHECKOUT / "universe.yaml").rules["cross_1d"]
     assert (cross.dataset, cross.rule) == ("equities_1d", {"ma_cross": {"fast": 20, "slow": 50}})
-    assert cross.settings.exits == Exits(stop_loss=0.05, take_profit=0.1, trailing_stop=0.04, max_bars=20)
+    assert cross.settings.exits == Exits(stop_loss=0.1)
     assert replace(cross.settings.risk, max_drawdown=None).max_position == 0.25
 
 

@@ -4,5 +4,5 @@ from quantlytic_assets.services.features import close_frames
 
 
 def model(dbt, session):
-    dbt.ref('bars')
+    dbt.ref("bars")
     return close_frames(session)

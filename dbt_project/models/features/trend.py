@@ -4,5 +4,5 @@ from quantlytic_assets.services.features import feature_frames
 
 
 def model(dbt, session):
-    dbt.ref('closes')
-    return feature_frames(session, 'trend')
+    dbt.ref("closes")
+    return feature_frames(session, "trend")
