@@ -61,7 +61,9 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
 	$(BIN)/python -m quantlytic_tests.benchmarks.backfill
 	$(BIN)/python -m quantlytic_tests.benchmarks.two_backfills
-	$(BIN)/python -m quantlytic_tests.benchmarks.features
+	$(BIN)/python -m quantlytic_tests.benchmarks.features 50 500000
+	$(BIN)/python -m quantlytic_tests.benchmarks.alpha158
+	$(BIN)/python -m quantlytic_tests.benchmarks.sessions
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.

@@ -121,7 +121,11 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
         computed = compute(given, features, registry)
         seconds += time.perf_counter() - begun
         size += computed.select(columns).estimated_size()
-        yield computed.select(*_KEYS, *columns)
+        rows = computed.select(*_KEYS, *columns)
+        # What is not let go is there beside the next ones: with many columns, as much as all the rest.
+        del bars, given, computed
+        yield rows
+        del rows
     if COSTS in os.environ:
         costs = {"ms_per_column": round(seconds * 1000 / len(columns), 3), "bytes_per_column": size // len(columns)}
         (Path(os.environ[COSTS]) / f"{family}.json").write_text(json.dumps(costs))
