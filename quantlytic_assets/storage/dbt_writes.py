@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -86,12 +87,11 @@ def stage_frames(directory: Path, frames: Iterable[pl.DataFrame]) -> None:
 
     A frame is let go before the next one is made. Writer and reader hold a row group of all columns at a time.
     """
-    number = 0
+    # Not enumerate, which keeps what it has given last.
+    numbers = count()
     for frame in frames:
         group = max(_GROUP_VALUES // max(frame.width, 1), 1)
-        frame.write_parquet(directory / f"{number:06}.parquet", compression="lz4", row_group_size=group)
-        number += 1
-        # Not numbered by enumerate, which keeps what it has given last.
+        frame.write_parquet(directory / f"{next(numbers):06}.parquet", compression="lz4", row_group_size=group)
         del frame
 
 

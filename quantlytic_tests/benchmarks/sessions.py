@@ -43,7 +43,7 @@ def every_feature() -> list[str]:
     return ["core", "alpha158", *plain, *OF_OTHERS]
 
 
-def fill(warehouse: Warehouse, first: int, last: int) -> None:
+def fill(warehouse: Warehouse, first: int, last: int, symbols: Sequence[str] = SYMBOLS) -> None:
     """Clean bars of these sessions, counted from the first: a random walk a symbol."""
     begin = datetime.combine(FIRST, datetime.min.time(), UTC) + timedelta(days=first)
     minute, count = timedelta(minutes=1), (last - first) * 1440
@@ -51,7 +51,7 @@ def fill(warehouse: Warehouse, first: int, last: int) -> None:
         pl.Datetime("us", "UTC")
     )
     frames = []
-    for number, symbol in enumerate(SYMBOLS):
+    for number, symbol in enumerate(symbols):
         drawn = np.random.default_rng([first, number])
         close = 100 * np.exp(np.cumsum(drawn.normal(0, 5e-4, count)))
         before = np.concatenate((close[:1], close[:-1]))
@@ -86,6 +86,7 @@ def built(warehouse: Warehouse, first: int, last: int, features: Sequence[str]) 
     results = json.loads((warehouse.target / "run_results.json").read_text())["results"]
     return {
         "models": sum(one["execution_time"] for one in results),
+        **{one["unique_id"]: one["execution_time"] for one in results if one["unique_id"].startswith("model.")},
         "processor": used.ru_utime + used.ru_stime,
         "peak": used.ru_maxrss / 1024,
     }
