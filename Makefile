@@ -64,6 +64,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.features 50 500000
 	$(BIN)/python -m quantlytic_tests.benchmarks.alpha158
 	$(BIN)/python -m quantlytic_tests.benchmarks.sessions
+	$(BIN)/python -m quantlytic_tests.benchmarks.lake_features
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.
