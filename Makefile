@@ -61,7 +61,10 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
 	$(BIN)/python -m quantlytic_tests.benchmarks.backfill
 	$(BIN)/python -m quantlytic_tests.benchmarks.two_backfills
-	$(BIN)/python -m quantlytic_tests.benchmarks.features
+	$(BIN)/python -m quantlytic_tests.benchmarks.features 50 500000
+	$(BIN)/python -m quantlytic_tests.benchmarks.alpha158
+	$(BIN)/python -m quantlytic_tests.benchmarks.sessions
+	$(BIN)/python -m quantlytic_tests.benchmarks.lake_features
 	$(BIN)/python -m quantlytic_tests.benchmarks.engine
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 

@@ -117,11 +117,16 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
     seconds, size = 0.0, 0
     for bars in _bars_to_compute(connection, None if across else _CHUNK):
         given = with_others(_Session(connection), bars, features)
+        # What is not let go is there beside what is made of it: with many bars, as much as all the rest.
+        del bars
         begun = time.perf_counter()
         computed = compute(given, features, registry)
         seconds += time.perf_counter() - begun
         size += computed.select(columns).estimated_size()
-        yield computed.select(*_KEYS, *columns)
+        rows = computed.select(*_KEYS, *columns)
+        del given, computed
+        yield rows
+        del rows
     if COSTS in os.environ:
         costs = {"ms_per_column": round(seconds * 1000 / len(columns), 3), "bytes_per_column": size // len(columns)}
         (Path(os.environ[COSTS]) / f"{family}.json").write_text(json.dumps(costs))
@@ -175,14 +180,19 @@ def with_others(lake: Queries, bars: pl.DataFrame, features: Sequence[Feature]) 
     """
     if not others(features) or bars.is_empty():
         return bars
-    bars = bars.sort("available_at")
-    first, last = bars["available_at"][0] - _OLDEST, bars["available_at"][-1]
+    times = bars["available_at"]
+    first, last = times.min() - _OLDEST, times.max()
+    columns = []
     for dataset, symbol in others(features):
         name = f"{dataset}:{symbol}" if dataset else symbol
         closes = closes_by_availability(lake, dataset or bars["dataset"][0], symbol, first, last)
-        known = pl.col("available_at")
-        closes = closes.select(known, pl.col("close").alias(f"close:{name}"), known.alias("at"))
-        bars = bars.join_asof(closes, on="available_at", strategy="backward", tolerance=_OLDEST)
-        age = (known - pl.col("at")).dt.total_seconds() / 60
-        bars = bars.with_columns(age.alias(f"age:{name}")).drop("at")
-    return bars
+        # Looked up, not joined: a join takes sorted bars, a copy of them all.
+        before = closes["available_at"].search_sorted(times, side="right").cast(pl.Int64) - 1
+        place = before.set(before < 0, None)
+        age = times - closes["available_at"].gather(place)
+        recent = age <= _OLDEST
+        columns += [
+            closes["close"].gather(place).set(~recent, None).alias(f"close:{name}"),
+            (age.dt.total_seconds() / 60).set(~recent, None).alias(f"age:{name}"),
+        ]
+    return bars.with_columns(columns)

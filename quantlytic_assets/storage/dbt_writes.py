@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # What models that share a turn compute from, in dbt's own database.
 _SHARED = "memory.main.bars_to_compute"
+# Values of a row group of rows on their way to the lake: 32 MB.
+_GROUP_VALUES = 4_000_000
 
 _turn: AbstractContextManager[object] | None = None
 # Whether the turn goes on when its model is done.
@@ -80,9 +83,16 @@ def stage_query(connection: duckdb.DuckDBPyConnection, directory: Path, query: s
 
 
 def stage_frames(directory: Path, frames: Iterable[pl.DataFrame]) -> None:
-    """Write polars frames to the directory. By way of files: DuckDB imports pandas before it looks at a frame."""
-    for number, frame in enumerate(frames):
-        frame.write_parquet(directory / f"{number:06}.parquet", compression="lz4")
+    """Write polars frames to the directory. By way of files: DuckDB imports pandas before it looks at a frame.
+
+    A frame is let go before the next one is made. Writer and reader hold a row group of all columns at a time.
+    """
+    # Not enumerate, which keeps what it has given last.
+    numbers = count()
+    for frame in frames:
+        group = max(_GROUP_VALUES // max(frame.width, 1), 1)
+        frame.write_parquet(directory / f"{next(numbers):06}.parquet", compression="lz4", row_group_size=group)
+        del frame
 
 
 def replace_range(

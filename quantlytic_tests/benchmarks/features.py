@@ -24,14 +24,14 @@ REGISTRY = Registry()
 ROUNDS = 5
 
 
-def bars(symbols: int, count: int) -> pl.DataFrame:
-    """Random walks of minute bars, sorted."""
+def bars(symbols: int, count: int, step: float = 0.001) -> pl.DataFrame:
+    """Random walks of minute bars, sorted; `step` is the deviation of a bar's return."""
     drawn = np.random.default_rng(1)
     start = np.datetime64("2024-01-01", "us")
     frames = []
     for symbol in range(symbols):
-        close = 100 * np.exp(np.cumsum(drawn.normal(0, 0.001, count)))
-        opened = close * np.exp(drawn.normal(0, 0.001, count))
+        close = 100 * np.exp(np.cumsum(drawn.normal(0, step, count)))
+        opened = close * np.exp(drawn.normal(0, step, count))
         frames.append(
             pl.DataFrame(
                 {

@@ -65,6 +65,78 @@ def test_features_are_leans(file, declaration, column, reference, tolerance, aft
     np.testing.assert_allclose(found[both], wanted[both], rtol=1e-9, atol=tolerance)
 
 
+# Declaration, column, the reference's column, bars after which they agree: theirs begin averages of averages and the
+# parabolic stop in another way, and of an extreme that is twice in a window Aroon takes the other one.
+STOCK_INDICATORS = [
+    ("rsi", "rsi_14", "rsi", 0),
+    ("atr", "atr_14", "atr", 0),
+    ("natr", "natr_14", "atr_percent", 0),
+    ("mfi", "mfi_14", "mfi", 0),
+    ("cci", "cci_20", "cci", 0),
+    ("cmf", "cmf_20", "cmf", 0),
+    ("willr", "willr_14", "williams_r", 0),
+    ("ultosc", "ultosc", "ultimate", 0),
+    ("supertrend(14, 3)", "supertrend_14_3", "supertrend", 0),
+    ("stoch", "stoch_k", "stoch_k", 0),
+    ("stoch", "stoch_d", "stoch_d", 0),
+    ("stochrsi", "stochrsi_k", "stochrsi_k", 0),
+    ("stochrsi", "stochrsi_d", "stochrsi_d", 0),
+    ("macd", "macd", "macd", 0),
+    ("macd", "macd_signal", "macd_signal", 0),
+    ("macd", "macd_hist", "macd_histogram", 0),
+    ("adx", "adx_14", "adx", 0),
+    ("adx", "plus_di_14", "plus_di", 0),
+    ("adx", "minus_di_14", "minus_di", 0),
+    ("ad", "ad", "ad", 0),
+    ("wma", "wma_20", "wma", 0),
+    ("hma", "hma_20", "hma", 0),
+    ("kama", "kama_10", "kama", 0),
+    ("roc(20)", "roc_20", "roc", 0),
+    ("ichimoku", "ichimoku_tenkan", "tenkan", 0),
+    ("ichimoku", "ichimoku_kijun", "kijun", 0),
+    ("keltner", "keltner_middle", "keltner_middle", 0),
+    ("keltner", "keltner_upper", "keltner_upper", 0),
+    ("keltner", "keltner_lower", "keltner_lower", 0),
+    ("bb", "bb_percent", "bb_percent", 0),
+    ("bb", "bb_width", "bb_width", 0),
+    ("dema", "dema_20", "dema", 186),
+    ("tema", "tema_20", "tema", 213),
+    ("psar", "psar", "sar", 251),
+    ("aroon", "aroon_up_25", "aroon_up", 194),
+    ("aroon", "aroon_down_25", "aroon_down", 233),
+]
+
+
+@pytest.mark.parametrize(("declaration", "column", "reference", "after"), STOCK_INDICATORS)
+def test_features_are_those_of_stock_indicators(declaration, column, reference, after):
+    found = array(compute(read("skender_quotes.csv"), [REGISTRY.feature(declaration)]), column)
+    wanted = array(pl.read_parquet(DATA / "skender_computed.parquet"), reference)
+    both = ~np.isnan(wanted) & ~np.isnan(found)
+    # Ours has no value before theirs, except where theirs leaves out values on purpose.
+    assert both[max(after, int(np.isnan(found).sum())) :].all() and len(found) == 502
+    both[:after] = False
+    np.testing.assert_allclose(found[both], wanted[both], rtol=1e-9, atol=1e-9)
+
+
+def test_volume_and_channel_differ_from_stock_indicators_only_in_where_they_begin():
+    bars = read("skender_quotes.csv")
+    found = compute(bars, REGISTRY.features(["obv", "donchian(20)"]))
+    wanted = pl.read_parquet(DATA / "skender_computed.parquet")
+    # Theirs begins with nothing.
+    np.testing.assert_array_equal(array(found, "obv") - array(bars, "volume")[0], array(wanted, "obv"))
+    # Theirs leaves out the bar itself.
+    for name in ("upper", "lower"):
+        before, theirs = array(found, f"donchian_{name}_20")[:-1], array(wanted, f"donchian_{name}")[1:]
+        np.testing.assert_array_equal(before, theirs)
+
+
+def test_vwap_of_a_session_is_that_of_stock_indicators():
+    wanted = pl.read_parquet(DATA / "skender_computed_intraday.parquet")
+    bars = read("skender_intraday.csv")[: len(wanted)].with_columns(session=pl.lit(START.date()))
+    found = compute(bars, [REGISTRY.feature("vwap_session")])
+    np.testing.assert_allclose(array(found, "vwap_session"), array(wanted, "vwap"), rtol=1e-12)
+
+
 def test_averages_and_bands_are_those_of_stock_indicators_from_the_first_value_on():
     bars = read("skender_quotes.csv")
     found = compute(bars, REGISTRY.features(["sma(20)", "ema(20)", "bb"]))

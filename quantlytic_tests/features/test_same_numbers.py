@@ -1,5 +1,6 @@
 """Every feature gives the same numbers in batch and online, wherever its bars are cut."""
 
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ OF_ONE_SYMBOL = [spec for spec in REGISTRY.specs() if spec.kind != "cross_sectio
 DATA = Path(__file__).parents[1] / "data" / "indicators"
 HISTORY = walk(1500, 11)
 names = [spec.name for spec in OF_ONE_SYMBOL]
+WITH_PARAMETERS = [spec for spec in OF_ONE_SYMBOL if spec.parameters]
+# So that 500 sets of parameters are drawn, or a few more.
+DRAWN = ceil(500 / len(WITH_PARAMETERS))
 
 
 def online(features: list[Feature], bars: pl.DataFrame, opened: int) -> pl.DataFrame:
@@ -46,10 +50,10 @@ def drawn_parameters(data: st.DataObject, spec: FeatureSpec) -> Feature:
     return spec.bind(**drawn)
 
 
-@pytest.mark.parametrize("spec", [one for one in OF_ONE_SYMBOL if one.parameters], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", WITH_PARAMETERS, ids=lambda spec: spec.name)
 @seed(158)
 @settings(
-    max_examples=12, deadline=None, database=None,
+    max_examples=DRAWN, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 @given(data=st.data())

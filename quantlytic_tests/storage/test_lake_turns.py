@@ -18,7 +18,7 @@ def compute(place: Place, dataset: str) -> None:
     """What a dbt model does: read, compute from what was read, replace. Rows carry one more than those before."""
     os.environ.update(place.resources.lake.dbt_environment())
     connection = place.resources.lake.connect()
-    dbt_writes.take_turn(dataset)
+    dbt_writes.take_turn(connection, dataset)
     (version,) = connection.execute(
         "SELECT coalesce(max(close), 0)::INT + 1 FROM clean.bars WHERE dataset = ?", [dataset]
     ).fetchall()[0]
@@ -39,7 +39,7 @@ def compute_often(barrier, place: Place, datasets: list[str], times: int) -> Non
 def stop_amid_turn(place: Place, dataset: str, ready) -> None:
     """Hold a dataset's turn until killed."""
     os.environ.update(place.resources.lake.dbt_environment())
-    dbt_writes.take_turn(dataset)
+    dbt_writes.take_turn(place.resources.lake.connect(), dataset)
     ready.touch()
     signal.pause()
 
@@ -92,7 +92,7 @@ def test_a_writer_amid_its_turn_holds_up_its_own_dataset_only_and_lets_go_when_i
 def test_a_model_that_fails_ends_its_turn(place):
     lake = place.resources.lake
     compute(place, "one")
-    dbt_writes.take_turn("one")
+    dbt_writes.take_turn(lake.connect(), "one")
     try:
         with dbt_writes.stage():
             raise ZeroDivisionError
