@@ -233,7 +233,8 @@ class Installed:
                         ).fetchall(),
                     )
                     for schema, name in connection.execute(
-                        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+                        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' "
+                        "UNION SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'lake'"
                     ).fetchall()
                 )
             }
