@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -221,17 +222,27 @@ def feature_assets(
         # The lake's tables are there before dbt looks for them. Locks are taken by dbt's materializations, a model at a
         # time (storage/dbt_writes.py).
         resources.lake.connect()
-        with TemporaryDirectory() as costs:
-            os.environ[COSTS] = costs
+        with _noted_costs() as costs:
             for event in dbt.cli(["build"], context=context, target_path=target).stream():
                 if isinstance(event, dg.Output):
                     # The model's rows are there; its materializations are written when the output is handed on.
                     key = context.asset_key_for_output(event.output_name)
-                    more = run_costs(Path(costs), key.path[-1])
+                    more = run_costs(costs, key.path[-1])
                     _report(context, resources, dataset, window, key, models[key.path[-1]], more)
                 yield event
 
     return features
+
+
+@contextmanager
+def _noted_costs() -> Iterator[Path]:
+    """A directory in which dbt's models note what they cost; the environment names it for as long as it is there."""
+    with TemporaryDirectory() as directory:
+        os.environ[COSTS] = directory
+        try:
+            yield Path(directory)
+        finally:
+            os.environ.pop(COSTS, None)
 
 
 def _report(

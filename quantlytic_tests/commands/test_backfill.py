@@ -60,6 +60,8 @@ def test_a_family_with_other_features_is_made_again_and_nothing_else(installatio
     first = Backfill(installation, Console(file=io.StringIO()))
     first.dataset(installation.dataset("daily"))
     assert (first.outcome.partitions, first.outcome.failures) == (3, [])
+    # What a run notes has a directory of its own, which the next dbt must not look for.
+    assert "QUANTLYTIC_RUN_COSTS" not in os.environ
     (tmp_path / "universe.yaml").write_text(
         yaml.safe_dump({"datasets": {"daily": UNIVERSE | {"features": ["core", "stoch", "beta(5, AAPL)"]}}})
     )
