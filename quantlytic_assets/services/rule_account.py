@@ -35,6 +35,7 @@ from quantlytic_assets.trading.account_tables import (
 from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
+from quantlytic_assets.trading.engine.events import Events, to_frame
 from quantlytic_assets.trading.engine.requests import Requests
 from quantlytic_assets.trading.engine.run import run
 from quantlytic_assets.trading.engine.state import State
@@ -142,7 +143,7 @@ def _step(
         late = _late(market[: fresh.start], days[: fresh.start], known, strategy)
         rows = _counted_again(known, late)
     asked = {0: _noted(strategy, late)} if len(late) else None
-    events: list[pl.DataFrame] = []
+    events: list[Events] = []
     sessions = market.times[fresh, c.SESSION]
     edges = [0, *(np.flatnonzero(np.diff(sessions)) + 1).tolist(), len(sessions)]
     for one, other in pairwise(edges):
@@ -151,10 +152,10 @@ def _step(
             market[stretch], targets[stretch], settings, state,
             atr=None if atr is None else atr[stretch], orders=None if events else asked,
         )  # fmt: skip
-        state, told = done.state, done.events.frame(strategy.name)
-        events.append(told)
-        filled = projections.fills(told)
-        costs += float(filled["commission"].sum() + filled["slippage"].sum())
+        state = done.state
+        events.append(done.events)
+        filled = done.events.floats[done.events.integers[:, c.E_KIND] == c.K_FILL]
+        costs += float(np.nansum(filled[:, [c.E_COMMISSION, c.E_SLIPPAGE]]))
         account = (float(done.equity[-1]), float(done.cash[-1]), float(done.gross[-1]), costs)
         session = days[stretch.start]
         # Of a session that goes on, the bars from its beginning.
@@ -162,7 +163,13 @@ def _step(
         rows[session] = session_row(session, account, _held(state, strategy), bars)
     if state is None:
         return RuleTrades(strategy.name)
-    every = pl.concat(events)
+    # A frame of all at once: making one takes longer than trading a session.
+    every = to_frame(
+        np.concatenate([one.integers for one in events]),
+        np.concatenate([one.floats for one in events]),
+        strategy.symbols,
+        strategy.name,
+    )
     after = StoredAccount(
         through=pl.Series([int(market.times[fresh.stop - 1, c.OPENS])]).cast(pl.Datetime("us", "UTC"))[0],
         session=days[fresh.stop - 1],
