@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from quantlytic_assets.trading.backtest.figures import (
     figures,
     moved_in_time,
     session_returns,
+    session_sharpes,
     with_costs_doubled,
 )
 from quantlytic_assets.trading.backtest.search import Search, searched, trial
@@ -207,31 +208,26 @@ def run_backtest(
     trips = projections.round_trips(told, made.market)
     curve = made.sessions()
     periods = periods_per_year(curve["session"])
-    held = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
-    held_curve, held_events = held.sessions(), held.events("buy_and_hold")
-    earned, market_earned = session_returns(curve, capital), session_returns(held_curve, capital)
-    statistics = figures(curve, fills, trips, capital, periods, market_earned)
-    deviation = float(np.std(earned, ddof=1)) if len(earned) > 1 else 0.0
-    own_sharpe = float(np.mean(earned)) / deviation if deviation else 0.0
+    held = _held(given, strategy, first, last, periods)
+    earned = session_returns(curve, capital)
+    statistics = figures(curve, fills, trips, capital, periods, held.returns)
+    own_sharpe = float(session_sharpes(earned))
     statistics |= confidence(earned, [own_sharpe, *backtest_sharpes(lake, strategy.name)])
     doubled = made.again(settings=with_costs_doubled(made.settings)) if isinstance(decides, Rule) else None
     return Backtest(
-        backtest_id=uuid4().hex[:12],
+        backtest_id=_new_id(),
         strategy=strategy.name,
         dataset=dataset.name,
-        settings=settings_of(strategy, curve),
+        settings=settings_of(strategy, curve["session"][0], curve["session"][-1]),
         capital=capital,
         events=told,
         orders=projections.orders(told),
         fills=fills,
         round_trips=trips,
         curve=curve,
-        held=held_curve,
+        held=held.curve,
         statistics=statistics | {"sharpe_session": own_sharpe},
-        held_statistics=figures(
-            held_curve, _with_bars(projections.fills(held_events), given.bars),
-            projections.round_trips(held_events, held.market), capital, periods,
-        ),
+        held_statistics=held.statistics,
         random_returns=moved_in_time(made, _RANDOM_RUNS, _SEED),
         findings=review(
             fills,
@@ -240,7 +236,7 @@ def run_backtest(
             total_return=statistics["total_return"],
             doubled_costs_return=doubled,
         ),
-    )  # fmt: skip
+    )
 
 
 def run_search(
@@ -263,11 +259,11 @@ def run_search(
     decides, _ = decider(strategy)
     if isinstance(decides, Bot):
         raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")
+    rules: Rules = rules_with(strategy.plugins)
     for point in points:
         # All are looked at before the first one is run.
-        rules_with(strategy.plugins).bind(changed(strategy.rule, strategy.settings, point)[0])
+        rules.bind(changed(strategy.rule, strategy.settings, point)[0])
     market = given.market(strategy.symbols)
-    rules = rules_with(strategy.plugins)
 
     def one(point: Mapping[str, Any]) -> tuple[list[date], np.ndarray]:
         found = trial(given, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, first, last)
@@ -278,25 +274,6 @@ def run_search(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = list(pool.map(one, points))
     return searched(points, found[0][0], np.column_stack([returns for _, returns in found]))
-
-
-def record_search(lake: Lake, strategy: RuleStrategy, search: Search) -> None:
-    """Keep each point of a search as a row of trading.backtests: it was a trial too."""
-    now, rows = datetime.now(UTC), []
-    for point, told in zip(search.points, search.table.iter_rows(named=True), strict=True):
-        rule, settings = changed(strategy.rule, strategy.settings, point)
-        kept = {"rule": rule, **asdict(settings), "dataset": strategy.dataset, "symbols": list(strategy.symbols)}
-        figures = {"total_return": told["total_return"], "sharpe_session": told["sharpe"]}
-        rows.append(
-            {
-                "backtest_id": uuid4().hex[:12],
-                "strategy": strategy.name,
-                "settings": json.dumps(kept, default=str),
-                "statistics": json.dumps(figures),
-                "created_at": now,
-            }
-        )
-    lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
 
 
 def account_figures(lake: Queries, dataset: Dataset, strategy: RuleStrategy) -> tuple[Figures, Figures] | None:
@@ -310,43 +287,68 @@ def account_figures(lake: Queries, dataset: Dataset, strategy: RuleStrategy) -> 
     if given is None:
         return None
     capital, periods = strategy.settings.capital, periods_per_year(curve["session"])
-    told = engine_events(events(lake, strategy.name))
-    held = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
-    held_curve, held_events = held.sessions(), held.events("buy_and_hold")
-    market_earned = session_returns(held_curve, capital)
-    own = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods, market_earned)
-    return own, figures(
-        held_curve, projections.fills(held_events), projections.round_trips(held_events), capital, periods
-    )
+    told, held = engine_events(events(lake, strategy.name)), _held(given, strategy, first, last, periods)
+    own = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods, held.returns)
+    return own, held.statistics
 
 
-def settings_of(strategy: RuleStrategy, curve: pl.DataFrame | None = None) -> dict[str, Any]:
-    """What a result depends on, as it is kept: the rule, the account's settings, symbols, and the sessions."""
-    told: dict[str, Any] = {
+@dataclass(frozen=True)
+class _Held:
+    """Buying and holding in the same sessions: its curve, its return of each session, and its figures."""
+
+    curve: pl.DataFrame
+    returns: np.ndarray
+    statistics: Figures
+
+
+def _held(given: History, strategy: RuleStrategy, first: date | None, last: date | None, periods: int) -> _Held:
+    made = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
+    curve, told, capital = made.sessions(), made.events("buy_and_hold"), strategy.settings.capital
+    statistics = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods)
+    return _Held(curve, session_returns(curve, capital), statistics)
+
+
+def settings_of(strategy: RuleStrategy, first: date, last: date) -> dict[str, Any]:
+    """What a result depends on, as it is kept: the rule, the account's settings, symbols, first and last session."""
+    return {
         "dataset": strategy.dataset,
         "interval": strategy.interval,
         "symbols": list(strategy.symbols),
         "rule": strategy.rule,
         **asdict(strategy.settings),
+        "first": first.isoformat(),
+        "last": last.isoformat(),
     }
-    if curve is not None and len(curve):
-        told |= {"first": curve["session"][0].isoformat(), "last": curve["session"][-1].isoformat()}
-    return told
 
 
 def record(lake: Lake, results: list[Backtest]) -> None:
     """Keep results as rows of trading.backtests: each counts as a trial of its strategy."""
-    rows = [
-        {
-            "backtest_id": one.backtest_id,
-            "strategy": one.strategy,
-            "settings": json.dumps(one.settings, default=str),
-            "statistics": json.dumps(one.statistics),
-            "created_at": one.created_at,
-        }
-        for one in results
-    ]
-    lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars))])
+    _keep(lake, [_row(one.backtest_id, one.strategy, one.settings, one.statistics, one.created_at) for one in results])
+
+
+def record_search(lake: Lake, strategy: RuleStrategy, search: Search) -> None:
+    """Keep each point of a search as a row of trading.backtests: it was a trial too."""
+    now, rows = datetime.now(UTC), []
+    for point, told in zip(search.points, search.table.iter_rows(named=True), strict=True):
+        rule, settings = changed(strategy.rule, strategy.settings, point)
+        tried = settings_of(replace(strategy, rule=rule, settings=settings), search.sessions[0], search.sessions[-1])
+        found = {"total_return": told["total_return"], "sharpe_session": told["sharpe"]}
+        rows.append(_row(_new_id(), strategy.name, tried, found, now))
+    _keep(lake, rows)
+
+
+def _new_id() -> str:
+    return uuid4().hex[:12]
+
+
+def _row(
+    backtest_id: str, strategy: str, settings: Mapping[str, Any], statistics: Figures, created_at: datetime
+) -> tuple:
+    return backtest_id, strategy, json.dumps(settings, default=str), json.dumps(statistics), created_at
+
+
+def _keep(lake: Lake, rows: list[tuple]) -> None:
+    lake.replace([(BACKTESTS.name, "false", [], pl.DataFrame(rows, BACKTESTS.polars, orient="row"))])
 
 
 def _with_bars(fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:

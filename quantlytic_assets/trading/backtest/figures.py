@@ -11,7 +11,7 @@ import polars as pl
 
 from quantlytic_assets.trading.backtest.simulation import Simulation
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings
-from quantlytic_assets.trading.overfitting import deflated_sharpe_of, probabilistic_sharpe_ratio
+from quantlytic_assets.trading.overfitting import deflated_sharpe_of
 from quantlytic_assets.trading.statistics import account, benchmark, ratios, returns, risk
 
 Figures = dict[str, float | None]
@@ -87,20 +87,26 @@ def session_returns(curve: pl.DataFrame, capital: float) -> np.ndarray:
     return returns.simple_returns(np.concatenate([[capital], curve["equity"].to_numpy()]))
 
 
+def session_sharpes(earned: np.ndarray) -> np.ndarray:
+    """Sharpe ratios a session of returns [session] or [session, point]; 0 where nothing spreads: without a trade."""
+    nothing = np.zeros(earned.shape[1:])
+    if len(earned) < 2:
+        return nothing
+    spread = earned.std(axis=0, ddof=1)
+    return np.divide(earned.mean(axis=0), spread, out=nothing, where=spread > 0)
+
+
 def confidence(earned: np.ndarray, trials: Sequence[float]) -> Figures:
     """How sure one can be of a Sharpe ratio above zero: `psr`, and `deflated_sharpe` for all `trials`.
 
     earned: returns a session. trials: the Sharpe ratios a session of everything that was tried, this one among them.
     """
-    spread = float(np.std(earned, ddof=1)) if len(earned) > 1 else 0.0
-    if not spread:
-        return {"psr": None, "deflated_sharpe": None, "trials": float(len(trials))}
-    sharpe = float(np.mean(earned)) / spread
-    centred = (earned - np.mean(earned)) / np.std(earned)
-    skewness, kurtosis = float(np.mean(centred**3)), float(np.mean(centred**4))
-    sure = probabilistic_sharpe_ratio(sharpe, len(earned), skewness, kurtosis)
-    deflated = deflated_sharpe_of(earned, trials) if len(trials) > 1 else sure
-    return {"psr": sure, "deflated_sharpe": deflated, "trials": float(len(trials))}
+    tried = float(len(trials))
+    if len(earned) < 2 or not earned.std(ddof=1):
+        return {"psr": None, "deflated_sharpe": None, "trials": tried}
+    # One trial has nothing to choose from: its deflated ratio is the probabilistic one.
+    sure, deflated = deflated_sharpe_of(earned, trials[:1]), deflated_sharpe_of(earned, trials)
+    return {"psr": sure, "deflated_sharpe": deflated, "trials": tried}
 
 
 def with_costs_doubled(settings: EngineSettings) -> EngineSettings:

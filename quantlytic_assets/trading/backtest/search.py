@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.trading.backtest.changes import Declared, changed
-from quantlytic_assets.trading.backtest.figures import session_returns
+from quantlytic_assets.trading.backtest.figures import session_returns, session_sharpes
 from quantlytic_assets.trading.backtest.simulation import History, simulate
 from quantlytic_assets.trading.engine.market import Market
 from quantlytic_assets.trading.engine.settings import EngineSettings
@@ -67,10 +67,10 @@ def searched(points: Sequence[Mapping[str, Any]], sessions: list[date], returns:
     if len(sessions) < 2:
         raise ValueError("a search needs at least two sessions")
     cut = min(len(sessions) - 1, max(1, int(len(sessions) * IN_SAMPLE)))
-    inside, outside = _sharpes(returns[:cut]), _sharpes(returns[cut:])
+    inside, outside = session_sharpes(returns[:cut]), session_sharpes(returns[cut:])
     table = pl.DataFrame([{name: _shown(value) for name, value in point.items()} for point in points]).with_columns(
         pl.Series("total_return", np.prod(1 + returns, axis=0) - 1),
-        pl.Series("sharpe", _sharpes(returns)),
+        pl.Series("sharpe", session_sharpes(returns)),
         pl.Series("in_sample", inside),
         pl.Series("out_of_sample", outside),
     )
@@ -93,19 +93,11 @@ def walked_forward(search: Search, windows: int = 8) -> np.ndarray:
     """
     edges = np.linspace(0, len(search.sessions), windows + 1).astype(int)
     parts = [
-        search.returns[start:stop, int(np.argmax(_sharpes(search.returns[:start])))]
+        search.returns[start:stop, int(np.argmax(session_sharpes(search.returns[:start])))]
         for start, stop in pairwise(edges[1:].tolist())
         if stop > start > 1
     ]
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def _sharpes(returns: np.ndarray) -> np.ndarray:
-    """Sharpe ratios a session [point]; 0 where nothing spreads: a point that never traded."""
-    if len(returns) < 2:
-        return np.zeros(returns.shape[1])
-    spread = returns.std(axis=0, ddof=1)
-    return np.divide(returns.mean(axis=0), spread, out=np.zeros(returns.shape[1]), where=spread > 0)
 
 
 def _shown(value: Any) -> Any:
