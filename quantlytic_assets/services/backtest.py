@@ -42,7 +42,7 @@ from quantlytic_assets.trading.backtest.figures import (
 from quantlytic_assets.trading.backtest.search import Search, searched, trial
 from quantlytic_assets.trading.backtest.simulation import History, bought_and_held, simulate
 from quantlytic_assets.trading.engine import projections
-from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
+from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA, Market
 from quantlytic_assets.trading.performance import periods_per_year
 from quantlytic_assets.trading.review import Finding, review
 from quantlytic_assets.universe.feature_choice import features_of
@@ -288,14 +288,16 @@ def account_figures(lake: Queries, dataset: Dataset, strategy: RuleStrategy) -> 
         return None
     capital, periods = strategy.settings.capital, periods_per_year(curve["session"])
     told, held = engine_events(events(lake, strategy.name)), _held(given, strategy, first, last, periods)
-    own = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods, held.returns)
+    trips = projections.round_trips(told, held.market)
+    own = figures(curve, projections.fills(told), trips, capital, periods, held.returns)
     return own, held.statistics
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Buying and holding in the same sessions: its curve, its return of each session, and its figures."""
+    """Buying and holding in the same sessions: its market, curve, return of each session, and figures."""
 
+    market: Market
     curve: pl.DataFrame
     returns: np.ndarray
     statistics: Figures
@@ -304,8 +306,9 @@ class _Held:
 def _held(given: History, strategy: RuleStrategy, first: date | None, last: date | None, periods: int) -> _Held:
     made = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
     curve, told, capital = made.sessions(), made.events("buy_and_hold"), strategy.settings.capital
-    statistics = figures(curve, projections.fills(told), projections.round_trips(told), capital, periods)
-    return _Held(curve, session_returns(curve, capital), statistics)
+    trips = projections.round_trips(told, made.market)
+    statistics = figures(curve, projections.fills(told), trips, capital, periods)
+    return _Held(made.market, curve, session_returns(curve, capital), statistics)
 
 
 def settings_of(strategy: RuleStrategy, first: date, last: date) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import pytest
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.schemas import features
+from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
-from quantlytic_assets.services.backtest import run_backtest
+from quantlytic_assets.services.backtest import account_figures, run_backtest
 from quantlytic_assets.services.rule_account import RuleTrades, publish, trade_rule
 from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.trading.account_tables import engine_events
+from quantlytic_assets.trading.backtest.figures import NAMES
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
 from quantlytic_assets.universe.models import RuleStrategy
 from quantlytic_tests.frames import make_dataset
@@ -76,8 +78,8 @@ class Desk:
             ]
         )
 
-    def trade(self, first, before, now=None) -> RuleTrades:
-        return trade_rule(self.lake, self.accounts, DATASET, STRATEGY, first, before, now)
+    def trade(self, first, before, now=None, strategy=STRATEGY) -> RuleTrades:
+        return trade_rule(self.lake, self.accounts, DATASET, strategy, first, before, now)
 
     def events(self) -> pl.DataFrame:
         return engine_events(self.accounts.events("cross"))
@@ -103,6 +105,24 @@ def test_the_account_is_what_a_backtest_says(once):
         "SELECT session, equity, cash, gross_exposure AS gross FROM trading.equity ORDER BY session"
     )
     assert curve.equals(backtest.curve)
+
+
+def test_figures_of_an_account_whose_symbol_was_renamed_are_those_of_a_backtest(tmp_path, days):
+    renamed_on, strategy = date(2011, 2, 1), replace(STRATEGY, symbols=("AAPL", "IBM", "BIM"))
+    later = (pl.col("symbol") == "IBM") & (pl.col("session") >= renamed_on)
+    desk = Desk(tmp_path / "renamed", days)
+    desk.give(days.with_columns(pl.when(later).then(pl.lit("BIM")).otherwise("symbol").alias("symbol")))
+    action = {"dataset": "daily", "symbol": "IBM", "session": renamed_on, "kind": "rename", "new_symbol": "BIM"}
+    desk.lake.replace([(CORPORATE_ACTIONS.name, "true", [], pl.DataFrame([action], CORPORATE_ACTIONS.polars))])
+    desk.trade(FIRST, END, strategy=strategy)
+    assert desk.events().filter(kind="rename").height == 1
+    own, held = account_figures(desk.lake, DATASET, strategy)
+    backtest = run_backtest(desk.lake, DATASET, strategy, FIRST, END - timedelta(days=1))
+    assert own == {name: backtest.statistics[name] for name in NAMES}
+    assert held == backtest.held_statistics
+    # What is bought before the rename and sold after it is one round trip, under the new name.
+    over = backtest.round_trips.filter(pl.col("entry_time").dt.date() < renamed_on, symbol="BIM")
+    assert len(over) == 1 and set(backtest.round_trips["side"]) == {"long"}
 
 
 def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days):

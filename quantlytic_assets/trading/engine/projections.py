@@ -123,12 +123,13 @@ class _Trip:
             self.sold, self.received = self.sold + quantity, self.received + quantity * price
 
 
-def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFrame:
+def round_trips(events: pl.DataFrame, market: Market) -> pl.DataFrame:
     """Positions from flat to flat (ROUND_TRIPS_SCHEMA) that ended; a fill through zero ends one and begins another.
 
     quantity and prices in shares of the entry's day; pnl with dividends, after commission; slippage is in the prices.
-    With the market also the bars held, and how far the close was against (mae) and for it (mfe), as fractions of the
-    entry price; a bar counts from the entry's on and before the exit's.
+    market: the one that was traded, for the bars held, and how far the close was against (mae) and for it (mfe), as
+    fractions of the entry price; a bar counts from the entry's on and before the exit's. A rename names the new symbol
+    by its number there.
     """
     open_trips: dict[str, _Trip] = {}
     rows = []
@@ -137,7 +138,6 @@ def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFr
         "kind", "symbol", "event_time", "side", "quantity", "price", "commission", "position", "value", "leg",
         "ambiguous",
     )  # fmt: skip
-    names = () if market is None else market.symbols
     for kind, symbol, time, side, quantity, price, commission, position, value, leg, ambiguous in told.select(
         columns
     ).iter_rows():
@@ -147,8 +147,8 @@ def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFr
                 trip.ratio *= value
             continue
         if kind == "rename":
-            if trip is not None and int(value) < len(names):
-                open_trips[names[int(value)]] = open_trips.pop(symbol)
+            if trip is not None and int(value) < len(market.symbols):
+                open_trips[market.symbols[int(value)]] = open_trips.pop(symbol)
             continue
         if kind == "dividend":
             if trip is not None:
@@ -174,11 +174,11 @@ def round_trips(events: pl.DataFrame, market: Market | None = None) -> pl.DataFr
     return pl.DataFrame(rows, schema=ROUND_TRIPS_SCHEMA, orient="row").sort("exit_time", "entry_time", "symbol")
 
 
-def _closed(symbol: str, trip: _Trip, time, leg: str | None, market: Market | None) -> tuple:
+def _closed(symbol: str, trip: _Trip, time, leg: str | None, market: Market) -> tuple:
     entry, left = trip.paid / trip.bought, trip.received / trip.sold if trip.sold else 0.0
     pnl = trip.side * (trip.received - trip.paid) + trip.income - trip.costs
     bars, worst, best = None, None, None
-    if market is not None and symbol in market.symbols:
+    if symbol in market.symbols:
         first = max(market.at(trip.time), 0)
         # A fill within a bar is told at its close.
         inside = int(np.searchsorted(market.times[:, c.CLOSES], _micros(trip.time)))
