@@ -36,6 +36,7 @@ from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.events import Events, to_frame
+from quantlytic_assets.trading.engine.market import micros
 from quantlytic_assets.trading.engine.requests import Requests
 from quantlytic_assets.trading.engine.run import run
 from quantlytic_assets.trading.engine.state import State
@@ -92,12 +93,15 @@ def trade_rule(
 def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
     """Copy what is on record of an account from a session on into the tables of the lake."""
     rows = accounts.events(strategy, since)
+    told = engine_events(rows)
+    # Of orders whose first event is among them: since then nothing changed the others.
+    orders = projections.orders(told)
     sessions = accounts.sessions(strategy, since)
     mine, parameters = "strategy = ? AND session >= ?", [strategy, since]
     tables = {
         EVENTS.name: rows,
-        "trading.orders": order_rows(rows),
-        "trading.fills": fill_rows(rows),
+        "trading.orders": order_rows(rows, orders),
+        "trading.fills": fill_rows(told, orders),
         "trading.positions": position_rows(strategy, sessions),
         "trading.equity": equity_rows(strategy, sessions),
     }
@@ -107,12 +111,12 @@ def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
 def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
     """The times that were not traded and can be: the newest one waits a while for symbols that it lacks."""
     opens = market.times[:, c.OPENS]
-    start = int(np.searchsorted(opens, _micros(stored.through), "right")) if stored else 0
+    start = int(np.searchsorted(opens, micros(stored.through), "right")) if stored else 0
     stop = len(market)
     if stop - start > 0 and stop > 1:
         there = np.isfinite(market.bars[:, c.CLOSE])
         lacking = (there[stop - 2] & ~there[stop - 1]).any()
-        if lacking and _micros(now) < market.times[stop - 1, c.AVAILABLE] + _WAIT // timedelta(microseconds=1):
+        if lacking and micros(now) < market.times[stop - 1, c.AVAILABLE] + _WAIT // timedelta(microseconds=1):
             stop -= 1
     return slice(start, stop)
 
@@ -129,7 +133,7 @@ def _step(
     """Trade these times, session by session, and write all of it in one transaction."""
     rule = bound_rule(strategy)
     settings = sized(rule, strategy.settings)
-    days = pl.Series(market.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date)
+    days = market.sessions
     since = days[fresh.start]
     frame = rule_frame(lake, strategy, rule, since, before)
     weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
@@ -140,7 +144,7 @@ def _step(
         state = State.from_bytes(stored.state).for_symbols(stored.symbols, strategy.symbols)
         known = accounts.sessions(strategy.name, min(days[0], stored.session))
         costs = float(known["costs_to_date"][-1])
-        late = _late(market[: fresh.start], days[: fresh.start], known, strategy)
+        late = _late(market[: fresh.start], known)
         rows = _counted_again(known, late)
     asked = {0: _noted(strategy, late)} if len(late) else None
     events: list[Events] = []
@@ -159,7 +163,7 @@ def _step(
         account = (float(done.equity[-1]), float(done.cash[-1]), float(done.gross[-1]), costs)
         session = days[stretch.start]
         # Of a session that goes on, the bars from its beginning.
-        bars = _bars(market[: stretch.stop], days[: stretch.stop], session, strategy)
+        bars = _bars(market[market.within(session, session).start : stretch.stop])
         rows[session] = session_row(session, account, _held(state, strategy), bars)
     if state is None:
         return RuleTrades(strategy.name)
@@ -185,18 +189,18 @@ def _step(
     return RuleTrades(strategy.name, len(sessions), len(every), every.filter(kind="fill").height, seen)
 
 
-def _bars(market: Market, days: pl.Series, session: date, strategy: RuleStrategy) -> dict[str, int]:
-    """How many bars each symbol has in a session."""
-    counts = np.isfinite(market.bars[(days == session).to_numpy(), c.CLOSE]).sum(axis=0)
-    return dict(zip(strategy.symbols, counts.tolist(), strict=True))
+def _bars(market: Market) -> dict[str, int]:
+    """How many bars each symbol has."""
+    counts = np.isfinite(market.bars[:, c.CLOSE]).sum(axis=0)
+    return dict(zip(market.symbols, counts.tolist(), strict=True))
 
 
-def _late(market: Market, days: pl.Series, known: pl.DataFrame, strategy: RuleStrategy) -> pl.DataFrame:
+def _late(market: Market, known: pl.DataFrame) -> pl.DataFrame:
     """session, symbol, bars: how many bars of the past there are now that were not there when it was traded."""
     found = []
     for session, told in known.select("session", "bars").iter_rows():
         before = json.loads(told)
-        for symbol, count in _bars(market, days, session, strategy).items():
+        for symbol, count in _bars(market[market.within(session, session)]).items():
             if count > before.get(symbol, 0):
                 found.append((session, symbol, count - before.get(symbol, 0)))
     return pl.DataFrame(found, {"session": pl.Date, "symbol": pl.String, "bars": pl.Int64}, orient="row")
@@ -249,7 +253,3 @@ def _oldest_open(
     orders = projections.orders(pl.concat([earlier, events]))
     working = orders.filter(status="working")["session"]
     return min([last, *working.to_list()])
-
-
-def _micros(time: datetime) -> int:
-    return int(pl.Series([time]).cast(pl.Datetime("us", "UTC")).to_physical()[0])

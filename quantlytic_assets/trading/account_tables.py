@@ -34,13 +34,11 @@ def engine_events(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def order_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """trading.orders of rows of trading.events: of those orders whose first event is among them."""
-    events = engine_events(rows)
-    told = projections.orders(events)
+def order_rows(rows: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
+    """trading.orders of rows of trading.events and of the `projections.orders` of their events."""
     written = rows.group_by("client_order_id").agg(pl.col("recorded_at").min())
     status = pl.col("status").replace(_STATUS)
-    found = told.join(written, on="client_order_id", how="left", maintain_order="left").with_columns(
+    found = orders.join(written, on="client_order_id", how="left", maintain_order="left").with_columns(
         status.alias("status"),
         pl.col("client_order_id").alias("order_ref"),
         pl.lit(None, pl.Float64).alias("reference_price"),
@@ -51,10 +49,9 @@ def order_rows(rows: pl.DataFrame) -> pl.DataFrame:
     return found.select(pl.col(name).cast(dtype) for name, dtype in ORDERS.polars.items())
 
 
-def fill_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """trading.fills of rows of trading.events: of those orders whose first event is among them."""
-    events = engine_events(rows)
-    decided = projections.orders(events).select("client_order_id", pl.col("session").alias("decided"))
+def fill_rows(events: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
+    """trading.fills of the engine's events and their `projections.orders`: of those orders, no others."""
+    decided = orders.select("client_order_id", pl.col("session").alias("decided"))
     found = (
         projections.fills(events)
         .rename({"session": "fill_session", "event_time": "fill_time"})

@@ -19,6 +19,7 @@ from quantlytic_assets.features.spec import Feature
 from quantlytic_assets.strategies.bots import Bar, Bot, TargetIntent
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
 from quantlytic_assets.trading.engine.run import Result, Stepper, run
 from quantlytic_assets.trading.engine.settings import EngineSettings, OrderStyle, Sizing
@@ -79,15 +80,8 @@ class Simulation:
 
     def sessions(self) -> pl.DataFrame:
         """session, equity, cash, gross (money in positions without sign) at the end of each session."""
-        frame = pl.DataFrame(
-            {
-                "session": pl.Series(self.market.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date),
-                "equity": self.result.equity,
-                "cash": self.result.cash,
-                "gross": self.result.gross,
-            }
-        )
-        return frame.group_by("session", maintain_order=True).last()
+        told = projections.equity(self.market, self.result.equity, self.result.cash, self.result.gross)
+        return told.drop("available_at").group_by("session", maintain_order=True).last()
 
 
 def simulate(
@@ -110,15 +104,16 @@ def simulate(
     rule or bot that fails.
     """
     market = history.market(symbols) if market is None else market
-    start, stop = _between(market, first, last)
-    if start == stop:
+    stretch = market.within(first, last)
+    traded = market[stretch]
+    if not len(traded):
         raise ValueError("there is no usable bar in these sessions")
-    traded, atr = market[start:stop], _atr(history, market, settings, registry)
-    atr = None if atr is None else atr[start:stop]
+    atr = _atr(history, market, settings, registry)
+    atr = None if atr is None else atr[stretch]
     if isinstance(strategy, Bot):
         result = _by_bot(history.with_features(declared, registry), strategy, settings, traded, atr, events, declared)
         return Simulation(traded, settings, result, atr=atr)
-    targets = targets_of(history, strategy, market, registry)[start:stop]
+    targets = targets_of(history, strategy, market, registry)[stretch]
     own = sized(strategy, settings)
     return Simulation(traded, own, run(traded, targets, own, atr=atr, events=events), targets, atr)
 
@@ -140,8 +135,7 @@ def bought_and_held(
 ) -> Simulation:
     """Each symbol bought once, at its first bar of the sessions, for an equal part of the money; at the same costs."""
     market = history.market(symbols)
-    start, stop = _between(market, first, last)
-    traded = market[start:stop]
+    traded = market[market.within(first, last)]
     there = np.isfinite(traded.bars[:, c.CLOSE])
     targets = np.full(there.shape, np.nan)
     known = there.any(axis=0)
@@ -166,13 +160,6 @@ def _atr(history: History, market: Market, settings: EngineSettings, registry: R
         return None
     (feature,) = (registry or Registry()).features([ATR])
     return market.matrix(history.with_features([feature]), feature.columns[0])
-
-
-def _between(market: Market, first: date | None, last: date | None) -> tuple[int, int]:
-    sessions = market.times[:, c.SESSION]
-    start = 0 if first is None else int(np.searchsorted(sessions, (first - date(1970, 1, 1)).days))
-    stop = len(market) if last is None else int(np.searchsorted(sessions, (last - date(1970, 1, 1)).days, "right"))
-    return start, max(start, stop)
 
 
 def _by_bot(

@@ -35,6 +35,16 @@ _PRICES = ("open", "high", "low", "close", "volume")
 _TIMES = ("open_time", "close_time", "available_at")
 
 
+def micros(time: datetime) -> int:
+    """A time as `Market.times` has it: microseconds since 1970, UTC."""
+    return int(pl.Series([time]).cast(BARS_SCHEMA["open_time"]).to_physical()[0])
+
+
+def day_number(day: date) -> int:
+    """A session as `Market.times` has it: days since 1970."""
+    return (day - date(1970, 1, 1)).days
+
+
 @dataclass(frozen=True)
 class Market:
     """Bars [time, field, symbol], oldest first, NaN where a symbol has none, and what is fixed for each symbol.
@@ -61,8 +71,19 @@ class Market:
 
     def at(self, time: datetime) -> int:
         """The number of the first bar that opens at or after a time."""
-        micros = int(pl.Series([time]).cast(BARS_SCHEMA["open_time"]).to_physical()[0])
-        return int(np.searchsorted(self.times[:, c.OPENS], micros))
+        return int(np.searchsorted(self.times[:, c.OPENS], micros(time)))
+
+    @property
+    def sessions(self) -> pl.Series:
+        """The session of each time."""
+        return pl.Series(self.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date)
+
+    def within(self, first: date | None, last: date | None) -> slice:
+        """The times of the sessions `first` … `last`, both included; without one from the beginning, or to the end."""
+        days = self.times[:, c.SESSION]
+        start = 0 if first is None else int(np.searchsorted(days, day_number(first)))
+        stop = len(self) if last is None else int(np.searchsorted(days, day_number(last), "right"))
+        return slice(start, max(start, stop))
 
     def matrix(self, frame: pl.DataFrame, column: str) -> np.ndarray:
         """A column of a frame (symbol, open_time, …) laid out as [time, symbol]: targets, or an ATR. NaN elsewhere."""
@@ -159,10 +180,7 @@ class Market:
 def _last_bars(times: np.ndarray, closes: Mapping[date, datetime] | None) -> np.ndarray:
     sessions = times[:, c.SESSION]
     if closes is not None:
-        ends = {
-            (day - date(1970, 1, 1)).days: int(pl.Series([end]).cast(BARS_SCHEMA["open_time"]).to_physical()[0])
-            for day, end in closes.items()
-        }
+        ends = {day_number(day): micros(end) for day, end in closes.items()}
         far = np.iinfo(np.int64).max
         return times[:, c.CLOSES] >= np.array([ends.get(int(one), far) for one in sessions], dtype=np.int64)
     if (sessions[1:] == sessions[:-1]).any():
@@ -192,8 +210,7 @@ def _actions(actions: pl.DataFrame | None, names: tuple[str, ...]) -> tuple[np.n
             raise ValueError(
                 f"actions.into: {symbol} is renamed on {session} into {into!r}, which is not in the market"
             )
-        day = (session - date(1970, 1, 1)).days
-        rows.append((day, c.ACTIONS.index(kind), at[symbol], at.get(into, -1), float(value or 0.0)))
+        rows.append((day_number(session), c.ACTIONS.index(kind), at[symbol], at.get(into, -1), float(value or 0.0)))
     rows.sort()
     table = np.array([row[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
     return table, np.array([row[4] for row in rows], dtype=np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.trading.engine import codes as c
-from quantlytic_assets.trading.engine.market import Market
+from quantlytic_assets.trading.engine.market import Market, micros
 
 ROUND_TRIPS_SCHEMA = pl.Schema(
     {
@@ -94,7 +94,7 @@ def equity(market: Market, curve: np.ndarray, cash: np.ndarray, gross: np.ndarra
     """The account after each time: session, available_at, equity, cash, gross."""
     return pl.DataFrame(
         {
-            "session": pl.Series(market.times[:, c.SESSION]).cast(pl.Int32).cast(pl.Date),
+            "session": market.sessions,
             "available_at": pl.Series(market.times[:, c.AVAILABLE]).cast(pl.Datetime("us", "UTC")),
             "equity": curve,
             "cash": cash,
@@ -181,9 +181,9 @@ def _closed(symbol: str, trip: _Trip, time, leg: str | None, market: Market) -> 
     if symbol in market.symbols:
         first = max(market.at(trip.time), 0)
         # A fill within a bar is told at its close.
-        inside = int(np.searchsorted(market.times[:, c.CLOSES], _micros(trip.time)))
+        inside = int(np.searchsorted(market.times[:, c.CLOSES], micros(trip.time)))
         first = min(first, inside)
-        last = int(np.searchsorted(market.times[:, c.CLOSES], _micros(time)))
+        last = int(np.searchsorted(market.times[:, c.CLOSES], micros(time)))
         closes = market.bars[first:last, c.CLOSE, market.symbols.index(symbol)]
         bars = max(last - first, 0)
         moves = trip.side * (closes[np.isfinite(closes)] / entry - 1.0)
@@ -195,7 +195,3 @@ def _closed(symbol: str, trip: _Trip, time, leg: str | None, market: Market) -> 
         symbol, side, trip.time, time, trip.bought, entry, left, pnl, pnl / trip.paid, trip.costs, bars, worst, best,
         leg, trip.ambiguous,
     )  # fmt: skip
-
-
-def _micros(time) -> int:
-    return int(pl.Series([time]).cast(pl.Datetime("us", "UTC")).to_physical()[0])
