@@ -8,6 +8,7 @@ from rich.table import Table
 
 from quantlytic_assets.commands.inspection import print_json
 from quantlytic_assets.features.registry import SETS
+from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.services.features import null_shares
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.plugins import registry_with
@@ -74,8 +75,7 @@ def _row(feature: Feature) -> dict[str, Any]:
 
 def _of_dataset(installation: Installation, out: Console, dataset: str, as_json: bool) -> None:
     features = features_of(installation.dataset(dataset))
-    columns = [column for feature in features for column in feature.columns]
-    shares = null_shares(installation.resources.lake, dataset, columns)
+    shares = null_shares(installation.resources.lake, dataset, column_names(features))
     rows = [
         (column, lookback, shares.get(column), feature.spec.formula)
         for feature in features

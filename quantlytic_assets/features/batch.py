@@ -17,7 +17,7 @@ from quantlytic_assets.features.fields import Fields, numbers
 from quantlytic_assets.features.kernels.base import Outputs
 from quantlytic_assets.features.kernels.chain import Chain
 from quantlytic_assets.features.registry import Registry
-from quantlytic_assets.features.spec import Feature, Scale
+from quantlytic_assets.features.spec import Feature, Scale, column_names
 
 GROUP = ("symbol", "interval")
 
@@ -45,7 +45,7 @@ def compute(
     Returns the rows that are not look-back, by symbol, interval and open_time, with the features' columns added.
     """
     bars = _sorted(bars)
-    columns = [name for feature in features for name in feature.columns]
+    columns = column_names(features)
     usable = bars.filter(pl.col("close").is_not_null()) if bars["close"].null_count() else bars
     values = _values(usable, features, registry, stored)
     kept = None

@@ -10,7 +10,7 @@ import polars as pl
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.fields import Fields, of_bar
 from quantlytic_assets.features.kernels.base import Handle, Kernel
-from quantlytic_assets.features.spec import Feature
+from quantlytic_assets.features.spec import Feature, column_names
 
 NAN = float("nan")
 
@@ -26,7 +26,7 @@ class Board:
         if across:
             raise ValueError(f"{', '.join(across)}: a feature over all symbols of a time has no handle of one symbol")
         self.features = tuple(features)
-        self.columns = tuple(name for one in features for name in one.columns)
+        self.columns = tuple(column_names(features))
         self._scales = tuple(scale for one in features for scale in one.scales)
         self._inputs = tuple(dict.fromkeys(one.inputs for one in features))
         self._names = tuple(dict.fromkeys(name for inputs in self._inputs for name in inputs))

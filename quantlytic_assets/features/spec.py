@@ -6,7 +6,7 @@ features in `library`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -190,6 +190,16 @@ class Feature:
 
     def __str__(self) -> str:
         return f"{self.spec.name}({', '.join(map(_plain, self.values))})" if self.values else self.spec.name
+
+
+def column_names(features: Iterable[Feature]) -> list[str]:
+    """The columns of all these features, in their order."""
+    return [name for feature in features for name in feature.columns]
+
+
+def column_scales(features: Iterable[Feature]) -> dict[str, Scale]:
+    """The columns of all these features, in their order, and what each is proportional to."""
+    return {name: scale for feature in features for name, scale in zip(feature.columns, feature.scales, strict=True)}
 
 
 def _plain(value: Value) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 import polars as pl
 
 from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.features.spec import column_names
 
 KEY_COLUMNS: tuple[str, ...] = ("dataset", "symbol", "session", "interval", "open_time", "available_at")
 LABEL_COLUMNS: tuple[str, ...] = ("forward_return", "label", "label_available_at")
@@ -34,7 +35,7 @@ class Design:
 @cache
 def core_columns() -> tuple[str, ...]:
     """The columns of the feature set `core`, in their order."""
-    return tuple(column for feature in Registry().features(["core"]) for column in feature.columns)
+    return tuple(column_names(Registry().features(["core"])))
 
 
 def resolve_features(features: Sequence[str] | None) -> tuple[str, ...]:

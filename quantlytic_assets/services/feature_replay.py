@@ -17,6 +17,7 @@ from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.features.online import Board
+from quantlytic_assets.features.spec import column_names, column_scales
 from quantlytic_assets.services.features import HISTORY_BARS, warmup, with_others
 from quantlytic_assets.tables.features import bars_through, drawn_rows, rows_at
 from quantlytic_assets.universe.feature_choice import features_of
@@ -48,7 +49,7 @@ def replayed(
     features = of_family(features_of(dataset), family)
     compared, wrong = 0, [REPLAY_SCHEMA.to_frame()]
     for interval, open_time, session in drawn_rows(lake, dataset.name, since, before, places).iter_rows():
-        columns = [name for feature in features for name in feature.columns]
+        columns = column_names(features)
         stored = rows_at(lake, dataset.name, interval, session, open_time, ["close", "history_bars", *columns])
         bars = _bars_until(lake, dataset, features, interval, open_time, session)
         # Where a symbol has more bars than were read, and fewer than decide its values were read, nothing can be said.
@@ -59,7 +60,7 @@ def replayed(
             both = stored.join(found, on="symbol", suffix="_again")
             compared += len(both) * len(columns)
             at = (interval, open_time, session)
-            wrong += [_different(both, name, scale, at, way) for name, scale in _scales(features)]
+            wrong += [_different(both, name, scale, at, way) for name, scale in column_scales(features).items()]
     return compared, pl.concat(wrong)
 
 
@@ -94,10 +95,6 @@ def _computed(bars: pl.DataFrame, features: Sequence[Feature], dataset: Dataset)
     schema = {"symbol": pl.String, **dict.fromkeys(board.columns, pl.Float64)}
     made["online"] = pl.DataFrame(updated, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))
     return made
-
-
-def _scales(features: Sequence[Feature]) -> list[tuple[str, str]]:
-    return [(name, scale) for one in features for name, scale in zip(one.columns, one.scales, strict=True)]
 
 
 def _different(both: pl.DataFrame, column: str, scale: str, at: tuple[str, datetime, date], way: str) -> pl.DataFrame:

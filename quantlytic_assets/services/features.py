@@ -20,6 +20,7 @@ import polars as pl
 
 from quantlytic_assets.features.batch import GROUP, compute
 from quantlytic_assets.features.columns import of_family
+from quantlytic_assets.features.spec import column_names, column_scales
 from quantlytic_assets.schemas.features import FAMILIES, FAMILY_KEYS
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.tables.features import closes_by_availability, feature_counts
@@ -30,7 +31,7 @@ from quantlytic_assets.universe.plugins import registry_with
 if TYPE_CHECKING:
     import duckdb
 
-    from quantlytic_assets.features.spec import Feature
+    from quantlytic_assets.features.spec import Feature, Scale
     from quantlytic_assets.tables.select import Queries
     from quantlytic_assets.universe.models import Dataset
 
@@ -76,10 +77,9 @@ def warmup(features: Iterable[Feature]) -> int:
     return max([HISTORY_BARS, *(feature.warmup for feature in features)])
 
 
-def family_scales(dataset: Dataset, family: str) -> dict[str, str]:
+def family_scales(dataset: Dataset, family: str) -> dict[str, Scale]:
     """The columns of a dataset's features of a family, and what each is proportional to."""
-    features = of_family(features_of(dataset), family)
-    return {name: scale for one in features for name, scale in zip(one.columns, one.scales, strict=True)}
+    return column_scales(of_family(features_of(dataset), family))
 
 
 def run_costs(directory: Path, family: str) -> dict[str, float]:
@@ -113,7 +113,7 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
     if not features:
         return
     across = any(feature.spec.kind == "cross_section" for feature in features)
-    columns = [name for feature in features for name in feature.columns]
+    columns = column_names(features)
     seconds, size = 0.0, 0
     for bars in _bars_to_compute(connection, None if across else _CHUNK):
         given = with_others(_Session(connection), bars, features)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.schemas.trading import SIGNALS
 from quantlytic_assets.strategies.registry import LIBRARY
 from quantlytic_assets.strategies.signals import rule_signals
@@ -55,7 +56,7 @@ def read_columns(strategy: RuleStrategy, rule: Rule) -> tuple[str, ...]:
     """The columns of features.indicators that a rule is given: those it names, or all where it is a user's function."""
     if rule.spec.function is None:
         return tuple(dict.fromkeys([*BASE_COLUMNS, *rule.columns.values()]))
-    columns = [name for feature in declared(strategy.declared, strategy.plugins) for name in feature.columns]
+    columns = column_names(declared(strategy.declared, strategy.plugins))
     return tuple(dict.fromkeys([*BASE_COLUMNS, *columns]))
 
 

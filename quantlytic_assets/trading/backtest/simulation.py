@@ -15,7 +15,7 @@ import polars as pl
 
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
-from quantlytic_assets.features.spec import Feature
+from quantlytic_assets.features.spec import Feature, column_names
 from quantlytic_assets.strategies.bots import Bar, Bot, TargetIntent
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.trading.engine import codes as c
@@ -173,7 +173,7 @@ def _by_bot(
 ) -> Result:
     """Hands the bot one bar after the other, those of one time in the order of the symbols; wishes go to the engine."""
     stepper = Stepper(market, settings, atr=atr, events=events)
-    columns = [name for feature in declared for name in feature.columns]
+    columns = column_names(declared)
     fields = ("symbol", "session", "open_time", "available_at", "open", "high", "low", "close", "volume")
     wanted = bars.filter(pl.col("close").is_not_null(), pl.col("symbol").is_in(market.symbols))
     of_time: dict[datetime, list[Bar]] = {}
