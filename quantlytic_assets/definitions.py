@@ -153,31 +153,16 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
 
 
 def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) -> dg.Definitions:
-    common: dict[str, Any] = {
-        "backfill_policy": dg.BackfillPolicy.multi_run(settings.backfill_chunk),
-        "group_name": strategy.name,
-        "owners": OWNERS,
-        "automation_condition": follow_upstream(),
-    }
-    unpartitioned = {name: value for name, value in common.items() if name != "backfill_policy"}
-    unpartitioned["automation_condition"] = follow_any_upstream()
+    common, unpartitioned = _of_strategy(strategy, settings, follow_upstream())
     keys = strategy_keys(strategy)
     jobs = [
-        dg.define_asset_job(
-            name,
-            selection=dg.AssetSelection.assets(*selection),
-            description=description,
-            executor_def=dg.in_process_executor,
-        )
-        for name, selection, description in (
-            (model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."),
-            (
-                trading_job_name(strategy),
-                [keys["predictions"], keys["paper_trades"]],
-                f"Scores and paper-trades {strategy.name}.",
-            ),
-            (performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
-        )
+        _job(model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."),
+        _job(
+            trading_job_name(strategy),
+            [keys["predictions"], keys["paper_trades"]],
+            f"Scores and paper-trades {strategy.name}.",
+        ),
+        _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
     ]
     assets = dg.with_source_code_references(
         [
@@ -198,29 +183,16 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
 
 
 def _rule_parts(dataset: Dataset, strategy: RuleStrategy, settings: Settings) -> dg.Definitions:
-    common: dict[str, Any] = {
-        "backfill_policy": dg.BackfillPolicy.multi_run(settings.backfill_chunk),
-        "group_name": strategy.name,
-        "owners": OWNERS,
-        "automation_condition": follow_upstream(dataset.keep),
-    }
-    unpartitioned = {name: value for name, value in common.items() if name != "backfill_policy"}
-    unpartitioned["automation_condition"] = follow_any_upstream()
+    common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(dataset.keep))
     keys = rule_keys(strategy)
     jobs = [
-        dg.define_asset_job(
+        _job(
             trading_job_name(strategy),
-            selection=dg.AssetSelection.assets(keys["signals"], keys["paper_trades"]),
-            description=f"Makes the signals of {strategy.name} and trades them on paper.",
-            executor_def=dg.in_process_executor,
-            partitions_def=definition(dataset),
+            [keys["signals"], keys["paper_trades"]],
+            f"Makes the signals of {strategy.name} and trades them on paper.",
+            definition(dataset),
         ),
-        dg.define_asset_job(
-            performance_job_name(strategy),
-            selection=dg.AssetSelection.assets(keys["performance"]),
-            description=f"Reports how {strategy.name} has done.",
-            executor_def=dg.in_process_executor,
-        ),
+        _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
     ]
     assets = dg.with_source_code_references(
         [
@@ -235,6 +207,30 @@ def _rule_parts(dataset: Dataset, strategy: RuleStrategy, settings: Settings) ->
         asset_checks=rule_checks(dataset, strategy, definition(dataset)),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
+    )
+
+
+def _of_strategy(
+    strategy: Strategy | RuleStrategy, settings: Settings, condition: dg.AutomationCondition
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a strategy's assets have in common: those with partitions, which follow by `condition`, and the others."""
+    every: dict[str, Any] = {"group_name": strategy.name, "owners": OWNERS}
+    policy = dg.BackfillPolicy.multi_run(settings.backfill_chunk)
+    return (
+        {**every, "backfill_policy": policy, "automation_condition": condition},
+        {**every, "automation_condition": follow_any_upstream()},
+    )
+
+
+def _job(
+    name: str, keys: Sequence[dg.AssetKey], description: str, partitions_def: dg.PartitionsDefinition | None = None
+) -> Any:
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*keys),
+        description=description,
+        executor_def=dg.in_process_executor,
+        partitions_def=partitions_def,
     )
 
 

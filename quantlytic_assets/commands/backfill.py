@@ -123,14 +123,9 @@ class Backfill:
         """Models, predictions and paper trades of a strategy, then its performance report."""
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
-        if first and dataset.name in self._also_since:
-            first = min(first, date.fromisoformat(self._also_since[dataset.name]))
+        first = self._first(dataset, first)
+        features = self._features(dataset, f"{strategy.name} has no features to learn from")
         keys = strategy_keys(strategy)
-        features = newest_by_partition(instance, features_key(dataset))
-        if not features:
-            raise CommandError(
-                f"{strategy.name} has no features to learn from yet; run: quantlytic backfill {dataset.name}"
-            )
         steps = _between(partitions.model_steps(dataset, strategy), first, last)
         if only_pending:
             models = newest_by_partition(instance, keys["model"])
@@ -154,9 +149,7 @@ class Backfill:
         if only_pending:
             stages = [[features_key(dataset)], [keys["predictions"]], [keys["paper_trades"]]]
             days = pending_in_stages(instance, stages, days)
-        chunk = self.installation.settings.backfill_chunk
-        runs = [run[i : i + chunk] for run in _neighbours(days, trading) for i in range(0, len(run), chunk)]
-        self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
+        self._trade(strategy, days, trading)
         self._report(strategy, keys, only_pending)
 
     def rule(
@@ -168,14 +161,9 @@ class Backfill:
         """
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
-        if first and dataset.name in self._also_since:
-            first = min(first, date.fromisoformat(self._also_since[dataset.name]))
+        first = self._first(dataset, first)
+        features = self._features(dataset, f"{strategy.name} has no features to decide on")
         keys = rule_keys(strategy)
-        features = newest_by_partition(instance, features_key(dataset))
-        if not features:
-            raise CommandError(
-                f"{strategy.name} has no features to decide on yet; run: quantlytic backfill {dataset.name}"
-            )
         every = partitions.keys_between(dataset, first, last)
         days = [key for key in every if key in features]
         if only_pending:
@@ -187,10 +175,26 @@ class Backfill:
                 *made_by_other_code(instance, keys["signals"], version, days),
             }
             days = [key for key in days if key in behind]
+        self._trade(strategy, days, every)
+        self._report(strategy, keys, only_pending)
+
+    def _first(self, dataset: Dataset, first: date | None) -> date | None:
+        """`first`, or what was cleaned again beside it, where that is earlier."""
+        late = self._also_since.get(dataset.name)
+        return min(first, date.fromisoformat(late)) if first and late else first
+
+    def _features(self, dataset: Dataset, without: str) -> Mapping[str, int]:
+        """`newest_by_partition` of a dataset's features. Raises `CommandError`, saying `without`, before the first."""
+        features = newest_by_partition(self.installation.instance, features_key(dataset))
+        if not features:
+            raise CommandError(f"{without} yet; run: quantlytic backfill {dataset.name}")
+        return features
+
+    def _trade(self, strategy: Strategy | RuleStrategy, days: Sequence[str], every: Sequence[str]) -> None:
+        """Run the trading job of a strategy over these of all its partitions."""
         chunk = self.installation.settings.backfill_chunk
         runs = [run[i : i + chunk] for run in _neighbours(days, every) for i in range(0, len(run), chunk)]
         self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
-        self._report(strategy, keys, only_pending)
 
     def _report(self, strategy: Strategy | RuleStrategy, keys: Mapping[str, dg.AssetKey], only_pending: bool) -> None:
         """Make the performance of an account that has traded since its last report."""

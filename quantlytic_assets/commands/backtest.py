@@ -55,11 +55,7 @@ def show_backtest(
     Raises `UsageError` for a strategy, session or setting that there is not, and `CommandError` where it can't be made.
     """
     try:
-        changes = dict(map(parsed, settings))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    try:
-        result = _made(installation, name, first, last, changes)
+        result = _made(installation, name, first, last, _changes(settings))
     except (BacktestError, RuleError) as error:
         raise CommandError(str(error)) from error
     path = report or _reports(installation) / f"{name}-{result.backtest_id}.html"
@@ -97,11 +93,7 @@ def show_search(
 
     Raises `UsageError` for a grid, strategy or setting that there is not, and `CommandError` where it can't be made.
     """
-    try:
-        changes = dict(map(parsed, settings))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    strategy = _strategy(installation, name, changes)
+    strategy = _strategy(installation, name, _changes(settings))
     _check_days(first, last)
     lake = installation.resources.lake
     with Progress(
@@ -151,6 +143,13 @@ def _made(
     result = run_backtest(lake, installation.universe.datasets[strategy.dataset], strategy, first, last)
     record(lake, [result])
     return result
+
+
+def _changes(settings: Sequence[str]) -> dict[str, Any]:
+    try:
+        return dict(map(parsed, settings))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _day(name: str, day: str | date | None) -> date | None:
