@@ -15,7 +15,7 @@ from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
 from quantlytic_assets.assets.models import strategy_metadata
 from quantlytic_assets.assets.partitions import trading_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
-from quantlytic_assets.calendars.partitions import Window, windows, with_partition
+from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import FILLS
 from quantlytic_assets.services.paper_account import WrongShares, trade_sessions
@@ -49,7 +49,8 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         except WrongShares as error:
             raise dg.Failure(str(error)) from None
         context.log.info(str(summary))
-        counts = _counts(resources, dataset, strategy, window)
+        counted = session_counts(resources.lake, strategy.name, since=window.first, before=window.last)
+        counts = account_counts(counted.with_columns(pl.col("fills").alias("rows")), dataset)
         metadata = group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0, "fills": 0})
         links = resources.links
         for key, entry in metadata.items():
@@ -61,15 +62,15 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
     return paper_trades
 
 
-def _counts(resources: Resources, dataset: Dataset, strategy: Strategy, window: Window) -> dict[str, dict[str, Any]]:
-    rows = session_counts(resources.lake, strategy.name, since=window.first, before=window.last)
+def account_counts(counts: pl.DataFrame, dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """What is shown of each partition, of `session_counts` and, as `rows`, how many rows the asset's table has."""
     per_key = (
-        with_partition(rows, dataset)
+        with_partition(counts, dataset)
         .group_by("partition", maintain_order=True)
         .agg(
             pl.col("orders", "fills", "rejected", "open").sum(),
             pl.col("equity", "costs_to_date").last(),
-            pl.col("fills").sum().alias("dagster/partition_row_count"),
+            pl.col("rows").sum().alias("dagster/partition_row_count"),
         )
     )
     return {row.pop("partition"): row for row in per_key.iter_rows(named=True)}

@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
+from quantlytic_assets.assets.paper_trades import account_counts
 from quantlytic_assets.assets.partitions import definition
 from quantlytic_assets.assets.per_partition import group_by_key, report
 from quantlytic_assets.assets.performance import records
-from quantlytic_assets.calendars.partitions import windows, with_partition
+from quantlytic_assets.calendars.partitions import windows
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import EVENTS, STATISTICS
 from quantlytic_assets.services.backtest import account_figures
 from quantlytic_assets.services.rule_account import trade_rule
 from quantlytic_assets.services.signals import NoSignals
 from quantlytic_assets.strategies.spec import RuleError
-from quantlytic_assets.tables.trading import session_counts
+from quantlytic_assets.tables.trading import event_counts, session_counts
 from quantlytic_assets.trading.backtest.figures import side_by_side
 from quantlytic_assets.universe.models import Dataset, RuleStrategy
 
@@ -55,20 +55,10 @@ def rule_paper_trades_asset(dataset: Dataset, strategy: RuleStrategy, common: Ma
         except (NoSignals, RuleError) as error:
             raise dg.Failure(str(error)) from None
         context.log.info(str(done))
-        counted = with_partition(
-            session_counts(resources.lake, strategy.name, since=window.first, before=window.last), dataset
-        )
-        per_key = {
-            row.pop("partition"): row
-            for row in counted.group_by("partition", maintain_order=True)
-            .agg(
-                pl.col("orders", "fills", "rejected", "open").sum(),
-                pl.col("equity", "costs_to_date").last(),
-                pl.len().alias("dagster/partition_row_count"),
-            )
-            .iter_rows(named=True)
-        }
-        report(context, group_by_key(context.partition_keys, per_key, _NOTHING))
+        asked = {"since": window.first, "before": window.last}
+        written = event_counts(resources.lake, strategy.name, **asked)
+        counted = session_counts(resources.lake, strategy.name, **asked).join(written, on="session", how="left")
+        report(context, group_by_key(context.partition_keys, account_counts(counted, dataset), _NOTHING))
 
     return paper_trades
 

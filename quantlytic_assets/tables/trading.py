@@ -23,6 +23,8 @@ COUNTS_SCHEMA = pl.Schema(
         "open": pl.Int64,
     }
 )
+# One row a session: how many rows of trading.events it has.
+EVENT_COUNTS_SCHEMA = pl.Schema({"session": pl.Date, "rows": pl.Int64})
 # One row a session whose account does not add up.
 DIFFERENCES_SCHEMA = pl.Schema(
     {"session": pl.Date, "equity": pl.Float64, "cash": pl.Float64, "market_value": pl.Float64}
@@ -74,6 +76,13 @@ def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -
         "GROUP BY ALL ORDER BY account.session"
     )
     return rows(lake, sql, parameters, COUNTS_SCHEMA)
+
+
+def event_counts(lake: Queries, strategy: str, *, since: date, before: date) -> pl.DataFrame:
+    """EVENT_COUNTS_SCHEMA of the sessions [since, before) that have events, oldest first."""
+    clause, parameters = where([equal("strategy", strategy), sessions(since, before)])
+    sql = f"SELECT session, count(*) AS rows FROM {EVENTS.name}{clause} GROUP BY session ORDER BY session"
+    return rows(lake, sql, parameters, EVENT_COUNTS_SCHEMA)
 
 
 def account_differences(lake: Queries, strategy: str) -> pl.DataFrame:

@@ -207,6 +207,11 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     account = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
     assert account.filter(kind="fill")["session"].to_list() == [date(2014, 5, 2)]
     assert "hold on daily, paper account" in out.getvalue()
+    # The rows that each partition is said to have are there.
+    said = signals_of(named, dg.AssetKey(["hold", "paper_trades"]))
+    assert {key: event.metadata["dagster/partition_row_count"].value for key, event in said.items()} == {
+        "2014-05-01": len(account)
+    }
     days = (date(2014, 5, 5), date(2014, 5, 20))
     run_backfill(named, Console(file=io.StringIO()), "hold", *days, [], False, True)
     again = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
