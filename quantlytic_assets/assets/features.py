@@ -25,6 +25,7 @@ from quantlytic_assets.assets.partitions import closes_known_by
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, partition_charts
 from quantlytic_assets.calendars.partitions import Window, windows, with_partition
 from quantlytic_assets.features.columns import of_family
+from quantlytic_assets.features.spec import Feature
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.features import CLOSES, FAMILIES
 from quantlytic_assets.schemas.lake import MADE_BY_DBT, TABLES
@@ -99,27 +100,22 @@ class _Translator(DagsterDbtTranslator):
     def __init__(self, dataset: Dataset, datasets: Mapping[str, Dataset], common: Mapping[str, Any]):
         super().__init__(settings=DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
         self.dataset = dataset
-        self.datasets = datasets
         self.common = common
+        # Dagster asks for each node several times.
+        self.absent = absent_families(dataset)
+        self._absent_keys = {feature_key(dataset, family) for family in self.absent}
+        features = features_of(dataset)
+        self._read_by = {family: _others_read(dataset, datasets, of_family(features, family)) for family in FAMILIES}
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
         """As dbt has it, upstream the families that the dataset has and the other datasets that their features read."""
         spec = super().get_asset_spec(manifest, unique_id, project)
-        absent = {feature_key(self.dataset, family) for family in absent_families(self.dataset)}
-        deps = [dep for dep in spec.deps if dep.asset_key not in absent]
+        deps = [dep for dep in spec.deps if dep.asset_key not in self._absent_keys]
         deps += [
             dg.AssetDep(feature_key(other, "bars"), partition_mapping=closes_known_by(self.dataset, other))
-            for other in self._read_by(self.get_resource_props(manifest, unique_id)["name"])
+            for other in self._read_by.get(self.get_resource_props(manifest, unique_id)["name"], ())
         ]
         return spec.replace_attributes(deps=deps)
-
-    def _read_by(self, family: str) -> list[Dataset]:
-        """The other datasets whose closes features of a family read."""
-        if family not in FAMILIES:
-            return []
-        read = others(of_family(features_of(self.dataset), family))
-        names = dict.fromkeys(name for name, _ in read if name and name != self.dataset.name)
-        return [self.datasets[name] for name in names]
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         """`<dataset>/<model>`; dbt's sources are the assets that write them."""
@@ -151,11 +147,17 @@ class _Translator(DagsterDbtTranslator):
         """
         unmapped = [
             feature_key(other, "bars")
-            for other in self._read_by(dbt_resource_props["name"])
+            for other in self._read_by.get(dbt_resource_props["name"], ())
             if isinstance(closes_known_by(self.dataset, other), dg.AllPartitionMapping)
         ]
         ignored = dg.AssetSelection.assets(corporate_actions_key(self.dataset), *unmapped)
         return self.common["automation_condition"].ignore(ignored)
+
+
+def _others_read(dataset: Dataset, datasets: Mapping[str, Dataset], features: Sequence[Feature]) -> list[Dataset]:
+    """The other datasets whose closes these features of a dataset read."""
+    names = dict.fromkeys(name for name, _ in others(features) if name and name != dataset.name)
+    return [datasets[name] for name in names]
 
 
 def feature_models(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -200,15 +202,16 @@ def feature_assets(
     project = dbt_project()
     manifest = dbt_manifest()
     models = feature_models(manifest)
+    translator = _Translator(dataset, datasets, common)
 
     @dbt_assets(
         manifest=manifest,
         project=project,
-        exclude=" ".join(absent_families(dataset)),
+        exclude=" ".join(translator.absent),
         name=f"{dataset.name}__features",
         partitions_def=common["partitions_def"],
         backfill_policy=common["backfill_policy"],
-        dagster_dbt_translator=_Translator(dataset, datasets, common),
+        dagster_dbt_translator=translator,
         required_resource_keys={"quantlytic", "dbt"},
     )
     def features(context: dg.AssetExecutionContext) -> Iterator[Any]:
