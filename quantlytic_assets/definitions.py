@@ -24,10 +24,9 @@ from quantlytic_assets.assets.maintenance import (
 )
 from quantlytic_assets.assets.models import model_asset, predictions_asset
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
-from quantlytic_assets.assets.partitions import definition, model_definition, trading_definition
+from quantlytic_assets.assets.partitions import definition, strategy_definition
 from quantlytic_assets.assets.performance import performance_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
-from quantlytic_assets.assets.rule_trades import rule_paper_trades_asset, rule_performance_asset
 from quantlytic_assets.assets.signals import signals_asset
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
@@ -35,7 +34,7 @@ from quantlytic_assets.automation.conditions import follow_any_upstream, follow_
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
 from quantlytic_assets.checks.feature_checks import feature_checks
-from quantlytic_assets.checks.schema_checks import rule_checks, schema_checks, strategy_checks
+from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
@@ -44,7 +43,7 @@ from quantlytic_assets.services.features import families
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
-from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy, Universe
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy, Universe
 
 OWNERS = ["team:quantlytic"]
 MAINTENANCE = "maintenance"
@@ -75,13 +74,9 @@ def dataset_stages(dataset: Dataset) -> list[tuple[dg.AssetKey, ...]]:
 
 def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
     """A strategy's asset keys by name."""
-    names = ("model", "predictions", "paper_trades", "performance")
+    of_model = ("model", "predictions") if isinstance(strategy, ModelStrategy) else ()
+    names = (*of_model, "signals", "paper_trades", "performance")
     return {name: strategy_key(strategy, name) for name in names}
-
-
-def rule_keys(strategy: RuleStrategy) -> dict[str, dg.AssetKey]:
-    """The asset keys of a strategy that follows a rule, by name."""
-    return {name: strategy_key(strategy, name) for name in ("signals", "paper_trades", "performance")}
 
 
 def dataset_job_name(dataset: Dataset) -> str:
@@ -89,17 +84,17 @@ def dataset_job_name(dataset: Dataset) -> str:
     return f"{dataset.name}_pipeline"
 
 
-def model_job_name(strategy: Strategy) -> str:
+def model_job_name(strategy: ModelStrategy) -> str:
     """The job that trains a strategy's models."""
     return f"{strategy.name}_training"
 
 
-def trading_job_name(strategy: Strategy | RuleStrategy) -> str:
-    """The job that predicts, or makes the signals of a rule, and trades."""
+def trading_job_name(strategy: Strategy) -> str:
+    """The job that predicts, where there is a model, makes signals and trades."""
     return f"{strategy.name}_trading"
 
 
-def performance_job_name(strategy: Strategy | RuleStrategy) -> str:
+def performance_job_name(strategy: Strategy) -> str:
     """The job that reports."""
     return f"{strategy.name}_reporting"
 
@@ -117,7 +112,7 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
     common = {**source, "automation_condition": follow_upstream(dataset.keep)}
     whole = {"group_name": dataset.name, "owners": OWNERS, "automation_condition": follow_hourly()}
     landing = landing_job(dataset)
-    horizons = [one.horizon for one in universe.strategies.values() if one.dataset == dataset.name] or [1]
+    horizons = [one.horizon for one in universe.models.values() if one.dataset == dataset.name] or [1]
     pipeline = dg.define_asset_job(
         dataset_job_name(dataset),
         selection=dg.AssetSelection.groups(dataset.name),
@@ -153,65 +148,40 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
 
 
 def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) -> dg.Definitions:
-    common, unpartitioned = _of_strategy(strategy, settings, follow_upstream())
-    keys = strategy_keys(strategy)
-    jobs = [
-        _job(model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."),
+    keys, partitions_def = strategy_keys(strategy), strategy_definition(dataset, strategy)
+    # A model learns from all that the dataset keeps: what has left the lake is no reason to make any of it again.
+    keep = None if isinstance(strategy, ModelStrategy) else dataset.keep
+    common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(keep))
+    jobs = []
+    assets = [
+        signals_asset(dataset, strategy, common),
+        paper_trades_asset(dataset, strategy, common),
+        performance_asset(dataset, strategy, unpartitioned),
+    ]
+    traded = ["signals", "paper_trades"]
+    if isinstance(strategy, ModelStrategy):
+        jobs.append(_job(model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."))
+        assets = [model_asset(dataset, strategy, common), predictions_asset(dataset, strategy, common), *assets]
+        traded = ["predictions", *traded]
+    jobs += [
         _job(
             trading_job_name(strategy),
-            [keys["predictions"], keys["paper_trades"]],
-            f"Scores and paper-trades {strategy.name}.",
+            [keys[name] for name in traded],
+            f"Makes the {' and '.join(traded[:-1])} of {strategy.name} and trades them on paper.",
+            partitions_def,
         ),
         _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
     ]
-    assets = dg.with_source_code_references(
-        [
-            model_asset(dataset, strategy, common),
-            predictions_asset(dataset, strategy, common),
-            paper_trades_asset(dataset, strategy, common),
-            performance_asset(dataset, strategy, unpartitioned),
-        ]
-    )
     return dg.Definitions(
-        assets=_with_page(assets, Links(settings.pages).strategy(strategy.name)),
-        asset_checks=strategy_checks(
-            dataset, strategy, model_definition(dataset, strategy), trading_definition(dataset, strategy)
-        ),
-        jobs=jobs,
-        sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
-    )
-
-
-def _rule_parts(dataset: Dataset, strategy: RuleStrategy, settings: Settings) -> dg.Definitions:
-    common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(dataset.keep))
-    keys = rule_keys(strategy)
-    jobs = [
-        _job(
-            trading_job_name(strategy),
-            [keys["signals"], keys["paper_trades"]],
-            f"Makes the signals of {strategy.name} and trades them on paper.",
-            definition(dataset),
-        ),
-        _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
-    ]
-    assets = dg.with_source_code_references(
-        [
-            signals_asset(dataset, strategy, common),
-            rule_paper_trades_asset(dataset, strategy, common),
-            rule_performance_asset(dataset, strategy, unpartitioned),
-        ]
-    )
-    return dg.Definitions(
-        # A rule has no page of its own; its dataset's shows what it decides on.
-        assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
-        asset_checks=rule_checks(dataset, strategy, definition(dataset)),
+        assets=_with_page(dg.with_source_code_references(assets), Links(settings.pages).strategy(strategy.name)),
+        asset_checks=strategy_checks(dataset, strategy, partitions_def),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
     )
 
 
 def _of_strategy(
-    strategy: Strategy | RuleStrategy, settings: Settings, condition: dg.AutomationCondition
+    strategy: Strategy, settings: Settings, condition: dg.AutomationCondition
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a strategy's assets have in common: those with partitions, which follow by `condition`, and the others."""
     every: dict[str, Any] = {"group_name": strategy.name, "owners": OWNERS}
@@ -280,10 +250,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     parts += [
         _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
         for strategy in universe.strategies.values()
-    ]
-    parts += [
-        _rule_parts(universe.datasets[strategy.dataset], strategy, settings)
-        for strategy in universe.rules.values()
         # A bot decides with its positions in view: it has no signals beforehand.
         if not strategy.bar_by_bar
     ]

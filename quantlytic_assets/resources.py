@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from quantlytic_assets.storage.budgets import BudgetLog
     from quantlytic_assets.storage.bus import Bus
     from quantlytic_assets.storage.landing import Lander
-    from quantlytic_assets.storage.ledger import Ledger
     from quantlytic_assets.universe.models import Dataset
     from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
 
@@ -96,13 +95,6 @@ class Resources:
         from quantlytic_assets.storage.accounts import Accounts
 
         return Accounts(self.state_url)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """Orders and fills."""
-        from quantlytic_assets.storage.ledger import Ledger
-
-        return Ledger(self.state_url)
 
     @cached_property
     def models(self) -> ModelStore:

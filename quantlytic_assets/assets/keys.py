@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy
+from quantlytic_assets.universe.models import Dataset, Strategy
 
 
 def raw_bars_key(dataset: Dataset) -> dg.AssetKey:
@@ -30,6 +30,6 @@ def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
     return dg.AssetKey([dataset.name, model])
 
 
-def strategy_key(strategy: Strategy | RuleStrategy, name: str) -> dg.AssetKey:
+def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
     """The key of one of a strategy's assets: model, predictions, paper_trades, performance; of a rule: signals."""
     return dg.AssetKey([strategy.name, name])

@@ -31,22 +31,26 @@ from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.features import INDICATORS, LABELS
 from quantlytic_assets.schemas.ml import MODELS, PREDICTIONS
 from quantlytic_assets.schemas.table import Table
-from quantlytic_assets.tables.features import indicators, labels
+from quantlytic_assets.services.accounts import read_labels
+from quantlytic_assets.tables.features import indicators
 from quantlytic_assets.universe.feature_choice import learned_from
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
 
 
 def strategy_metadata(strategy: Strategy) -> dict[str, Any]:
     """What the UI shows of a strategy on each of its assets."""
+    model: dict[str, Any] = {}
+    if isinstance(strategy, ModelStrategy):
+        model = {"model": strategy.model, "horizon_bars": strategy.horizon}
     return {
-        "model": strategy.model,
-        "horizon_bars": strategy.horizon,
+        **model,
+        "rule": strategy.rule_name,
         "interval": strategy.interval,
         "symbols": ", ".join(strategy.symbols),
     }
 
 
-def read_design(resources: Resources, strategy: Strategy, since: date | None, before: date) -> Design:
+def read_design(resources: Resources, strategy: ModelStrategy, since: date | None, before: date) -> Design:
     """The strategy's design matrix of the sessions [since, before), made of the columns that it uses."""
     rows = indicators(
         resources.lake,
@@ -61,20 +65,7 @@ def read_design(resources: Resources, strategy: Strategy, since: date | None, be
     return design_matrix(rows, strategy.features, {name: feature.scales[0] for name, feature in features.items()})
 
 
-def read_labels(resources: Resources, strategy: Strategy, known_before: date | None) -> pl.DataFrame:
-    """What learning asks of the strategy's labels (`LABEL_COLUMNS`) that were known in a session before a day."""
-    return labels(
-        resources.lake,
-        strategy.dataset,
-        strategy.interval,
-        strategy.horizon,
-        ["symbol", "open_time", *LABEL_COLUMNS],
-        known_before=known_before,
-        symbols=strategy.symbols,
-    )
-
-
-def _learned_from(strategy: Strategy) -> Table:
+def _learned_from(strategy: ModelStrategy) -> Table:
     """The columns that the strategy's models learn from: features, and the outcome of the label."""
     features = feature_columns(learned_from(strategy, resolve_features(strategy.features)).values())
     outcome = [LABELS.column(name) for name in ("forward_return", "label")]
@@ -83,7 +74,7 @@ def _learned_from(strategy: Strategy) -> Table:
     )
 
 
-def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+def model_asset(dataset: Dataset, strategy: ModelStrategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that trains the strategy's model at the start of each walk-forward step."""
     before = partitions_before(dataset, strategy)
 
@@ -104,7 +95,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any])
         tags = {"dagster.run_id": context.run_id, "quantlytic.lake_snapshot": str(resources.lake.snapshot())}
         last = date.fromisoformat(steps[-1])
         design = read_design(resources, strategy, None, last)
-        frame = with_labels(design, read_labels(resources, strategy, last))
+        frame = with_labels(design, read_labels(resources.lake, strategy, LABEL_COLUMNS, last))
         sessions = session_table(dataset.calendar, dataset.first_session, last)["session"]
         done: dict[str, dict[str, Any]] = {}
         for step in steps:
@@ -122,7 +113,7 @@ def model_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any])
 
 def _train_step(
     resources: Resources,
-    strategy: Strategy,
+    strategy: ModelStrategy,
     frame: pl.DataFrame,
     sessions: pl.Series,
     step: str,
@@ -150,7 +141,7 @@ def _train_step(
     return {name: value for name, value in metadata.items() if value is not None}
 
 
-def predictions_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+def predictions_asset(dataset: Dataset, strategy: ModelStrategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that writes ml.predictions: each session scored by the model of the step it lies in."""
 
     @dg.asset(

@@ -1,7 +1,7 @@
-"""`<strategy>/paper_trades`: predictions made into orders and fills, once each, and shown as lake tables.
+"""`<strategy>/paper_trades`: signals made into orders and fills, once each, and shown as lake tables.
 
-The ledger decides what happened; the tables of the lake are a copy of it. How trading works is in `trading`, what is
-read and published in `services.paper_account`.
+The engine trades, as in a backtest; what happened is on record in the state database, and the lake's tables are a copy
+of it (`services.rule_account`).
 """
 
 from collections.abc import Mapping
@@ -12,32 +12,36 @@ import polars as pl
 
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
-from quantlytic_assets.assets.models import strategy_metadata
-from quantlytic_assets.assets.partitions import trading_definition
+from quantlytic_assets.assets.partitions import strategy_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
-from quantlytic_assets.schemas.trading import FILLS
-from quantlytic_assets.services.paper_account import WrongShares, trade_sessions
-from quantlytic_assets.tables.trading import session_counts
+from quantlytic_assets.schemas.trading import EVENTS
+from quantlytic_assets.services.old_accounts import LostAccount
+from quantlytic_assets.services.rule_account import trade_rule
+from quantlytic_assets.services.signals import NoSignals
+from quantlytic_assets.strategies.spec import RuleError
+from quantlytic_assets.tables.trading import event_counts, session_counts
 from quantlytic_assets.universe.models import Dataset, Strategy
+
+_NOTHING = {"dagster/partition_row_count": 0, "orders": 0, "fills": 0}
 
 
 def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
-    """The asset that trades on paper and writes trading.orders, fills, positions and equity."""
-    # A new action is no reason to trade: what it changes is published with the next session, or by a backfill.
+    """The asset that trades a strategy on paper and writes trading.events, and the tables that follow from it."""
+    # A new action is no reason to trade: what it changes comes with the next bar.
     actions = corporate_actions_key(dataset)
     condition = common["automation_condition"].ignore(dg.AssetSelection.assets(actions))
 
     @dg.asset(
         key=strategy_key(strategy, "paper_trades"),
-        deps=[strategy_key(strategy, "predictions"), actions],
-        partitions_def=trading_definition(dataset, strategy),
-        description=f"Orders, fills and positions of {strategy.name}: one order a session and symbol, filled at the "
-        "open of the first usable bar after the decision, less slippage and commission. Splits and dividends reach "
-        "what is held. A rerun never trades twice.",
+        deps=[strategy_key(strategy, "signals"), actions],
+        partitions_def=strategy_definition(dataset, strategy),
+        description=f"The paper account of {strategy.name} (trading.events, orders, fills, positions and equity): the "
+        "engine of backtests goes on from the last bar that was traded. Each bar is traded once; one that comes late "
+        "is seen and not traded. The account begins with the first session that is materialized.",
         kinds={"ducklake"},
-        metadata={**strategy_metadata(strategy), **table_metadata(FILLS)},
+        metadata={"capital": strategy.settings.capital, **table_metadata(EVENTS)},
         required_resource_keys={"quantlytic"},
         **{**common, "automation_condition": condition},
     )
@@ -45,18 +49,18 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         resources: Resources = context.resources.quantlytic
         (window,) = windows(dataset, context.partition_keys)
         try:
-            summary = trade_sessions(resources.lake, resources.ledger, dataset, strategy, window.first, window.last)
-        except WrongShares as error:
+            done = trade_rule(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
+        except (LostAccount, NoSignals, RuleError) as error:
             raise dg.Failure(str(error)) from None
-        context.log.info(str(summary))
-        counted = session_counts(resources.lake, strategy.name, since=window.first, before=window.last)
-        counts = account_counts(counted.with_columns(pl.col("fills").alias("rows")), dataset)
-        metadata = group_by_key(context.partition_keys, counts, {"dagster/partition_row_count": 0, "fills": 0})
+        context.log.info(str(done))
+        asked = {"since": window.first, "before": window.last}
+        written = event_counts(resources.lake, strategy.name, **asked)
+        counted = session_counts(resources.lake, strategy.name, **asked).join(written, on="session", how="left")
+        metadata = group_by_key(context.partition_keys, account_counts(counted, dataset), _NOTHING)
         links = resources.links
         for key, entry in metadata.items():
-            entry.update(
-                chart_and_page(links.trading_chart(strategy.name, key, "trades"), links.strategy(strategy.name))
-            )
+            chart = links.trading_chart(strategy.name, key, "trades")
+            entry.update(chart_and_page(chart, links.strategy(strategy.name)))
         report(context, metadata)
 
     return paper_trades

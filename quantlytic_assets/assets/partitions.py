@@ -19,7 +19,7 @@ from quantlytic_assets.calendars.partitions import (
     timezone_of,
 )
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, session_table
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
 
 
 def definition(dataset: Dataset) -> dg.TimeWindowPartitionsDefinition:
@@ -60,7 +60,7 @@ def _closed_days(calendar: str, first: date, last: date) -> tuple[str | datetime
     return ("0 0 * * 6", "0 0 * * 0", *(datetime(day.year, day.month, day.day) for day in holidays))
 
 
-def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
+def model_definition(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindowPartitionsDefinition:
     """The walk-forward steps of a strategy: a model trained before each, used within it."""
     first = first_trading_day(dataset, strategy)
     yearly = strategy.retrain == "yearly"
@@ -77,12 +77,17 @@ def model_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowParti
     )
 
 
-def trading_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
+def trading_definition(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindowPartitionsDefinition:
     """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
     return definition(from_first_step(dataset, strategy))
 
 
-def partitions_before(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionMapping:
+def strategy_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
+    """The partitions that a strategy decides and trades in: all of its dataset's, or those that its model predicts."""
+    return trading_definition(dataset, strategy) if isinstance(strategy, ModelStrategy) else definition(dataset)
+
+
+def partitions_before(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindowPartitionMapping:
     """From a walk-forward step to all of the dataset's partitions before it."""
     # Dagster takes time for each step back, so no more than the dataset spans.
     years = (dataset.last_session or last_known()).year - dataset.first_session.year + 1

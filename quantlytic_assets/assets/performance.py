@@ -1,7 +1,6 @@
 """`<strategy>/performance`: how the paper trades have done, beside buy-and-hold and the naive baselines.
 
-Statistics are `trading.performance`'s and `learning.evaluation`'s; the chart and the report are made by `pages` when
-somebody opens them.
+Figures are those of `services.accounts`; the chart and the report are made by `pages` when somebody opens them.
 """
 
 from collections.abc import Mapping
@@ -12,14 +11,11 @@ import polars as pl
 
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import strategy_key
-from quantlytic_assets.assets.models import read_labels, strategy_metadata
+from quantlytic_assets.assets.models import strategy_metadata
 from quantlytic_assets.assets.per_partition import chart_and_page
-from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import STATISTICS
 from quantlytic_assets.services.accounts import read_account
-from quantlytic_assets.tables.features import indicators
-from quantlytic_assets.tables.predictions import predictions
 from quantlytic_assets.universe.models import Dataset, Strategy
 
 
@@ -29,8 +25,8 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
     @dg.asset(
         key=strategy_key(strategy, "performance"),
         deps=[dg.AssetDep(strategy_key(strategy, "paper_trades"), partition_mapping=dg.AllPartitionMapping())],
-        description=f"How {strategy.name} has done on paper: returns, risk, turnover and costs against buy-and-hold, "
-        "and a link to one HTML report.",
+        description=f"How {strategy.name} has done on paper: returns, risk, turnover and costs beside buying the same "
+        "symbols and holding them, at the same costs, and a link to one HTML report.",
         kinds={"polars"},
         metadata={**strategy_metadata(strategy), **table_metadata(STATISTICS)},
         required_resource_keys={"quantlytic"},
@@ -46,8 +42,8 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
             **chart_and_page(links.account_chart(strategy.name), links.strategy(strategy.name)),
             "report": dg.MetadataValue.url(links.report(strategy.name)),
             "statistics": dg.MetadataValue.table(records(account.comparison)),
-            **{name: value for name, value in account.figures.items() if value is not None},
-            **{f"forecast/{name}": value for name, value in forecast_quality(resources, strategy).items()},
+            **{name: value for name, value in account.statistics.items() if value is not None},
+            **{f"forecast/{name}": value for name, value in account.forecasts.items()},
         }
         return dg.MaterializeResult(metadata=metadata)
 
@@ -58,26 +54,3 @@ def records(figures: pl.DataFrame) -> list[dg.TableRecord]:
     """A comparison of two accounts (`performance.comparison`) as the table that Dagster shows."""
     shown = figures.with_columns(pl.exclude("statistic").round(6).cast(pl.String).fill_null("undefined"))
     return [dg.TableRecord(row) for row in shown.to_dicts()]
-
-
-def forecast_quality(resources: Resources, strategy: Strategy) -> dict[str, float]:
-    """Accuracy, precision, recall and IC of all predictions whose outcome is known, and of the naive forecasts.
-
-    The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
-    """
-    predicted = predictions(resources.lake, strategy.name, PREDICTION_COLUMNS)
-    labels = read_labels(resources, strategy, None)
-    last_returns = indicators(
-        resources.lake,
-        strategy.dataset,
-        strategy.interval,
-        ["symbol", "open_time", "ret_1"],
-        symbols=strategy.symbols,
-    )
-    mine, naive, outcomes = evaluate_predictions(predicted, labels, last_returns)
-    figures: dict[str, float | None] = {**mine, "outcomes": outcomes}
-    for baseline, metrics in naive.items():
-        figures |= {f"{baseline}_{name}": value for name, value in metrics.items()}
-    known = predicted.join(labels, on=["symbol", "open_time"])
-    figures["always_up_accuracy"] = known.select((pl.col("label") == 1).mean()).item()
-    return {name: value for name, value in figures.items() if value is not None}

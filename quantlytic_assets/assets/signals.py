@@ -1,4 +1,4 @@
-"""`<strategy>/signals`: what a strategy's rule says of its symbols at each bar.
+"""`<strategy>/signals`: what a strategy's rule says of its symbols at each bar, of a model's score where it has one.
 
 Rules are `strategies`' business; what is read and written is in `services.signals`.
 """
@@ -10,26 +10,27 @@ import dagster as dg
 
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import feature_key, strategy_key
-from quantlytic_assets.assets.partitions import definition
+from quantlytic_assets.assets.partitions import strategy_definition
 from quantlytic_assets.assets.per_partition import group_by_key, report
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import SIGNALS
 from quantlytic_assets.services.signals import NoSignals, bound_rule, rule_version, signal_figures, write_signals
 from quantlytic_assets.strategies.spec import RuleError
-from quantlytic_assets.universe.models import Dataset, RuleStrategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
 
 _NOTHING = {"dagster/partition_row_count": 0, "symbols": 0, "buys": 0, "sells": 0, "holds": 0}
 
 
-def signals_asset(dataset: Dataset, strategy: RuleStrategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+def signals_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that writes trading.signals; it is stale when the strategy's rule is another one."""
     rule = bound_rule(strategy)
+    predicted = [strategy_key(strategy, "predictions")] if isinstance(strategy, ModelStrategy) else []
 
     @dg.asset(
         key=strategy_key(strategy, "signals"),
-        deps=[feature_key(dataset, "indicators")],
-        partitions_def=definition(dataset),
+        deps=[feature_key(dataset, "indicators"), *predicted],
+        partitions_def=strategy_definition(dataset, strategy),
         description=f"Buy, sell or hold for each symbol of {strategy.name} at each usable bar (trading.signals), by "
         f"{rule}: {rule.spec.summary}.",
         kinds={"ducklake", "polars"},

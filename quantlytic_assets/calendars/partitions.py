@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, assign_sessions, expected_bars, session_table
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy
 
 # Dagster shows a day's partition when the day has ended, and its `end_offset` invents Mondays on Saturdays where
 # days are excluded. Counted in the zone where days end first, a day is over at 10:00 UTC: before New York opens.
@@ -179,23 +179,23 @@ def deciding_key(dataset: Dataset, archived: str, known: list[str]) -> str | Non
     return known[max(0, bisect_right(known, archived) - 1)]
 
 
-def model_steps(dataset: Dataset, strategy: Strategy, now: datetime | None = None) -> list[str]:
+def model_steps(dataset: Dataset, strategy: ModelStrategy, now: datetime | None = None) -> list[str]:
     """Keys of a strategy's walk-forward steps up to `now`, oldest first: a model is trained before each."""
     first, step = first_trading_day(dataset, strategy), "1y" if strategy.retrain == "yearly" else "1mo"
     return _begun(first, step, dataset.last_session, _local(dataset, now))
 
 
-def trading_keys(dataset: Dataset, strategy: Strategy, now: datetime | None = None) -> list[str]:
+def trading_keys(dataset: Dataset, strategy: ModelStrategy, now: datetime | None = None) -> list[str]:
     """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
     return known_keys(from_first_step(dataset, strategy), now)
 
 
-def from_first_step(dataset: Dataset, strategy: Strategy) -> Dataset:
+def from_first_step(dataset: Dataset, strategy: ModelStrategy) -> Dataset:
     """The dataset as it would be, had it begun with the strategy's first walk-forward step."""
     return replace(dataset, first_session=first_trading_day(dataset, strategy))
 
 
-def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
+def first_trading_day(dataset: Dataset, strategy: ModelStrategy) -> date:
     """First day of the first walk-forward step that can have `min_train_sessions` of complete rows before it.
 
     Before those lie the sessions in which the longest indicator window fills, after them the horizon and the embargo.
@@ -221,14 +221,14 @@ def first_trading_day(dataset: Dataset, strategy: Strategy) -> date:
     return step
 
 
-def _sessions_needed(dataset: Dataset, strategy: Strategy) -> int:
+def _sessions_needed(dataset: Dataset, strategy: ModelStrategy) -> int:
     """Sessions before a walk-forward step: to learn from, with warm-up, horizon and embargo."""
     per_session = bars_per_session(dataset, strategy.interval)
     bars = strategy.warm_up_bars + strategy.horizon + 1
     return strategy.min_train_sessions + strategy.embargo_sessions + -(-bars // per_session)
 
 
-def check_keep(dataset: Dataset, strategy: Strategy) -> None:
+def check_keep(dataset: Dataset, strategy: ModelStrategy) -> None:
     """Raise `ValueError` where the dataset keeps less than the strategy's running step is to be trained on."""
     if dataset.keep is None:
         return

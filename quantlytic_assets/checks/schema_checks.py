@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.keys import clean_bars_key, coverage_key, raw_bars_key, strategy_key
+from quantlytic_assets.assets.partitions import model_definition
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.dagster_internals import check_evaluation
@@ -20,7 +21,7 @@ from quantlytic_assets.schemas.table import Table
 from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.tables.select import Condition, equal, select, sessions
 from quantlytic_assets.tables.trading import account_differences
-from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
 
 # What finds breaches (`checks.schemas.FAILURES_SCHEMA`) in the partitions of a run, a part of them at a time.
 Finder = Callable[[Resources, Sequence[str]], Iterator[pl.DataFrame]]
@@ -42,37 +43,21 @@ def schema_checks(dataset: Dataset, partitions_def: dg.PartitionsDefinition) -> 
 
 
 def strategy_checks(
-    dataset: Dataset,
-    strategy: Strategy,
-    model_partitions: dg.PartitionsDefinition,
-    trading_partitions: dg.PartitionsDefinition,
+    dataset: Dataset, strategy: Strategy, partitions_def: dg.PartitionsDefinition
 ) -> list[dg.AssetChecksDefinition]:
     """The checks of a strategy, one an asset: types, values and keys of its rows, and whether the account adds up."""
-    written = {
-        "predictions": [ml.PREDICTIONS],
-        "paper_trades": [trading.ORDERS, trading.FILLS, trading.POSITIONS, trading.EQUITY],
-    }
-    mine = equal("strategy", strategy.name)
-    return [
-        _schema_check(strategy_key(strategy, "model"), model_partitions, [ml.MODELS], _in_registry(strategy)),
-        *(
-            _schema_check(strategy_key(strategy, name), trading_partitions, tables, _in_lake(dataset, tables, mine))
-            for name, tables in written.items()
-        ),
-        _account_check(strategy),
-    ]
-
-
-def rule_checks(
-    dataset: Dataset, strategy: RuleStrategy, partitions_def: dg.PartitionsDefinition
-) -> list[dg.AssetChecksDefinition]:
-    """The checks of a strategy that follows a rule, one an asset, and whether its account adds up."""
     written = {
         "signals": [trading.SIGNALS],
         "paper_trades": [trading.EVENTS, trading.ORDERS, trading.FILLS, trading.POSITIONS, trading.EQUITY],
     }
+    models = []
+    if isinstance(strategy, ModelStrategy):
+        written = {"predictions": [ml.PREDICTIONS], **written}
+        steps = model_definition(dataset, strategy)
+        models = [_schema_check(strategy_key(strategy, "model"), steps, [ml.MODELS], _in_registry(strategy))]
     mine = equal("strategy", strategy.name)
     return [
+        *models,
         *(
             _schema_check(strategy_key(strategy, name), partitions_def, tables, _in_lake(dataset, tables, mine))
             for name, tables in written.items()
@@ -107,7 +92,7 @@ def _in_archive(dataset: Dataset) -> Finder:
     return find
 
 
-def _in_registry(strategy: Strategy) -> Finder:
+def _in_registry(strategy: ModelStrategy) -> Finder:
     """The models in force of walk-forward steps."""
 
     def find(resources: Resources, keys: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -151,7 +136,7 @@ def _schema_check(
     return check
 
 
-def _account_check(strategy: Strategy | RuleStrategy) -> dg.AssetChecksDefinition:
+def _account_check(strategy: Strategy) -> dg.AssetChecksDefinition:
     """The account of every session against the holdings of that session."""
 
     @dg.asset_check(

@@ -29,18 +29,18 @@ from quantlytic_assets.definitions import (
     features_key,
     model_job_name,
     performance_job_name,
-    rule_keys,
     strategy_keys,
     trading_job_name,
 )
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.settings import CODE_LOCATION
+from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy
+    from quantlytic_assets.universe.models import Dataset, Strategy
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -120,15 +120,50 @@ class Backfill:
     def strategy(
         self, strategy: Strategy, first: date | None = None, last: date | None = None, only_pending: bool = False
     ) -> None:
-        """Models, predictions and paper trades of a strategy, then its performance report."""
+        """Models and predictions where there is a model, signals, paper trades and report of a strategy.
+
+        For the partitions that have features, and a model where there is one. `only_pending`: those that are missing,
+        older than what they are made of, or made by another rule.
+        """
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
         first = self._first(dataset, first)
-        features = self._features(dataset, f"{strategy.name} has no features to learn from")
+        features = self._features(dataset, f"{strategy.name} has no features to decide on")
         keys = strategy_keys(strategy)
+        if isinstance(strategy, ModelStrategy):
+            self._train(dataset, strategy, features, first, last, only_pending)
+            every = _between(partitions.trading_keys(dataset, strategy), first, last)
+            steps = partitions.model_steps(dataset, strategy)
+            trained = newest_by_partition(instance, keys["model"])
+            days = [key for key in every if key in features and steps[bisect_right(steps, key) - 1] in trained]
+        else:
+            every = partitions.keys_between(dataset, first, last)
+            days = [key for key in every if key in features]
+        if only_pending:
+            job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
+            version = job.asset_layer.get(keys["signals"]).code_version
+            made_of = [keys[name] for name in ("predictions", "signals", "paper_trades") if name in keys]
+            behind = {
+                *pending_in_stages(instance, [(features_key(dataset),), *((key,) for key in made_of)], days),
+                *made_by_other_code(instance, keys["signals"], version, days),
+            }
+            days = [key for key in days if key in behind]
+        self._trade(strategy, days, every)
+        self._report(strategy, keys, only_pending)
+
+    def _train(
+        self,
+        dataset: Dataset,
+        strategy: ModelStrategy,
+        features: Mapping[str, int],
+        first: date | None,
+        last: date | None,
+        only_pending: bool,
+    ) -> None:
+        """Train the models of the steps that have enough to learn from, and say what the others lack."""
         steps = _between(partitions.model_steps(dataset, strategy), first, last)
         if only_pending:
-            models = newest_by_partition(instance, keys["model"])
+            models = newest_by_partition(self.installation.instance, strategy_keys(strategy)["model"])
             steps = [
                 step
                 for step in steps
@@ -142,41 +177,6 @@ class Backfill:
                 self.console.print(line, highlight=False, soft_wrap=True)
         runnable = [step for step in steps if step not in short]
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
-        trading = _between(partitions.trading_keys(dataset, strategy), first, last)
-        every_step = partitions.model_steps(dataset, strategy)
-        trained = newest_by_partition(instance, keys["model"])
-        days = [key for key in trading if key in features and every_step[bisect_right(every_step, key) - 1] in trained]
-        if only_pending:
-            stages = [[features_key(dataset)], [keys["predictions"]], [keys["paper_trades"]]]
-            days = pending_in_stages(instance, stages, days)
-        self._trade(strategy, days, trading)
-        self._report(strategy, keys, only_pending)
-
-    def rule(
-        self, strategy: RuleStrategy, first: date | None = None, last: date | None = None, only_pending: bool = False
-    ) -> None:
-        """Signals, paper trades and report of a strategy that follows a rule, for the partitions that have features.
-
-        `only_pending`: those that are missing, older than their features, or made by another rule.
-        """
-        instance = self.installation.instance
-        dataset = self.installation.universe.datasets[strategy.dataset]
-        first = self._first(dataset, first)
-        features = self._features(dataset, f"{strategy.name} has no features to decide on")
-        keys = rule_keys(strategy)
-        every = partitions.keys_between(dataset, first, last)
-        days = [key for key in every if key in features]
-        if only_pending:
-            job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
-            version = job.asset_layer.get(keys["signals"]).code_version
-            stages = [[features_key(dataset)], [keys["signals"]], [keys["paper_trades"]]]
-            behind = {
-                *pending_in_stages(instance, stages, days),
-                *made_by_other_code(instance, keys["signals"], version, days),
-            }
-            days = [key for key in days if key in behind]
-        self._trade(strategy, days, every)
-        self._report(strategy, keys, only_pending)
 
     def _first(self, dataset: Dataset, first: date | None) -> date | None:
         """`first`, or what was cleaned again beside it, where that is earlier."""
@@ -190,13 +190,13 @@ class Backfill:
             raise CommandError(f"{without} yet; run: quantlytic backfill {dataset.name}")
         return features
 
-    def _trade(self, strategy: Strategy | RuleStrategy, days: Sequence[str], every: Sequence[str]) -> None:
+    def _trade(self, strategy: Strategy, days: Sequence[str], every: Sequence[str]) -> None:
         """Run the trading job of a strategy over these of all its partitions."""
         chunk = self.installation.settings.backfill_chunk
         runs = [run[i : i + chunk] for run in _neighbours(days, every) for i in range(0, len(run), chunk)]
         self._run_chunks(strategy.name, trading_job_name(strategy), runs, {})
 
-    def _report(self, strategy: Strategy | RuleStrategy, keys: Mapping[str, dg.AssetKey], only_pending: bool) -> None:
+    def _report(self, strategy: Strategy, keys: Mapping[str, dg.AssetKey], only_pending: bool) -> None:
         """Make the performance of an account that has traded since its last report."""
         instance = self.installation.instance
         report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])

@@ -70,20 +70,18 @@ def run_backfill(
 ) -> None:
     """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain, then results.
 
-    Of strategies that follow a rule the signals are made.
-
     `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
     hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
     not exist.
     """
     named = installation.dataset_or_strategy(name)
-    dataset, strategies = named.dataset, named.models
+    dataset, strategies = named.dataset, named.strategies
     check_symbols(dataset, symbols)
-    if restart and not (named.is_strategy and (named.rules or strategies[0].broker == "simulated")):
+    if restart and not (named.is_strategy and strategies[0].broker == "simulated"):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
-    if named.is_strategy and named.rules and named.rules[0].bar_by_bar:
+    if named.is_strategy and strategies[0].bar_by_bar:
         raise UsageError(
-            f"{name} follows the bot {named.rules[0].rule_name}, which decides with its positions in view and has no "
+            f"{name} follows the bot {strategies[0].rule_name}, which decides with its positions in view and has no "
             f"signals beforehand; run: quantlytic backtest {name}"
         )
     if force and named.is_strategy:
@@ -103,19 +101,16 @@ def run_backfill(
     bring_up_to_date(installation, out)
     # The asset graph, and dbt with it, takes seconds to import.
     from quantlytic_assets.commands.backfill import Backfill
-    from quantlytic_assets.commands.results import show_results, show_signals
+    from quantlytic_assets.commands.results import show_results
 
     backfill = Backfill(installation, out)
     backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
         _forget_trades(installation, name)
-    for strategy in strategies:
+    traded = [one for one in strategies if not one.bar_by_bar]
+    for strategy in traded:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)
-    rules = [one for one in named.rules if not one.bar_by_bar]
-    for rule in rules:
-        if not backfill.outcome.failures:
-            backfill.rule(rule, first, last)
     outcome = backfill.outcome
     out.print(
         f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
@@ -123,14 +118,12 @@ def run_backfill(
         highlight=False,
     )
     _show_holes(installation, out, dataset, first, last)
-    show_results(installation, out, strategies)
-    show_signals(installation, out, rules, first, last)
+    show_results(installation, out, traded, first, last)
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))
 
 
 def _forget_trades(installation: Installation, strategy: str) -> None:
-    installation.resources.ledger.reset(strategy)
     installation.resources.accounts.reset(strategy)
     tables = ("trading.events", "trading.orders", "trading.fills", "trading.positions", "trading.equity")
     installation.resources.lake.replace([(table, "strategy = ?", [strategy], pl.DataFrame()) for table in tables])

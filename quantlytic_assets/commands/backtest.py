@@ -13,8 +13,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from quantlytic_assets.charts.backtest_report import search_page
-from quantlytic_assets.charts.report import write_report
+from quantlytic_assets.charts.account_report import search_page, write_report
 from quantlytic_assets.commands.inspection import print_json
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.services.backtest import (
@@ -34,7 +33,7 @@ from quantlytic_assets.trading.figures import legend, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from quantlytic_assets.universe.models import RuleStrategy
+    from quantlytic_assets.universe.models import Strategy
 
 _SHOWN_POINTS = 20
 _HIDDEN = ("sharpe_session",)
@@ -159,17 +158,12 @@ def _day(name: str, day: str | date | None) -> date | None:
         raise UsageError(f"{name}={day!r} is no day; write it as 2012-01-31") from error
 
 
-def _strategy(installation: Installation, name: str, changes: Mapping[str, Any]) -> RuleStrategy:
-    universe = installation.universe
-    if name not in universe.rules:
-        rules = ", ".join(universe.rules) or "none"
-        if name in universe.strategies:
-            raise UsageError(
-                f"{name} is a model's strategy, whose account is that of its paper trades: run "
-                f"`quantlytic backfill {name}`. Strategies with a rule are: {rules}"
-            )
-        raise UsageError(f"no strategy {name!r} with a rule in {universe.path}; there are: {rules}")
-    strategy = universe.rules[name]
+def _strategy(installation: Installation, name: str, changes: Mapping[str, Any]) -> Strategy:
+    strategies = installation.universe.strategies
+    if name not in strategies:
+        there = ", ".join(strategies) or "none"
+        raise UsageError(f"no strategy {name!r} in {installation.universe.path}; there are: {there}")
+    strategy = strategies[name]
     try:
         rule, changed_settings = changed(strategy.rule, strategy.settings, changes)
         made = replace(strategy, rule=rule, settings=changed_settings)

@@ -9,7 +9,7 @@ from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.inspection import show_status
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.commands.migrating import bring_up_to_date
-from quantlytic_assets.commands.results import show_results, show_signals
+from quantlytic_assets.commands.results import show_results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,17 +24,13 @@ def run_demo(installation: Installation, out: Console) -> None:
     backfill = Backfill(installation, out)
     for dataset in installation.universe.datasets.values():
         backfill.dataset(dataset, only_pending=True)
-    if not backfill.outcome.failures:
-        for strategy in installation.universe.strategies.values():
-            backfill.strategy(strategy, only_pending=True)
-    rules = [one for one in installation.universe.rules.values() if not one.bar_by_bar]
-    for rule in rules:
+    strategies = [one for one in installation.universe.strategies.values() if not one.bar_by_bar]
+    for strategy in strategies:
         if not backfill.outcome.failures:
-            backfill.rule(rule, only_pending=True)
+            backfill.strategy(strategy, only_pending=True)
     outcome = backfill.outcome
     show_status(installation, out, as_json=False)
-    show_results(installation, out, installation.universe.strategies.values())
-    show_signals(installation, out, rules)
+    show_results(installation, out, strategies)
     out.print(
         f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
         f"{time.monotonic() - started:.0f} s",

@@ -31,7 +31,7 @@ def run_doctor(installation: Installation, out: Console) -> None:
     """
     settings, universe = installation.settings, installation.universe
     out.print(f"ok    settings: profile {settings.profile}, data in {settings.data}", highlight=False, soft_wrap=True)
-    strategies = len(universe.strategies) + len(universe.rules)
+    strategies = len(universe.strategies)
     out.print(
         f"ok    universe: {universe.path}, {len(universe.datasets)} datasets, {strategies} strategies",
         highlight=False,

@@ -155,8 +155,9 @@ def _show_next(
         out.print(f"next: quantlytic backfill {dataset.name} --from {since(moving)}", highlight=False)
     for strategy in strategies:
         out.print(f"next: quantlytic backfill {strategy.name} --from {since(actions)}", highlight=False)
-        decided = installation.resources.ledger.decided_sessions(strategy.name)
-        if len(moving) and strategy.broker == "simulated" and (decided >= date.fromisoformat(since(moving))).any():
+        account = installation.resources.accounts.last(strategy.name)
+        traded = account is not None and account.session >= date.fromisoformat(since(moving)) if len(moving) else False
+        if traded and strategy.broker == "simulated":
             out.print(
                 f"orders of {strategy.name} stay as they were decided without this; to trade the past anew: "
                 f"quantlytic backfill {strategy.name} --restart",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.resources import Resources
     from quantlytic_assets.settings import Settings
-    from quantlytic_assets.universe.models import Dataset, RuleStrategy, Strategy, Universe
+    from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 
 class CommandError(Exception):
@@ -27,11 +27,10 @@ class UsageError(CommandError):
 
 @dataclass(frozen=True)
 class Named:
-    """What a command was asked to work on: a dataset with its strategies, by model and by rule, or one strategy."""
+    """What a command was asked to work on: a dataset with its strategies, or one strategy."""
 
     dataset: Dataset
-    models: list[Strategy]
-    rules: list[RuleStrategy]
+    strategies: list[Strategy]
     is_strategy: bool = False
 
 
@@ -111,18 +110,14 @@ class Installation:
         """What a name of either kind means; raises `UsageError` naming those there are."""
         universe = self.universe
         if name in universe.strategies:
-            model = universe.strategies[name]
-            return Named(universe.datasets[model.dataset], [model], [], True)
-        if name in universe.rules:
-            rule = universe.rules[name]
-            return Named(universe.datasets[rule.dataset], [], [rule], True)
+            strategy = universe.strategies[name]
+            return Named(universe.datasets[strategy.dataset], [strategy], True)
         if name not in universe.datasets:
             raise UsageError(
                 f"no dataset or strategy {name!r} in {universe.path}; there are: "
-                f"{_listed([*universe.datasets, *universe.strategies, *universe.rules])}"
+                f"{_listed([*universe.datasets, *universe.strategies])}"
             )
-        models = [one for one in universe.strategies.values() if one.dataset == name]
-        return Named(universe.datasets[name], models, [one for one in universe.rules.values() if one.dataset == name])
+        return Named(universe.datasets[name], [one for one in universe.strategies.values() if one.dataset == name])
 
 
 def _listed(names: Iterable[str]) -> str:

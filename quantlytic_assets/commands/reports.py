@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.charts.report import write_report
 from quantlytic_assets.services.accounts import read_account
 
 if TYPE_CHECKING:
@@ -20,5 +19,5 @@ def report_file(installation: Installation, strategy: Strategy, traded: float) -
         dataset = installation.universe.datasets[strategy.dataset]
         account = read_account(installation.resources.lake, dataset, strategy)
         if account is not None:
-            write_report(path, account.report())
+            account.report(path)
     return path

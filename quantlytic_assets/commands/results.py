@@ -1,7 +1,4 @@
-"""What strategies have come to, as `demo` and `backfill` end: a table a strategy, and what the figures mean.
-
-Of a strategy that follows a rule these are its signals.
-"""
+"""What strategies have come to, as `demo` and `backfill` end: signals, figures, and what these mean."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import dagster as dg
 from rich.table import Table
 
 from quantlytic_assets.commands.reports import report_file
-from quantlytic_assets.definitions import rule_keys, strategy_keys
+from quantlytic_assets.definitions import strategy_keys
 from quantlytic_assets.tables.signals import newest_signals, signal_counts
 from quantlytic_assets.trading.figures import legend, shown
 
@@ -21,49 +18,39 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-    from quantlytic_assets.universe.models import RuleStrategy, Strategy
+    from quantlytic_assets.universe.models import Strategy
 
 
-def show_results(installation: Installation, out: Console, strategies: Iterable[Strategy]) -> None:
-    """Print each strategy's newest performance beside buy and hold, then once what each figure means."""
+def show_results(
+    installation: Installation,
+    out: Console,
+    strategies: Iterable[Strategy],
+    first: date | None = None,
+    last: date | None = None,
+) -> None:
+    """Print each strategy's signals and newest performance beside buy and hold, then once what each figure means."""
     names: dict[str, None] = {}
     for strategy in strategies:
+        _show_signals(installation, out, strategy, first, last)
         names |= dict.fromkeys(_show_strategy(installation, out, strategy))
     if names:
         out.print(legend(names), highlight=False, style="dim")
 
 
-def show_signals(
-    installation: Installation,
-    out: Console,
-    strategies: Iterable[RuleStrategy],
-    first: date | None = None,
-    last: date | None = None,
+def _show_signals(
+    installation: Installation, out: Console, strategy: Strategy, first: date | None, last: date | None
 ) -> None:
     """Print how many signals of each kind the sessions `first` … `last` have, and the newest one of each symbol."""
     lake = installation.resources.lake
     before = last + timedelta(days=1) if last else None
-    for strategy in strategies:
-        counts = signal_counts(lake, strategy.name, since=first, before=before)
-        kinds = ", ".join(f"{int(counts[name].sum()):,} {name}" for name in ("buys", "sells", "holds"))
-        table = Table(
-            "symbol", "session", "signal", "strength", "reason", title=f"{strategy.name} on {strategy.dataset}: {kinds}"
-        )
-        for row in newest_signals(lake, strategy.name).iter_rows(named=True):
-            strength = f"{row['strength']:.2f}"
-            table.add_row(row["symbol"], str(row["session"]), row["signal"], strength, row["reason"])
-        out.print(table)
-        _show_account(installation, out, strategy)
-
-
-def _show_account(installation: Installation, out: Console, strategy: RuleStrategy) -> None:
-    """Print the figures of a rule's paper account, where it has traded."""
-    event = installation.instance.get_latest_materialization_event(rule_keys(strategy)["performance"])
-    if event is None or event.asset_materialization is None:
-        return
-    title = f"{strategy.name} on {strategy.dataset}, paper account"
-    names = _print_statistics(out, event.asset_materialization.metadata, strategy.name, title)
-    out.print(legend(names), highlight=False, style="dim")
+    counts = signal_counts(lake, strategy.name, since=first, before=before)
+    kinds = ", ".join(f"{int(counts[name].sum()):,} {name}" for name in ("buys", "sells", "holds"))
+    table = Table(
+        "symbol", "session", "signal", "strength", "reason", title=f"{strategy.name} on {strategy.dataset}: {kinds}"
+    )
+    for row in newest_signals(lake, strategy.name).iter_rows(named=True):
+        table.add_row(row["symbol"], str(row["session"]), row["signal"], f"{row['strength']:.2f}", row["reason"])
+    out.print(table)
 
 
 def _show_strategy(installation: Installation, out: Console, strategy: Strategy) -> list[str]:
@@ -81,8 +68,9 @@ def _show_strategy(installation: Installation, out: Console, strategy: Strategy)
         for name, value in metadata.items()
         if name.startswith("forecast/")
     }
-    line = ", ".join(f"{name} {shown(name, value)}" for name, value in forecast.items())
-    out.print(f"forecasts out of sample: {line}", highlight=False)
+    if forecast:
+        line = ", ".join(f"{name} {shown(name, value)}" for name, value in forecast.items())
+        out.print(f"forecasts out of sample: {line}", highlight=False)
     path = report_file(installation, strategy, event.timestamp)
     served = installation.resources.links.report(strategy.name)
     out.print(f"report: {path}   while `quantlytic serve` runs: {served}", highlight=False, soft_wrap=True)

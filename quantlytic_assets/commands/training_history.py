@@ -17,7 +17,7 @@ from quantlytic_assets.tables.features import trainable_sessions
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
-    from quantlytic_assets.universe.models import Dataset, Strategy
+    from quantlytic_assets.universe.models import Dataset, ModelStrategy
 
 # What can be done about bars that are missing for a cause; about the others nothing can.
 _HELP = {
@@ -27,7 +27,7 @@ _HELP = {
 }
 
 
-def training_sessions(lake: Lake, dataset: Dataset, strategy: Strategy, steps: Sequence[str]) -> dict[str, int]:
+def training_sessions(lake: Lake, dataset: Dataset, strategy: ModelStrategy, steps: Sequence[str]) -> dict[str, int]:
     """Step to the number of sessions before it that its model could learn from, counted as training itself does."""
     if not steps:
         return {}
@@ -42,7 +42,7 @@ def training_sessions(lake: Lake, dataset: Dataset, strategy: Strategy, steps: S
 
 
 def explain_shortage(
-    lake: Lake, dataset: Dataset, strategy: Strategy, short: dict[str, int], materialized: Collection[str]
+    lake: Lake, dataset: Dataset, strategy: ModelStrategy, short: dict[str, int], materialized: Collection[str]
 ) -> list[str]:
     """Lines that say which steps have no model, why, and the command or change that would help.
 
@@ -70,7 +70,7 @@ def explain_shortage(
     return [lines[0], *(f"  {line}" for line in lines[1:])]
 
 
-def _trainable(lake: Lake, strategy: Strategy) -> pl.DataFrame:
+def _trainable(lake: Lake, strategy: ModelStrategy) -> pl.DataFrame:
     """session, available_at, label_available_at: of each session with a row to learn from, the earliest times."""
     return trainable_sessions(
         lake,
@@ -82,7 +82,7 @@ def _trainable(lake: Lake, strategy: Strategy) -> pl.DataFrame:
     )
 
 
-def _holes(lake: Lake, dataset: Dataset, strategy: Strategy, last: date) -> list[str]:
+def _holes(lake: Lake, dataset: Dataset, strategy: ModelStrategy, last: date) -> list[str]:
     """Bars that the strategy's symbols lack up to a session, by cause, with the command that would get them."""
     rows = holes_by_cause(lake, dataset.name, strategy.symbols, before=last + timedelta(days=1))
     lines = []

@@ -1,7 +1,7 @@
 """How good scores were, measured the same way for a model and for the baselines.
 
 Takes rows that already carry a score and an outcome; who made the score does not matter here. Money is the business of
-`trading.performance`.
+`trading.backtest.figures`.
 """
 
 from __future__ import annotations

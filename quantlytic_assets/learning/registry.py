@@ -14,7 +14,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from sklearn.pipeline import Pipeline
 
-    from quantlytic_assets.universe.models import Strategy
+    from quantlytic_assets.universe.models import ModelStrategy
 
 # Compiled classes inside our pipelines. skops rejects what is neither well known nor named here, so that reading
 # a model cannot run arbitrary code the way a pickle can.
@@ -41,6 +40,10 @@ _TRUSTED_TYPES = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredic
 # The chart beside each model, and how many rows show what one takes.
 _EVALUATION = "evaluation.png"
 _EXAMPLE_ROWS = 5
+# What of a strategy concerns its models, beside the columns and symbols that they learn from.
+_LEARNED_WITH = (
+    "dataset", "interval", "model", "horizon", "retrain", "min_train_sessions", "embargo_sessions",
+)  # fmt: skip
 _SQLITE_SCHEMES = ("sqlite:///", "sqlite+pysqlite:///")
 
 
@@ -75,7 +78,11 @@ class ModelStore:
         self._client: MlflowClient | None = None
 
     def log(
-        self, strategy: Strategy, partition_key: str, trained: TrainedModel, run_tags: Mapping[str, str] | None = None
+        self,
+        strategy: ModelStrategy,
+        partition_key: str,
+        trained: TrainedModel,
+        run_tags: Mapping[str, str] | None = None,
     ) -> str:
         """Writes a trained model as a new version of the registered model named by the strategy; returns the version.
 
@@ -114,7 +121,7 @@ class ModelStore:
             raise
         return str(found.version)
 
-    def load(self, strategy: Strategy, partition_key: str) -> tuple[Pipeline, tuple[str, ...], str, datetime]:
+    def load(self, strategy: ModelStrategy, partition_key: str) -> tuple[Pipeline, tuple[str, ...], str, datetime]:
         """(pipeline, feature_names, version, trained_through in UTC) of a partition's model.
 
         Raises `ModelNotFound`, saying what to do, if that partition's model was never finished.
@@ -130,7 +137,7 @@ class ModelStore:
             datetime.fromisoformat(found.tags["quantlytic.trained_through"]).astimezone(UTC),
         )
 
-    def in_force(self, strategy: Strategy, partition_keys: Sequence[str]) -> pl.DataFrame:
+    def in_force(self, strategy: ModelStrategy, partition_keys: Sequence[str]) -> pl.DataFrame:
         """The models that steps predict with (`schemas.ml.MODELS`); nulls but for step and cut where there is none."""
         client = self._connect()
         rows: list[dict[str, object]] = []
@@ -159,7 +166,7 @@ class ModelStore:
         scheme = next((s for s in _SQLITE_SCHEMES if self.tracking_uri.startswith(s)), None)
         return scheme is None or Path(self.tracking_uri[len(scheme) :]).exists()
 
-    def trained(self, strategy: Strategy) -> list[dict[str, str]]:
+    def trained(self, strategy: ModelStrategy) -> list[dict[str, str]]:
         """partition, version, trained_through of each partition's model, the newest partition first."""
         from mlflow.exceptions import MlflowException
 
@@ -182,7 +189,7 @@ class ModelStore:
         ]
         return sorted(rows, key=lambda row: row["partition"], reverse=True)
 
-    def evaluation_chart(self, strategy: Strategy, partition_key: str) -> bytes:
+    def evaluation_chart(self, strategy: ModelStrategy, partition_key: str) -> bytes:
         """The PNG of a partition's model. Raises `ModelNotFound` where there is none, else `ChartNotFound`."""
         from mlflow.exceptions import MlflowException
 
@@ -196,7 +203,7 @@ class ModelStore:
                     f"{partition_key} again"
                 ) from error
 
-    def _version(self, strategy: Strategy, partition_key: str) -> ModelVersion:
+    def _version(self, strategy: ModelStrategy, partition_key: str) -> ModelVersion:
         from mlflow.exceptions import MlflowException
 
         client = self._connect()
@@ -260,13 +267,12 @@ class ModelStore:
     def _registered_model(self, name: str) -> None:
         _unless_it_exists(lambda: self._connect().create_registered_model(name))
 
-    def _log_figures(self, run_id: str, strategy: Strategy, trained: TrainedModel) -> None:
+    def _log_figures(self, run_id: str, strategy: ModelStrategy, trained: TrainedModel) -> None:
         from mlflow.entities import Metric, Param
 
-        settings = {k: v for k, v in asdict(strategy).items() if k not in ("name", "costs")}
+        settings: dict[str, Any] = {name: getattr(strategy, name) for name in _LEARNED_WITH}
         settings["features"] = ",".join(trained.feature_names)
         settings["symbols"] = ",".join(strategy.symbols)
-        settings |= {f"costs.{k}": v for k, v in asdict(strategy.costs).items()}
         settings["trained_through"] = trained.trained_through.isoformat()
         settings |= _hyperparameters(trained.pipeline)
         now = int(time.time() * 1000)
@@ -281,7 +287,7 @@ class ModelStore:
             synchronous=True,
         )
 
-    def _log_input(self, run_id: str, strategy: Strategy, trained: TrainedModel) -> None:
+    def _log_input(self, run_id: str, strategy: ModelStrategy, trained: TrainedModel) -> None:
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.polars_dataset import from_polars
         from mlflow.entities import DatasetInput, InputTag
@@ -297,7 +303,7 @@ class ModelStore:
         tags = [InputTag("mlflow.data.context", "training")]
         self._connect().log_inputs(run_id, [DatasetInput(rows._to_mlflow_entity(), tags)])
 
-    def _log_evaluation(self, run_id: str, strategy: Strategy, partition_key: str, trained: TrainedModel) -> None:
+    def _log_evaluation(self, run_id: str, strategy: ModelStrategy, partition_key: str, trained: TrainedModel) -> None:
         from quantlytic_assets.charts.models import evaluation
 
         drawn = trained.importances
@@ -308,7 +314,7 @@ class ModelStore:
             self._connect().log_artifact(run_id, str(path))
 
     def _log_files(
-        self, experiment: str, run_id: str, strategy: Strategy, trained: TrainedModel, tags: Mapping[str, str]
+        self, experiment: str, run_id: str, strategy: ModelStrategy, trained: TrainedModel, tags: Mapping[str, str]
     ) -> tuple[str, str]:
         import mlflow.sklearn
         from mlflow.entities import LoggedModelOutput

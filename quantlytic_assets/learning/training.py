@@ -23,7 +23,7 @@ from quantlytic_assets.schemas.ml import PREDICTIONS
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from quantlytic_assets.universe.models import Strategy
+    from quantlytic_assets.universe.models import ModelStrategy
 
 
 class SingleClass(ValueError):
@@ -57,7 +57,7 @@ class TrainedModel:
     learned_from: pl.DataFrame
 
 
-def train(strategy: Strategy, frame: pl.DataFrame, cut: datetime, sessions: pl.Series) -> TrainedModel:
+def train(strategy: ModelStrategy, frame: pl.DataFrame, cut: datetime, sessions: pl.Series) -> TrainedModel:
     """The strategy's model as it could have been fitted at `cut`.
 
     frame: a design matrix with labels (`features.with_labels`). cut: aware UTC datetime, the start of the stretch the
@@ -85,7 +85,7 @@ def train(strategy: Strategy, frame: pl.DataFrame, cut: datetime, sessions: pl.S
     )
 
 
-def _fit(strategy: Strategy, rows: pl.DataFrame, names: Sequence[str], what: str) -> Pipeline:
+def _fit(strategy: ModelStrategy, rows: pl.DataFrame, names: Sequence[str], what: str) -> Pipeline:
     if rows["label"].n_unique() < 2:
         found = f"only label {rows['label'][0]}" if len(rows) else "no label at all"
         raise SingleClass(
@@ -112,7 +112,7 @@ def predict(pipeline: Pipeline, feature_names: Sequence[str], frame: pl.DataFram
 
 
 def predictions_table(
-    strategy: Strategy,
+    strategy: ModelStrategy,
     pipeline: Pipeline,
     feature_names: Sequence[str],
     frame: pl.DataFrame,

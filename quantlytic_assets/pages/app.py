@@ -30,7 +30,9 @@ from quantlytic_assets.pages.links import Links
 from quantlytic_assets.pages.mlflow_ui import MlflowUi, MlflowUiError
 from quantlytic_assets.services.accounts import Account, read_account
 from quantlytic_assets.tables.pages import LakeRows
+from quantlytic_assets.tables.signals import newest_signals
 from quantlytic_assets.trading.figures import legend, shown
+from quantlytic_assets.universe.models import ModelStrategy
 from quantlytic_assets.universe.watch import WatchedUniverse
 
 if TYPE_CHECKING:
@@ -151,7 +153,8 @@ class Pages:
             "strategy.html",
             strategy=strategy,
             figures=account.comparison.to_dicts() if account else [],
-            models=self.resources.models.trained(strategy) if self.resources.models.exists() else [],
+            models=self._models(strategy),
+            signals=newest_signals(self.rows, strategy.name).to_dicts(),
             partitions=partitions,
         )
 
@@ -159,7 +162,7 @@ class Pages:
         """A strategy's report."""
         account = self._account(request)
         with self._drawing:
-            return HTMLResponse(account.report(back=self.links.strategy(account.strategy.name)))
+            return HTMLResponse(account.report(back=self.links.strategy(account.strategy)))
 
     # Charts --------------------------------------------------------------------------------------------------
 
@@ -235,7 +238,7 @@ class Pages:
         from quantlytic_assets.charts.accounts import equity
 
         account = self._account(request)
-        return self._chart(request, equity, account.curve, account.held, account.strategy.name, nothing="")
+        return self._chart(request, equity, account.curve, account.held, account.strategy, nothing="")
 
     def predictions(self, request: Request) -> Response:
         """Scores of a strategy in a partition."""
@@ -261,6 +264,8 @@ class Pages:
 
         strategy, step = self._strategy(request), request.path_params["step"]
         try:
+            if not isinstance(strategy, ModelStrategy):
+                raise ModelNotFound(f"strategy {strategy.name} follows a rule alone and has no model")
             if not self.resources.models.exists():
                 raise ModelNotFound(f"strategy {strategy.name} has no model yet")
             return Response(self.resources.models.evaluation_chart(strategy, step), media_type="image/png")
@@ -345,6 +350,12 @@ class Pages:
             intervals = ", ".join(dataset.feature_intervals)
             raise HTTPException(404, f"{dataset.name} has no features at {asked!r}, but at {intervals}.")
         return asked
+
+    def _models(self, strategy: Strategy) -> list[dict[str, str]]:
+        """The models of a strategy, newest first; none for one that has a rule alone."""
+        if not isinstance(strategy, ModelStrategy) or not self.resources.models.exists():
+            return []
+        return self.resources.models.trained(strategy)
 
     def _read_account(self, strategy: Strategy) -> Account | None:
         return read_account(self.rows, self.universe.now().datasets[strategy.dataset], strategy)

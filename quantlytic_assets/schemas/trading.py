@@ -1,4 +1,4 @@
-"""The tables of `trading`: signals of rules, the ledger's orders and fills, and the accounts that follow from them."""
+"""The tables of `trading`: signals, events of accounts, and the orders, fills and accounts that follow from them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from quantlytic_assets.schemas.table import Column, Rule, Table, described
 from quantlytic_assets.schemas.vocabulary import EVENT_KINDS, ORDER_STATUSES, SIDES
 from quantlytic_assets.schemas.vocabulary import SIGNALS as SIGNAL_WORDS
 
-_ORDER_REF = Column(
-    "order_ref", pl.String, "Client order id: strategy, session and symbol, as in momentum_1d:2015-03-02:AAPL."
-)
-_DECIDED = Column("session", pl.Date, "Session whose prediction led to the order.")
+_ORDER_REF = Column("order_ref", pl.String, "Client order id: strategy, symbol, time of the decision (UTC) and leg.")
+_DECIDED = Column("session", pl.Date, "Session whose bar led to the order.")
 _SIDE = Column("side", pl.String, "buy or sell.", allowed=SIDES)
 
 SIGNALS = Table(
@@ -49,7 +47,7 @@ SIGNALS = Table(
 ORDERS = Table(
     "trading.orders",
     writer="paper_trades",
-    description="Every order, rejected ones included. A model's strategy has at most one a session and symbol.",
+    description="Every order, rejected ones included.",
     columns=(
         STRATEGY,
         _DECIDED,
@@ -64,13 +62,6 @@ ORDERS = Table(
             at_least=0,
         ),
         Column("decision_time", TIME, "When the decision could be made, UTC."),
-        Column(
-            "reference_price",
-            pl.Float64,
-            "Close of the bar decided on; null where there is none.",
-            nullable=True,
-            unit=PRICE,
-        ),
         Column("status", pl.String, "open, filled, rejected, cancelled or expired.", allowed=tuple(ORDER_STATUSES)),
         Column("reason", pl.String, "Why the order came to nothing; null for the others.", nullable=True),
         Column("model_version", pl.String, "Version of the model that predicted; null where none did.", nullable=True),
@@ -154,24 +145,10 @@ EQUITY = Table(
     ),
 )
 
-ACCOUNTS = Table(
-    "trading.accounts",
-    writer="paper_trades",
-    description="What the published account of each session rests on. While it still holds, the next session goes on "
-    "from there; where it does not, the account is computed from its first fill.",
-    columns=(
-        STRATEGY,
-        Column("session", pl.Date, "Session at whose end this is the account."),
-        Column("fills", pl.Int64, "Fills of the ledger in this and earlier sessions.", at_least=0),
-        Column("entitlements", pl.String, "Digest of the splits, renames and dividends that were counted."),
-    ),
-    key=("strategy", "session"),
-)
-
 EVENTS = Table(
     "trading.events",
     writer="paper_trades",
-    description="What happened to the accounts of strategies that follow a rule, in its order: decisions, orders "
+    description="What happened to the accounts of strategies, in its order: decisions, orders "
     "accepted, rejected, cancelled, expired and replaced, fills, splits, dividends, renames, delistings, halts, and "
     "bars that came too late to be traded. Append-only; orders, fills, positions and equity follow from it.",
     columns=(
@@ -189,7 +166,7 @@ EVENTS = Table(
 )
 
 # The account at the end of a session as it is on record. JSON by symbol: `positions` has quantity, average price and
-# close, `bars` how many bars were traded on or seen late.
+# close, `bars` how many bars were traded on or seen late. model_version: of the model that predicted the session.
 ACCOUNT_SESSIONS_SCHEMA = pl.Schema(
     {
         "session": pl.Date,
@@ -199,6 +176,7 @@ ACCOUNT_SESSIONS_SCHEMA = pl.Schema(
         "costs_to_date": pl.Float64,
         "positions": pl.String,
         "bars": pl.String,
+        "model_version": pl.String,
     }
 )
 
@@ -218,9 +196,6 @@ BACKTESTS = Table(
     session="created_at",
 )
 
-# What a session's orders add to a symbol, in shares as they were then: negative where they sell.
-CHANGES_SCHEMA = pl.Schema({"symbol": pl.String, "session": pl.Date, "quantity": pl.Float64})
-
 # Metadata of the performance asset, not in the lake.
 STATISTICS = Table(
     "performance.statistics",
@@ -234,4 +209,4 @@ STATISTICS = Table(
     key=("statistic",),
 )
 
-TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, ACCOUNTS, EVENTS, BACKTESTS)
+TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, EVENTS, BACKTESTS)

@@ -1,94 +1,260 @@
-"""A strategy's account beside buy-and-hold, read from the lake: what its performance, its pages and its report show.
+"""What an account came to, beside buying and holding the same symbols: of a backtest, and of trading on paper.
 
-Figures are `trading.performance`'s. `lake` is a run's lake or a read-only connection.
+Figures are `trading.backtest.figures`' business. `lake` is a run's lake or a read-only connection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from quantlytic_assets.tables.actions import dividends, split_factors
-from quantlytic_assets.tables.features import usable_bars
-from quantlytic_assets.tables.predictions import first_decision
-from quantlytic_assets.tables.select import Queries
-from quantlytic_assets.tables.trading import equity, fills
-from quantlytic_assets.trading.entitlements import Entitlements
-from quantlytic_assets.trading.orders import FILLS_SCHEMA
-from quantlytic_assets.trading.performance import (
-    Statistics,
-    benchmark_curve,
-    comparison,
+from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
+from quantlytic_assets.services.history import read_history
+from quantlytic_assets.strategies.bots import Bot
+from quantlytic_assets.tables.features import indicators, labels
+from quantlytic_assets.tables.predictions import predictions
+from quantlytic_assets.tables.trading import backtest_sharpes, equity, events
+from quantlytic_assets.trading.account_tables import engine_events
+from quantlytic_assets.trading.backtest.figures import (
+    Figures,
+    confidence,
+    figures,
+    moved_in_time,
     periods_per_year,
-    statistics,
+    session_returns,
+    session_sharpes,
+    side_by_side,
+    with_costs_doubled,
 )
-from quantlytic_assets.trading.portfolio import EQUITY_SCHEMA
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.trading.backtest.simulation import History, Simulation, bought_and_held, simulate
+from quantlytic_assets.trading.engine import projections
+from quantlytic_assets.trading.review import Finding, review
+from quantlytic_assets.universe.models import ModelStrategy
+from quantlytic_assets.universe.plugins import registry_with, rules_with
+
+if TYPE_CHECKING:
+    from quantlytic_assets.features.registry import Registry
+    from quantlytic_assets.strategies.registry import Registry as Rules
+    from quantlytic_assets.strategies.spec import Rule
+    from quantlytic_assets.tables.select import Queries
+    from quantlytic_assets.trading.engine.market import Market
+    from quantlytic_assets.universe.models import Dataset, Strategy
+
+_RANDOM_RUNS = 100
+_SEED = 20_250_101
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Account:
-    """What a strategy's account came to: curve and held (buy-and-hold), both portfolio.EQUITY_SCHEMA; its figures."""
+    """What trading a strategy came to.
 
-    strategy: Strategy
+    curve, held: session, equity, cash, gross at the end of each session, of the account and of buying and holding the
+    same symbols at the same costs. events: the engine's. orders, fills and round_trips follow from them. statistics:
+    the account's figures; held_statistics those of buying and holding. random_returns: total returns of the same
+    targets at random other times, empty for a bot. findings: what speaks against believing it. forecasts: how good a
+    model's predictions were, where the strategy has one.
+    """
+
+    strategy: str
+    dataset: str
+    settings: dict[str, Any]
+    capital: float
+    events: pl.DataFrame
+    orders: pl.DataFrame
+    fills: pl.DataFrame
+    round_trips: pl.DataFrame
     curve: pl.DataFrame
     held: pl.DataFrame
-    figures: Statistics
-    held_figures: Statistics
+    statistics: Figures
+    held_statistics: Figures
+    random_returns: np.ndarray = field(repr=False)
+    findings: list[Finding] = field(default_factory=list)
+    forecasts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What this is an account of, in a few words."""
+        return f"Paper account on {self.dataset}"
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The account's simple return of each session."""
+        return session_returns(self.curve, self.capital)
 
     @property
     def comparison(self) -> pl.DataFrame:
         """Figures of both side by side: statistic, strategy, buy_and_hold."""
-        return comparison(self.figures, self.held_figures)
+        return side_by_side(self.statistics, self.held_statistics)
 
-    def report(self, back: str | None = None) -> str:
-        """One self-contained HTML page. `back`: the address that it links to."""
-        from quantlytic_assets.charts.report import report_page
+    def report(self, path: str | Path | None = None, back: str | None = None) -> str:
+        """One self-contained HTML page, also written to `path` where one is given. `back`: an address it links to."""
+        from quantlytic_assets.charts.account_report import account_page, write_report
 
-        capital = self.strategy.capital
-        return report_page(self.strategy.name, self.curve, self.held, self.comparison, capital, back)
-
-
-def read_prices(lake: Queries, dataset: Dataset, strategy: Strategy, since: date, before: date | None) -> pl.DataFrame:
-    """symbol, session, open_time, open, close of the strategy's usable bars of sessions [since, before)."""
-    return usable_bars(
-        lake,
-        dataset.name,
-        strategy.interval,
-        ["symbol", "session", "open_time", "open", "close"],
-        incomplete=dataset.incomplete_bars == "keep",
-        since=since,
-        before=before,
-        symbols=strategy.symbols,
-    )
+        page = account_page(self, back)
+        if path is not None:
+            write_report(Path(path), page)
+        return page
 
 
-def read_entitlements(lake: Queries, strategy: Strategy) -> Entitlements:
-    """Splits, renames and dividends of the strategy's dataset."""
-    steps = split_factors(lake, strategy.dataset, ["symbol", "since", "company", "shares"])
-    return Entitlements(steps.rename({"shares": "split_factor"}), dividends(lake, strategy.dataset))
+def decider(strategy: Strategy) -> tuple[Rule | Bot, Registry]:
+    """What the strategy decides by, made anew, and the features that its declarations are read with."""
+    registry = registry_with(strategy.plugins)
+    rules: Rules = rules_with(strategy.plugins)
+    return rules.bind(strategy.rule), registry
 
 
 def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account | None:
-    """The account over all sessions that the strategy has traded; None where it has not traded yet."""
-    curve = equity(lake, strategy.name, EQUITY_SCHEMA.names())
+    """The paper account over all sessions that the strategy has traded; None where it has not traded yet.
+
+    Targets at random times and doubled costs are those of a backtest of the same sessions.
+    """
+    columns = ["session", "equity", "cash", "gross_exposure"]
+    curve = equity(lake, strategy.name, columns).rename({"gross_exposure": "gross"})
     if curve.is_empty():
         return None
-    sessions = curve["session"]
-    filled = fills(lake, strategy.name, FILLS_SCHEMA.names())
-    decided = first_decision(lake, strategy.name)
-    if decided is None:
+    first, last = curve["session"][0], curve["session"][-1]
+    given = read_history(lake, dataset, strategy, last)
+    if given is None:
         return None
-    # The benchmark's last fill may come a bar after the last session.
-    bars = read_prices(lake, dataset, strategy, sessions.min(), sessions.max() + timedelta(days=14))
-    periods = periods_per_year(sessions)
-    held, held_fills = benchmark_curve(strategy, bars, decided, sessions, read_entitlements(lake, strategy))
-    return Account(
-        strategy=strategy,
-        curve=curve,
-        held=held,
-        figures=statistics(curve, filled, strategy.capital, periods),
-        held_figures=statistics(held, held_fills, strategy.capital, periods),
+    decides, registry = decider(strategy)
+    again = None
+    if not isinstance(decides, Bot):
+        again = simulate(
+            given, decides, strategy.settings, strategy.symbols,
+            registry=registry, first=first, last=last, events=False,
+        )  # fmt: skip
+    told = engine_events(events(lake, strategy.name))
+    return Account(**came_to(lake, given, strategy, told, curve, again), forecasts=forecast_quality(lake, strategy))
+
+
+def came_to(
+    lake: Queries,
+    given: History,
+    strategy: Strategy,
+    told: pl.DataFrame,
+    curve: pl.DataFrame,
+    simulated: Simulation | None,
+) -> dict[str, Any]:
+    """The fields of an `Account` that follow from its events and curve.
+
+    simulated: the same sessions in simulation, for targets at random times and doubled costs; None for a bot.
+    """
+    capital, periods = strategy.settings.capital, periods_per_year(curve["session"])
+    held = _held(given, strategy, curve["session"][0], curve["session"][-1], periods)
+    fills = _with_bars(projections.fills(told), given.bars)
+    trips = projections.round_trips(told, held.market)
+    earned = session_returns(curve, capital)
+    own_sharpe = float(session_sharpes(earned))
+    statistics = figures(curve, fills, trips, capital, periods, held.returns)
+    statistics |= confidence(earned, [own_sharpe, *backtest_sharpes(lake, strategy.name)])
+    doubled = simulated.again(settings=with_costs_doubled(simulated.settings)) if simulated else None
+    return {
+        "strategy": strategy.name,
+        "dataset": strategy.dataset,
+        "settings": settings_of(strategy, curve["session"][0], curve["session"][-1]),
+        "capital": capital,
+        "events": told,
+        "orders": projections.orders(told),
+        "fills": fills,
+        "round_trips": trips,
+        "curve": curve,
+        "held": held.curve,
+        "statistics": statistics | {"sharpe_session": own_sharpe},
+        "held_statistics": held.statistics,
+        "random_returns": moved_in_time(simulated, _RANDOM_RUNS, _SEED) if simulated else np.empty(0),
+        "findings": review(
+            fills,
+            trips.select("symbol", pl.col("exit_time").dt.date().alias("session"), pl.col("pnl").alias("profit")),
+            volume_cap=strategy.settings.volume_cap or float("inf"),
+            total_return=statistics["total_return"],
+            doubled_costs_return=doubled,
+        ),
+    }
+
+
+def settings_of(strategy: Strategy, first: date, last: date) -> dict[str, Any]:
+    """What a result depends on, as it is kept: rule, model, the account's settings, symbols, first and last session."""
+    model = {"model": strategy.model, "horizon": strategy.horizon} if isinstance(strategy, ModelStrategy) else {}
+    return {
+        "dataset": strategy.dataset,
+        "interval": strategy.interval,
+        "symbols": list(strategy.symbols),
+        "rule": strategy.rule,
+        **model,
+        **asdict(strategy.settings),
+        "first": first.isoformat(),
+        "last": last.isoformat(),
+    }
+
+
+def read_labels(
+    lake: Queries, strategy: ModelStrategy, columns: Sequence[str], known_before: date | None
+) -> pl.DataFrame:
+    """symbol, open_time and more columns of the strategy's labels that were known in a session before a day."""
+    return labels(
+        lake, strategy.dataset, strategy.interval, strategy.horizon, ["symbol", "open_time", *columns],
+        known_before=known_before, symbols=strategy.symbols,
+    )  # fmt: skip
+
+
+def forecast_quality(lake: Queries, strategy: Strategy) -> dict[str, float]:
+    """Accuracy, precision, recall and IC of all predictions whose outcome is known, and of the naive forecasts.
+
+    The model never saw these sessions. `persistence` says that the last bar's direction goes on, `always_up` says up.
+    Empty for a strategy without a model.
+    """
+    if not isinstance(strategy, ModelStrategy):
+        return {}
+    predicted = predictions(lake, strategy.name, PREDICTION_COLUMNS)
+    outcome = read_labels(lake, strategy, ["label", "forward_return"], None)
+    last_returns = indicators(
+        lake, strategy.dataset, strategy.interval, ["symbol", "open_time", "ret_1"], symbols=strategy.symbols
     )
+    mine, naive, outcomes = evaluate_predictions(predicted, outcome, last_returns)
+    found: dict[str, float | None] = {**mine, "outcomes": outcomes}
+    for baseline, metrics in naive.items():
+        found |= {f"{baseline}_{name}": value for name, value in metrics.items()}
+    known = predicted.join(outcome, on=["symbol", "open_time"])
+    found["always_up_accuracy"] = known.select((pl.col("label") == 1).mean()).item()
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Buying and holding in the same sessions: its market, curve, return of each session, and figures."""
+
+    market: Market
+    curve: pl.DataFrame
+    returns: np.ndarray
+    statistics: Figures
+
+
+def _held(given: History, strategy: Strategy, first: date | None, last: date | None, periods: int) -> _Held:
+    made = bought_and_held(given, strategy.settings, strategy.symbols, first, last)
+    curve, told, capital = made.sessions(), made.events("buy_and_hold"), strategy.settings.capital
+    trips = projections.round_trips(told, made.market)
+    statistics = figures(curve, projections.fills(told), trips, capital, periods)
+    return _Held(made.market, curve, session_returns(curve, capital), statistics)
+
+
+def _with_bars(fills: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """The fills with open_time, the volume of their bar, and whether that was a stale one: nothing traded in it."""
+    bar = bars.select("symbol", "open_time", "close_time", pl.col("volume").alias("bar_volume"))
+    # A fill at the open is told at the open, one within a bar at its close.
+    for told, other, name in (("open_time", "close_time", "at_open"), ("close_time", "open_time", "at_close")):
+        of_bar = bar.drop(other).rename({told: "event_time", "bar_volume": name})
+        fills = fills.join(of_bar, on=["symbol", "event_time"], how="left", maintain_order="left")
+    volume = pl.coalesce("at_open", "at_close").alias("bar_volume")
+    return fills.with_columns(
+        pl.col("event_time").alias("open_time"),
+        volume,
+        (volume == 0).fill_null(False).alias("stale"),
+        # Bars that lack a part are in no history, unless the dataset says so.
+        pl.lit(False).alias("incomplete"),
+    ).drop("at_open", "at_close")

@@ -18,10 +18,12 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.schemas.trading import EVENTS
-from quantlytic_assets.services.backtest import read_history
+from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.old_accounts import taken_over
 from quantlytic_assets.services.signals import bound_rule, rule_frame
 from quantlytic_assets.storage.accounts import Accounts, StoredAccount
 from quantlytic_assets.tables.features import indicators
+from quantlytic_assets.tables.predictions import model_versions, predicted_through
 from quantlytic_assets.trading.account_tables import (
     engine_events,
     equity_rows,
@@ -40,11 +42,12 @@ from quantlytic_assets.trading.engine.market import micros
 from quantlytic_assets.trading.engine.requests import Requests
 from quantlytic_assets.trading.engine.run import run
 from quantlytic_assets.trading.engine.state import State
+from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.trading.engine.market import Market
-    from quantlytic_assets.universe.models import Dataset, RuleStrategy
+    from quantlytic_assets.universe.models import Dataset, Strategy
 
 _DAY = timedelta(days=1)
 # How long a time waits for the bars of symbols that had one at the time before.
@@ -66,7 +69,7 @@ def trade_rule(
     lake: Lake,
     accounts: Accounts,
     dataset: Dataset,
-    strategy: RuleStrategy,
+    strategy: Strategy,
     first: date,
     before: date,
     now: datetime | None = None,
@@ -74,9 +77,9 @@ def trade_rule(
     """Trade what was not traded of the sessions up to `before`, and copy the sessions from `first` on into the lake.
 
     An account begins with the first session that is asked for. Raises `NoSignals` for features that were never
-    computed, and `RuleError` where the rule fails.
+    computed, `RuleError` where the rule fails, and `LostAccount` for an account of an older version that is gone.
     """
-    stored = accounts.last(strategy.name)
+    stored = accounts.last(strategy.name) or taken_over(lake, accounts, dataset, strategy)
     # From a session that was traded already: of what came late since then is taken note.
     start = min(first, stored.session) if stored else first
     history = read_history(lake, dataset, strategy, before - _DAY, start) if start < before else None
@@ -84,6 +87,8 @@ def trade_rule(
     if history is not None:
         market = history.market(strategy.symbols)
         fresh = _fresh(market, stored, now or datetime.now(UTC))
+        if isinstance(strategy, ModelStrategy):
+            fresh = _predicted(market, fresh, predicted_through(lake, strategy.name, before))
         if fresh.start < fresh.stop:
             done = _step(lake, accounts, strategy, market, fresh, stored, before)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
@@ -100,7 +105,7 @@ def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
     mine, parameters = "strategy = ? AND session >= ?", [strategy, since]
     tables = {
         EVENTS.name: rows,
-        "trading.orders": order_rows(rows, orders),
+        "trading.orders": order_rows(rows, orders, sessions),
         "trading.fills": fill_rows(told, orders),
         "trading.positions": position_rows(strategy, sessions),
         "trading.equity": equity_rows(strategy, sessions),
@@ -121,10 +126,16 @@ def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice
     return slice(start, stop)
 
 
+def _predicted(market: Market, fresh: slice, through: datetime | None) -> slice:
+    """Those of the times that the model has predicted: the others wait for it."""
+    stop = 0 if through is None else int(np.searchsorted(market.times[:, c.OPENS], micros(through), "right"))
+    return slice(fresh.start, min(fresh.stop, stop))
+
+
 def _step(
     lake: Lake,
     accounts: Accounts,
-    strategy: RuleStrategy,
+    strategy: Strategy,
     market: Market,
     fresh: slice,
     stored: StoredAccount | None,
@@ -135,6 +146,9 @@ def _step(
     settings = sized(rule, strategy.settings)
     days = market.sessions
     since = days[fresh.start]
+    models = (
+        model_versions(lake, strategy.name, since=since, before=before) if isinstance(strategy, ModelStrategy) else {}
+    )
     frame = rule_frame(lake, strategy, rule, since, before)
     weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
     targets, atr = market.matrix(weights, "weight"), _atr(lake, strategy, market, since, before)
@@ -164,7 +178,7 @@ def _step(
         session = days[stretch.start]
         # Of a session that goes on, the bars from its beginning.
         bars = _bars(market[market.within(session, session).start : stretch.stop])
-        rows[session] = session_row(session, account, _held(state, strategy), bars)
+        rows[session] = session_row(session, account, _held(state, strategy), bars, models.get(session))
     if state is None:
         return RuleTrades(strategy.name)
     # A frame of all at once: making one takes longer than trading a session.
@@ -217,14 +231,14 @@ def _counted_again(known: pl.DataFrame, late: pl.DataFrame) -> dict[date, dict[s
     return rows
 
 
-def _noted(strategy: RuleStrategy, late: pl.DataFrame) -> Requests:
+def _noted(strategy: Strategy, late: pl.DataFrame) -> Requests:
     requests = Requests(strategy.symbols)
     for symbol, bars in late.group_by("symbol", maintain_order=True).agg(pl.col("bars").sum()).iter_rows():
         requests.seen_late(symbol, bars)
     return requests
 
 
-def _atr(lake: Lake, strategy: RuleStrategy, market: Market, first: date, before: date) -> np.ndarray | None:
+def _atr(lake: Lake, strategy: Strategy, market: Market, first: date, before: date) -> np.ndarray | None:
     """The ATR of each time and symbol, where exits need it."""
     if strategy.settings.exits.atr_stop is None:
         return None
@@ -235,7 +249,7 @@ def _atr(lake: Lake, strategy: RuleStrategy, market: Market, first: date, before
     return market.matrix(read, ATR_COLUMN)
 
 
-def _held(state: State, strategy: RuleStrategy) -> dict[str, tuple[float, float, float]]:
+def _held(state: State, strategy: Strategy) -> dict[str, tuple[float, float, float]]:
     """Quantity, average price and last close of what is held."""
     quantity, average, last = (state.view.symbols[place] for place in (c.QUANTITY, c.AVERAGE, c.LAST))
     return {

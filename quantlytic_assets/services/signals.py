@@ -1,4 +1,4 @@
-"""The signals of strategies that follow a rule: made of the features of a range, and written to the lake."""
+"""The signals of strategies: made of the features and predictions of a range, and written to the lake."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from quantlytic_assets.strategies.registry import LIBRARY
 from quantlytic_assets.strategies.signals import rule_signals
 from quantlytic_assets.strategies.spec import BASE_COLUMNS, Rule
 from quantlytic_assets.tables.features import earlier_session, indicators
+from quantlytic_assets.tables.predictions import scores
 from quantlytic_assets.tables.whole_rows import feature_columns
 from quantlytic_assets.universe.feature_choice import declared
+from quantlytic_assets.universe.models import ModelStrategy
 from quantlytic_assets.universe.plugins import rules_with
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.tables.select import Queries
-    from quantlytic_assets.universe.models import RuleStrategy
+    from quantlytic_assets.universe.models import Strategy
 
 _OURS = frozenset(spec.name for module in LIBRARY for spec in module.SPECS)
 
@@ -32,7 +34,7 @@ class NoSignals(Exception):
     """A strategy's signals can't be made; the message says why and what to do."""
 
 
-def bound_rule(strategy: RuleStrategy) -> Rule:
+def bound_rule(strategy: Strategy) -> Rule:
     """The rule that a strategy follows, with its parameters. Raises `NoSignals` for a bot, which has no signals."""
     rule = rules_with(strategy.plugins).bind(strategy.rule)
     if not isinstance(rule, Rule):
@@ -43,7 +45,7 @@ def bound_rule(strategy: RuleStrategy) -> Rule:
     return rule
 
 
-def rule_version(strategy: RuleStrategy) -> str:
+def rule_version(strategy: Strategy) -> str:
     """A short text that is another one when the rule, its parameters, or the text of a user's rule are others."""
     rule = bound_rule(strategy)
     said = json.dumps([str(rule), strategy.interval, strategy.symbols]).encode()
@@ -52,16 +54,19 @@ def rule_version(strategy: RuleStrategy) -> str:
     return sha256(b"\0".join([said, *texts])).hexdigest()[:12]
 
 
-def read_columns(strategy: RuleStrategy, rule: Rule) -> tuple[str, ...]:
+def read_columns(strategy: Strategy, rule: Rule) -> tuple[str, ...]:
     """The columns of features.indicators that a rule is given: those it names, or all where it is a user's function."""
     if rule.spec.function is None:
-        return tuple(dict.fromkeys([*BASE_COLUMNS, *rule.columns.values()]))
+        named = [column for column in rule.columns.values() if column not in rule.spec.inputs]
+        return tuple(dict.fromkeys([*BASE_COLUMNS, *named]))
     columns = column_names(declared(strategy.declared, strategy.plugins))
     return tuple(dict.fromkeys([*BASE_COLUMNS, *columns]))
 
 
-def rule_frame(lake: Queries, strategy: RuleStrategy, rule: Rule, first: date, last: date) -> pl.DataFrame:
+def rule_frame(lake: Queries, strategy: Strategy, rule: Rule, first: date, last: date) -> pl.DataFrame:
     """What a rule reads to decide in the sessions [first, last), by symbol and time, with what it looks back on.
+
+    A strategy with a model has its `score` beside the features, null where it predicted nothing.
 
     Where the rule looks back on `n` bars, all rows are there from the earliest session in which a symbol of the range
     has one of its `n` usable bars before it, so that symbols are compared on those bars as on any other. Raises
@@ -78,6 +83,9 @@ def rule_frame(lake: Queries, strategy: RuleStrategy, rule: Rule, first: date, l
         found = indicators(
             lake, strategy.dataset, strategy.interval, columns, since=since, before=before, symbols=strategy.symbols
         )
+        if isinstance(strategy, ModelStrategy):
+            of_model = scores(lake, strategy.name, since=since, before=before)
+            found = found.join(of_model, on=["symbol", "open_time"], how="left")
         return found.sort("symbol", "open_time")
 
     frame = read(first, last)
@@ -90,7 +98,7 @@ def rule_frame(lake: Queries, strategy: RuleStrategy, rule: Rule, first: date, l
     return pl.concat([read(since, first), frame]).sort("symbol", "open_time")
 
 
-def make_signals(lake: Queries, strategy: RuleStrategy, first: date, last: date) -> pl.DataFrame:
+def make_signals(lake: Queries, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
     """The strategy's signals (trading.signals) of the sessions [first, last), by symbol and time.
 
     Raises `NoSignals` for a bot and for features that were never computed, and `RuleError` where the rule fails.
@@ -100,7 +108,7 @@ def make_signals(lake: Queries, strategy: RuleStrategy, first: date, last: date)
     return rule_signals(strategy.name, rule, frame).filter(pl.col("session") >= first)
 
 
-def write_signals(lake: Lake, strategy: RuleStrategy, first: date, last: date) -> pl.DataFrame:
+def write_signals(lake: Lake, strategy: Strategy, first: date, last: date) -> pl.DataFrame:
     """Make the signals of the sessions [first, last) and put them in place of those that are there."""
     made = make_signals(lake, strategy, first, last)
     mine = "strategy = ? AND session >= ? AND session < ?"

@@ -17,9 +17,14 @@ from quantlytic_assets.schemas.trading import ACCOUNT_SESSIONS_SCHEMA, EVENTS
 from quantlytic_assets.storage.state import ACCOUNT_EVENTS as _events
 from quantlytic_assets.storage.state import ACCOUNT_SESSIONS as _sessions
 from quantlytic_assets.storage.state import ACCOUNT_STATES as _states
-from quantlytic_assets.storage.state import open_state
+from quantlytic_assets.storage.state import OLD_FILLS as _old_fills
+from quantlytic_assets.storage.state import OLD_ORDERS as _old_orders
+from quantlytic_assets.storage.state import OLD_SESSIONS as _old_sessions
+from quantlytic_assets.storage.state import UtcTime, open_state
 
 _AT_ONCE = 5_000
+# What a column of the state database is in a frame.
+_KINDS = {sa.String: pl.String(), sa.Float: pl.Float64(), sa.Date: pl.Date(), UtcTime: pl.Datetime("us", "UTC")}
 
 
 def _now() -> datetime:
@@ -44,7 +49,7 @@ class StoredAccount:
 
 
 class Accounts:
-    """The accounts of all strategies that follow a rule, in one database.
+    """The accounts of all strategies, in one database.
 
     url: a SQLAlchemy URL. Safe to use from several processes at once. `clock` gives recorded_at and is there for tests.
     """
@@ -116,10 +121,30 @@ class Accounts:
         """ACCOUNT_SESSIONS_SCHEMA of the sessions [since, before), oldest first."""
         return self._read(_sessions, ACCOUNT_SESSIONS_SCHEMA, strategy, since, before, _sessions.c.session)
 
+    def of_before(self, strategy: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Orders and fills on record from before accounts were the engine's, oldest first; None where there are none.
+
+        orders: order_ref, session, symbol, side, quantity, decision_time, status (open, filled, rejected), reason,
+        created_at, model_version. fills: order_ref, symbol, side, quantity, fill_time, fill_session, price, commission,
+        slippage.
+        """
+        orders = sa.select(_old_orders).where(_old_orders.c.strategy == strategy)
+        fills = sa.select(_old_fills).where(_old_fills.c.strategy == strategy)
+        with self._engine.connect() as connection:
+            ordered = connection.execute(orders.order_by(_old_orders.c.decision_time, _old_orders.c.symbol))
+            rows = [dict(row) for row in ordered.mappings()]
+            filled = connection.execute(fills.order_by(_old_fills.c.fill_time, _old_fills.c.symbol))
+            more = [dict(row) for row in filled.mappings()]
+        if not rows:
+            return None
+        schemas = ({one.name: _KINDS[type(one.type)] for one in table.columns} for table in (_old_orders, _old_fills))
+        told, done = (pl.DataFrame(found, schema) for found, schema in zip((rows, more), schemas, strict=True))
+        return told, done
+
     def reset(self, strategy: str) -> None:
         """Forgets an account, for a fresh start."""
         with self._engine.begin() as connection:
-            for table in (_states, _sessions, _events):
+            for table in (_states, _sessions, _events, _old_sessions, _old_fills, _old_orders):
                 connection.execute(sa.delete(table).where(table.c.strategy == strategy))
 
     def _read(

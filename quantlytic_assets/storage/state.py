@@ -68,8 +68,9 @@ VENDOR_CIRCUITS = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
 )
 
-# The order ledger. status: open (to be filled), filled, rejected (by a check, see reason). side: buy or sell.
-ORDERS = sa.Table(
+# Orders, fills and traded sessions from before accounts were the engine's; `services.old_accounts` takes them over.
+# status: open (to be filled), filled, rejected (by a check, see reason). side: buy or sell.
+OLD_ORDERS = sa.Table(
     "orders",
     METADATA,
     sa.Column("order_ref", sa.String, primary_key=True),
@@ -87,7 +88,7 @@ ORDERS = sa.Table(
     sa.UniqueConstraint("strategy", "session", "symbol"),
 )
 
-FILLS = sa.Table(
+OLD_FILLS = sa.Table(
     "fills",
     METADATA,
     sa.Column("order_ref", sa.String, sa.ForeignKey("orders.order_ref"), primary_key=True),
@@ -104,7 +105,7 @@ FILLS = sa.Table(
     sa.UniqueConstraint("strategy", "session", "symbol"),
 )
 
-DECIDED_SESSIONS = sa.Table(
+OLD_SESSIONS = sa.Table(
     "decided_sessions",
     METADATA,
     sa.Column("strategy", sa.String, primary_key=True),
@@ -113,7 +114,7 @@ DECIDED_SESSIONS = sa.Table(
 )
 
 
-# What happened to the account of a strategy that follows a rule, in its order; `payload` is JSON.
+# What happened to the account of a strategy, in its order; `payload` is JSON.
 ACCOUNT_EVENTS = sa.Table(
     "account_events",
     METADATA,
@@ -141,6 +142,7 @@ ACCOUNT_SESSIONS = sa.Table(
     sa.Column("costs_to_date", sa.Float, nullable=False),
     sa.Column("positions", sa.String, nullable=False),
     sa.Column("bars", sa.String, nullable=False),
+    sa.Column("model_version", sa.String),
 )
 
 # Where each account goes on from: the engine's state after the bar that opened at `through`.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import Any
+from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.schemas.trading import ACCOUNTS, BACKTESTS, EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
-from quantlytic_assets.tables.select import Queries, equal, rows, scalar, select, sessions, where
+from quantlytic_assets.schemas.trading import BACKTESTS, EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.tables.select import Queries, equal, rows, select, sessions, where
 
 # One row a session: the account, and what became of the orders that were decided in it.
 COUNTS_SCHEMA = pl.Schema(
@@ -38,28 +37,9 @@ def equity(
     return select(lake, EQUITY, columns, equal("strategy", strategy), sessions(since, before), order=("session",))
 
 
-def fills(
-    lake: Queries, strategy: str, columns: Sequence[str], *, since: date | None = None, before: date | None = None
-) -> pl.DataFrame:
-    """Columns of the fills of orders decided in the sessions [since, before), by session and symbol."""
-    order = ("session", "symbol")
-    return select(lake, FILLS, columns, equal("strategy", strategy), sessions(since, before), order=order)
-
-
-def last_account(lake: Queries, strategy: str, before: date) -> dict[str, Any] | None:
-    """session, fills and entitlements of the strategy's last published account of a session before `before`."""
-    columns = ["session", "fills", "entitlements"]
-    last = scalar(lake, ACCOUNTS, "max(session)", equal("strategy", strategy), sessions(None, before))
-    if last is None:
-        return None
-    found = select(lake, ACCOUNTS, columns, equal("strategy", strategy), sessions(last, last + timedelta(days=1)))
-    return found.to_dicts()[0]
-
-
-def holdings(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
-    """The strategy's positions at the end of a session, all columns."""
-    only = sessions(session, session + timedelta(days=1))
-    return select(lake, POSITIONS, POSITIONS.polars.names(), equal("strategy", strategy), only, order=("symbol",))
+def positions(lake: Queries, strategy: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns of what the strategy held at the end of each session, by session and symbol."""
+    return select(lake, POSITIONS, columns, equal("strategy", strategy), order=("session", "symbol"))
 
 
 def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -> pl.DataFrame:

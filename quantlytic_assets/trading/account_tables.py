@@ -34,16 +34,20 @@ def engine_events(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def order_rows(rows: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """trading.orders of rows of trading.events and of the `projections.orders` of their events."""
+def order_rows(rows: pl.DataFrame, orders: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+    """trading.orders of rows of trading.events and of the `projections.orders` of their events.
+
+    sessions: ACCOUNT_SESSIONS_SCHEMA of those in which the orders were decided.
+    """
     written = rows.group_by("client_order_id").agg(pl.col("recorded_at").min())
     status = pl.col("status").replace(_STATUS)
-    found = orders.join(written, on="client_order_id", how="left", maintain_order="left").with_columns(
+    found = orders.join(written, on="client_order_id", how="left", maintain_order="left")
+    found = found.join(
+        sessions.select("session", "model_version"), on="session", how="left", maintain_order="left"
+    ).with_columns(
         status.alias("status"),
         pl.col("client_order_id").alias("order_ref"),
-        pl.lit(None, pl.Float64).alias("reference_price"),
         pl.when(status.is_in(["rejected", "cancelled", "expired"])).then(pl.col("reason")).alias("reason"),
-        pl.lit(None, pl.String).alias("model_version"),
         pl.col("recorded_at").alias("created_at"),
     )
     return found.select(pl.col(name).cast(dtype) for name, dtype in ORDERS.polars.items())
@@ -66,14 +70,16 @@ def session_row(
     account: tuple[float, float, float, float],
     held: Mapping[str, tuple[float, float, float]],
     bars: Mapping[str, int],
+    model_version: str | None = None,
 ) -> dict[str, object]:
     """One row of ACCOUNT_SESSIONS_SCHEMA.
 
     account: equity, cash, gross exposure, costs to date. held: quantity, average price and close of each symbol held.
-    bars: how many there were of each symbol.
+    bars: how many there were of each symbol. model_version: of the model that predicted the session.
     """
     values = dict(zip(("equity", "cash", "gross_exposure", "costs_to_date"), account, strict=True))
-    return {"session": session, **values, "positions": json.dumps(held), "bars": json.dumps(bars)}
+    told = {"positions": json.dumps(held), "bars": json.dumps(bars), "model_version": model_version}
+    return {"session": session, **values, **told}
 
 
 def equity_rows(strategy: str, sessions: pl.DataFrame) -> pl.DataFrame:

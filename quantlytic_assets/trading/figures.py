@@ -1,6 +1,6 @@
 """How the figures of an account and of forecasts are written for people, and what each of them means.
 
-They are computed in `performance` and `learning.evaluation`, as fractions; nothing is computed here.
+They are computed in `backtest.figures` and `learning.evaluation`, as fractions; nothing is computed here.
 """
 
 from __future__ import annotations

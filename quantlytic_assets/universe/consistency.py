@@ -10,9 +10,7 @@ from datetime import date
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.universe.declarations import (
-    MODEL_COSTS,
     MODEL_FIELDS,
-    RULE_FIELDS,
     DatasetDeclaration,
     StrategyDeclaration,
     SymbolDeclaration,
@@ -135,22 +133,17 @@ def _outages(universe: UniverseDeclaration, datasets: dict[str, DatasetDeclarati
 
 
 def _kind(place: Place, strategy: StrategyDeclaration) -> Mistakes:
-    """Whether a strategy has either a model or a rule, and nothing that goes with the other."""
+    """Whether a strategy has a model or a rule, and without a model nothing that goes with one."""
     given = strategy.model_fields_set
-    if {"model", "rule"} <= given:
-        yield (*place, "rule"), "the strategy has a model too, and can have one of the two; remove one"
-    elif "model" in given:
-        for name in RULE_FIELDS:
-            if name in given:
-                yield (*place, name), "goes with a rule, and this strategy has a model; leave it out"
-        for name in sorted(strategy.costs.model_fields_set - MODEL_COSTS) if strategy.costs else ():
-            yield (*place, "costs", name), "goes with a rule, and this strategy has a model; leave it out"
+    if "model" in given:
+        if "capital" in given and strategy.account and "capital" in strategy.account.model_fields_set:
+            yield (*place, "capital"), "stands in the account too, keep one of the two"
     elif "rule" in given:
         for name in MODEL_FIELDS:
             if name in given and name == "capital":
                 yield (*place, name), "of a rule stands in its account, write account: {capital: …}"
             elif name in given:
-                yield (*place, name), "goes with a model, and this strategy has a rule; leave it out"
+                yield (*place, name), "goes with a model, and this strategy has none; leave it out"
     else:
         yield place, "has neither a model nor a rule, add one, such as rule: buy_and_hold"
 

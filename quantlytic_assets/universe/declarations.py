@@ -178,7 +178,7 @@ class OutageDeclaration(Declaration):
 
 
 class CostsDeclaration(Declaration):
-    """What trading costs; a strategy with a model has commission_bps and slippage_bps alone."""
+    """What a trade costs beside its price."""
 
     model_config = ConfigDict(title="a mapping such as {commission_bps: 1, slippage_bps: 2}")
 
@@ -348,12 +348,8 @@ def _broker(value: Any) -> str:
     raise wrong("{given} is not known, it should be simulated")
 
 
-# What a strategy has with a model only, and with a rule only.
-MODEL_FIELDS = (
-    "features", "horizon", "retrain", "min_train_sessions", "embargo_sessions", "broker", "capital",
-)  # fmt: skip
-MODEL_COSTS = frozenset({"commission_bps", "slippage_bps"})
-RULE_FIELDS = ("orders", "exits", "sizing", "risk", "account")
+# What a strategy has with a model only.
+MODEL_FIELDS = ("features", "horizon", "retrain", "min_train_sessions", "embargo_sessions", "capital")
 
 
 def _any_of(names: Sequence[str]) -> dict[str, Any]:
@@ -361,12 +357,12 @@ def _any_of(names: Sequence[str]) -> dict[str, Any]:
 
 
 class StrategyDeclaration(Declaration):
-    """A model that is traded on a dataset, or a rule."""
+    """A rule that is traded on a dataset, with or without a model whose score it reads."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": ["model"], "not": _any_of(("rule", *RULE_FIELDS))},
+                {"required": ["model"]},
                 {"required": ["rule"], "not": _any_of(("model", *MODEL_FIELDS))},
             ]
         }
@@ -380,7 +376,9 @@ class StrategyDeclaration(Declaration):
         min_length=1,
         **_UNIQUE,
     )
-    model: Annotated[str, one_of(MODEL_NAMES)] = optional("The model; another strategy has a rule.")
+    model: Annotated[str, one_of(MODEL_NAMES)] = optional(
+        "The model, whose score the rule reads; a strategy without one has a rule."
+    )
     features: list[Item[Annotated[str, text("a column of the dataset's features, such as rsi_14")]]] = optional(
         "Columns of the dataset's features. Default: all that a model can learn from.",
         wanted="a list of feature columns",
@@ -395,18 +393,18 @@ class StrategyDeclaration(Declaration):
         "Who executes orders.", "simulated"
     )
     capital: Annotated[float, number(0, 1e15, above=True)] = optional(
-        "Money at the start, in the currency of the prices.", 100_000.0
+        "Money at the start, in the currency of the prices, for account: {capital: …}.", 100_000.0
     )
     rule: Annotated[str | dict[str, dict[str, Any] | None], Parsed(_RULE, _rule, _RULE_SCHEMA)] = optional(
-        "The rule, built in or a plugin's: its name, or {name: {parameter: value}}."
+        "The rule, built in or a plugin's: its name, or {name: {parameter: value}}. Default with a model: model."
     )
-    orders: OrdersDeclaration = optional("How a rule's targets become orders.", OrdersDeclaration.model_construct())
+    orders: OrdersDeclaration = optional("How targets become orders.", OrdersDeclaration.model_construct())
     exits: ExitsDeclaration = optional(
         "What closes a position beside the rule itself.", ExitsDeclaration.model_construct()
     )
-    sizing: SizingDeclaration = optional("How much money a rule's target is.", SizingDeclaration.model_construct())
-    risk: RiskDeclaration = optional("Limits of a rule's account.", RiskDeclaration.model_construct())
-    account: AccountDeclaration = optional("The account of a rule.", AccountDeclaration.model_construct())
+    sizing: SizingDeclaration = optional("How large the positions are.", SizingDeclaration.model_construct())
+    risk: RiskDeclaration = optional("Limits of the account.", RiskDeclaration.model_construct())
+    account: AccountDeclaration = optional("The account.", AccountDeclaration.model_construct())
     costs: CostsDeclaration = optional("What trading costs.", CostsDeclaration.model_construct())
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from quantlytic_assets.universe.declarations import DatasetDeclaration, UniverseDeclaration
 from quantlytic_assets.universe.fields import suggestion
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy
 from quantlytic_assets.universe.yaml_tree import Place, short
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def features_of(dataset: Dataset) -> tuple[Feature, ...]:
     return declared(dataset.features, dataset.plugins)
 
 
-def learned_from(strategy: Strategy, columns: Sequence[str]) -> dict[str, Feature]:
+def learned_from(strategy: ModelStrategy, columns: Sequence[str]) -> dict[str, Feature]:
     """The feature behind each of these columns of a strategy, with that output alone.
 
     Raises `KeyError` for a column that the strategy's dataset does not declare.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.partitions import check_keep, first_trading_day
@@ -26,16 +27,15 @@ from quantlytic_assets.universe.feature_choice import (
 from quantlytic_assets.universe.mistakes import line_of, read_declarations, written
 from quantlytic_assets.universe.models import (
     Comparison,
-    Costs,
     Dataset,
     Instrument,
+    ModelStrategy,
     Outage,
-    RuleStrategy,
     Strategy,
     Universe,
     UniverseError,
 )
-from quantlytic_assets.universe.rule_choice import follows_rule, rule_strategy, with_needed, wrong_rules
+from quantlytic_assets.universe.rule_choice import decided_by, has_model, with_needed, wrong_rules
 from quantlytic_assets.universe.yaml_tree import Place, read_tree
 
 # No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
@@ -73,33 +73,22 @@ def load_universe(path: str | Path) -> Universe:
         for name, one in (declared.strategies or {}).items()
         if ("strategies", name) not in wrong and one.dataset in datasets
     }
-    strategies = {
-        name: _strategy(name, one, datasets[one.dataset]) for name, one in right.items() if not follows_rule(one)
-    }
+    needed: dict[str, list[str]] = {}
+    strategies: dict[str, Strategy] = {}
+    for name, one in right.items():
+        strategies[name], wanted = _strategy(name, one, datasets[one.dataset])
+        needed.setdefault(one.dataset, []).extend(wanted)
     mistakes += _short_histories(datasets, strategies)
     if mistakes:
         said = [(line_of(tree, place), f"{written(place) or 'file'}: {sentence}") for place, sentence in mistakes]
         raise UniverseError(path, [f"{one} ({path}:{line})" for line, one in sorted(said, key=lambda pair: pair[0])])
-    # Models learn from what their dataset declares itself, so rules add theirs when models have been made.
-    datasets, rules = _with_rules(datasets, {name: one for name, one in right.items() if follows_rule(one)}, plugins)
-    return Universe(path, datasets, strategies, rules)
-
-
-def _with_rules(
-    datasets: dict[str, Dataset], declared: Mapping[str, StrategyDeclaration], plugins: tuple[str, ...]
-) -> tuple[dict[str, Dataset], dict[str, RuleStrategy]]:
-    """The datasets with the features that rules on them need beside their own, and the strategies that follow rules."""
-    needed: dict[str, list[str]] = {}
-    rules: dict[str, RuleStrategy] = {}
-    for name, one in declared.items():
-        rules[name], wanted = rule_strategy(name, one, datasets[one.dataset], plugins)
-        needed.setdefault(one.dataset, []).extend(wanted)
-    grown = {
+    # Models learn from what their dataset declares itself: what rules need beside comes when they have been made.
+    datasets |= {
         name: replace(datasets[name], features=with_needed(datasets[name].features, plugins, wanted))
         for name, wanted in needed.items()
     }
-    datasets = datasets | grown
-    return datasets, {name: replace(one, declared=datasets[one.dataset].features) for name, one in rules.items()}
+    strategies = {name: replace(one, declared=datasets[one.dataset].features) for name, one in strategies.items()}
+    return Universe(path, datasets, strategies)
 
 
 def _dataset(
@@ -132,25 +121,35 @@ def _dataset(
     )
 
 
-def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> Strategy:
-    return Strategy(
-        name=name,
-        dataset=one.dataset,
-        interval=one.interval,
-        symbols=tuple(one.symbols or (each.symbol for each in dataset.symbols)),
+def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> tuple[Strategy, tuple[str, ...]]:
+    """A strategy, and the declarations of features that its rule needs."""
+    decided, needed = decided_by(one, dataset, dataset.plugins)
+    common: dict[str, Any] = {
+        "name": name,
+        "dataset": one.dataset,
+        "interval": one.interval,
+        "symbols": tuple(one.symbols or (each.symbol for each in dataset.symbols)),
+        "declared": dataset.features,
+        "plugins": dataset.plugins,
+        "broker": one.broker,
+        **decided,
+    }
+    if not has_model(one):
+        return Strategy(**common), needed
+    warm_up: dict[str, Any] = (
+        {} if dataset.features == CORE else {"warm_up_bars": warm_up_bars(features_of(dataset), one.features)}
+    )
+    model = ModelStrategy(
+        **common,
+        **warm_up,
         model=one.model,
         features=tuple(one.features) if one.features else _all_features(dataset),
         horizon=one.horizon,
         retrain=one.retrain,
         min_train_sessions=one.min_train_sessions,
         embargo_sessions=one.embargo_sessions,
-        broker=one.broker,
-        capital=one.capital,
-        costs=Costs(one.costs.commission_bps, one.costs.slippage_bps),
-        **({} if dataset.features == CORE else {"warm_up_bars": warm_up_bars(features_of(dataset), one.features)}),
-        declared=dataset.features,
-        plugins=dataset.plugins,
     )
+    return model, needed
 
 
 def _all_features(dataset: Dataset) -> tuple[str, ...] | None:
@@ -162,8 +161,10 @@ def _short_histories(
 ) -> Iterator[tuple[Place, str]]:
     """Strategies whose dataset can never have the sessions they are to learn from, or does not keep them so long."""
     for name, strategy in strategies.items():
+        if not isinstance(strategy, ModelStrategy):
+            continue
         dataset = datasets[strategy.dataset]
-        checks: tuple[tuple[Place, Callable[[Dataset, Strategy], object]], ...] = (
+        checks: tuple[tuple[Place, Callable[[Dataset, ModelStrategy], object]], ...] = (
             (("strategies", name, "min_train_sessions"), first_trading_day),
             (("datasets", dataset.name, "keep"), check_keep),
         )

@@ -84,48 +84,13 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What a trade costs, each in basis points (1/10,000) of its value."""
-
-    commission_bps: float = 1.0
-    slippage_bps: float = 2.0
-
-
-@dataclass(frozen=True)
 class Strategy:
-    """A model traded on a dataset.
-
-    `symbols` are resolved to the dataset's own where the file names none. `features` are columns of
-    features.indicators; None means those of the set `core`. `warm_up_bars`: bars until all of them are defined.
-    `declared` and `plugins` are the dataset's features and plugins.
-    """
-
-    name: str
-    dataset: str
-    interval: str
-    symbols: tuple[str, ...]
-    model: str
-    features: tuple[str, ...] | None
-    horizon: int
-    retrain: str
-    min_train_sessions: int
-    embargo_sessions: int
-    broker: str
-    capital: float
-    costs: Costs
-    warm_up_bars: int = 200
-    declared: tuple[str, ...] = ("core",)
-    plugins: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RuleStrategy:
-    """A rule on a dataset, and how it would be traded.
+    """A rule on a dataset, and how it is traded.
 
     `symbols` are resolved to the dataset's own where the file names none. `rule` is the declaration as the registry of
     rules binds it (`universe.plugins.rules_with(plugins).bind(rule)`). `settings` are the account's, with its orders,
     exits, sizing, limits and costs. `declared` and `plugins` are the dataset's features and plugins. `bar_by_bar`: the
-    rule is a bot, which decides with its positions in view and has no signals beforehand.
+    rule is a bot, which decides with its positions in view and has no signals beforehand. `broker` executes orders.
     """
 
     name: str
@@ -137,6 +102,7 @@ class RuleStrategy:
     declared: tuple[str, ...] = ("core",)
     plugins: tuple[str, ...] = ()
     bar_by_bar: bool = False
+    broker: str = "simulated"
 
     @property
     def rule_name(self) -> str:
@@ -144,17 +110,40 @@ class RuleStrategy:
         return self.rule if isinstance(self.rule, str) else next(iter(self.rule))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelStrategy(Strategy):
+    """A model on a dataset, and a rule that makes positions of its score.
+
+    `features` are columns of features.indicators that the model learns from; None means those of the set `core`.
+    `warm_up_bars`: bars until all of them are defined. `horizon`: bars ahead that it predicts.
+    """
+
+    model: str
+    features: tuple[str, ...] | None
+    horizon: int
+    retrain: str
+    min_train_sessions: int
+    embargo_sessions: int
+    warm_up_bars: int = 200
+
+
 @dataclass(frozen=True)
 class Universe:
-    """Everything a universe file declares, by name and in the file's order.
-
-    `strategies` are those that trade a model, `rules` those that follow a rule; no name is in both.
-    """
+    """Everything a universe file declares, by name and in the file's order."""
 
     path: Path
     datasets: dict[str, Dataset]
     strategies: dict[str, Strategy]
-    rules: dict[str, RuleStrategy] = field(default_factory=dict)
+
+    @property
+    def models(self) -> dict[str, ModelStrategy]:
+        """The strategies that have a model."""
+        return {name: one for name, one in self.strategies.items() if isinstance(one, ModelStrategy)}
+
+    @property
+    def rules(self) -> dict[str, Strategy]:
+        """The strategies that have none, and follow a rule alone."""
+        return {name: one for name, one in self.strategies.items() if not isinstance(one, ModelStrategy)}
 
 
 class UniverseError(Exception):

@@ -1,4 +1,4 @@
-"""Strategies that follow a rule: their declarations against the registry of rules and the engine's settings.
+"""What strategies decide by: their declarations against the registry of rules and the engine's settings.
 
 Rules are loaded only where a universe has such a strategy. The registry of features, which brings compilers with it, is
 loaded only for plugins and for rules that read more than the set `core`.
@@ -19,7 +19,7 @@ from quantlytic_assets.universe.declarations import (
 )
 from quantlytic_assets.universe.feature_choice import Mistakes, are_core, missing_declarations, wrong_declaration
 from quantlytic_assets.universe.fields import Declaration, suggestion
-from quantlytic_assets.universe.models import Dataset, RuleStrategy
+from quantlytic_assets.universe.models import Dataset
 from quantlytic_assets.universe.yaml_tree import Place, short
 
 if TYPE_CHECKING:
@@ -30,20 +30,27 @@ if TYPE_CHECKING:
 _PARTS = ("orders", "exits", "sizing", "risk", "costs")
 # What a stop of so many ATRs is counted in.
 _ATR = "atr(14)"
+# The rule of a strategy with a model that declares none.
+_OF_SCORE = "model"
 _SESSIONS_A_YEAR = {True: 365, False: 252}
 
 
-def follows_rule(strategy: StrategyDeclaration) -> bool:
-    """Whether a strategy follows a rule; one with both a rule and a model is a mistake that is said already."""
-    return "rule" in strategy.model_fields_set and "model" not in strategy.model_fields_set
+def has_model(strategy: StrategyDeclaration) -> bool:
+    """Whether a strategy declares a model, a right one or not."""
+    return "model" in strategy.model_fields_set
+
+
+def rule_of(strategy: StrategyDeclaration) -> Any:
+    """The rule of a strategy: with a model, unless another one is declared, the one that reads its score."""
+    return _OF_SCORE if has_model(strategy) and "rule" not in strategy.model_fields_set else strategy.rule
 
 
 def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plugins: bool = True) -> Mistakes:
-    """Each mistake of strategies that follow a rule: its name, its parameters, its features, and its settings.
+    """Each mistake of strategies' rules: their names, their parameters, their features, and the settings.
 
     Without `all_plugins` some can't be used, which is said already, and an unknown name may be of one of them.
     """
-    strategies = {name: one for name, one in (declared.strategies or {}).items() if one and follows_rule(one)}
+    strategies = {name: one for name, one in (declared.strategies or {}).items() if one}
     if not strategies:
         return
     from quantlytic_assets.strategies.spec import Rule
@@ -53,19 +60,22 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
     for name, one in strategies.items():
         place: Place = ("strategies", name)
         weights = None
-        if one.rule is not None:
-            wrong = list(_wrong_rule((*place, "rule"), one.rule, rules))
-            known = not wrong or _name(one.rule) in {spec.name for spec in rules.specs()}
+        if (rule := rule_of(one)) is not None:
+            wrong = list(_wrong_rule((*place, "rule"), rule, rules))
+            known = not wrong or _name(rule) in {spec.name for spec in rules.specs()}
             if not known and not all_plugins:
                 wrong = []
             elif not wrong:
-                bound = rules.bind(one.rule)
+                bound = rules.bind(rule)
                 weights = _weights(bound)
                 if isinstance(bound, Rule):
                     wrong = [
                         *_wrong_features((*place, "rule"), bound, one.dataset, datasets, plugins),
+                        *_wrong_inputs((*place, "rule"), bound, has_model(one)),
                         *_strange_symbols((*place, "rule"), bound, one, datasets.get(one.dataset)),
                     ]
+                elif has_model(one):
+                    wrong = [((*place, "rule"), f"{_name(rule)} is a bot, which reads no score; leave the model out")]
             yield from wrong
         yield from _wrong_settings(place, one, weights)
 
@@ -126,9 +136,15 @@ def _wrong_features(
 
         for one in rule.declarations:
             yield from wrong_declaration(place, one, dataset, datasets, registry_with(plugins))
-    if rule.spec.inputs:
+
+
+def _wrong_inputs(place: Place, rule: Rule, with_model: bool) -> Mistakes:
+    """Whether a rule reads the score of a model where there is one, and nowhere else; a user's function can."""
+    if rule.spec.inputs and not with_model:
         names = ", ".join(rule.spec.inputs)
-        yield place, f"{rule.spec.name} reads {names} of a model, which a rule does not have; take another rule"
+        yield place, f"{rule.spec.name} reads the {names} of a model; add one, such as model: logistic_regression"
+    elif with_model and not rule.spec.inputs and rule.spec.function is None:
+        yield place, f"{rule.spec.name} does not read the model's score; take the rule model, or leave the model out"
 
 
 def _strange_symbols(
@@ -190,30 +206,22 @@ def _said(place: Place, error: ValueError) -> tuple[Place, str]:
     return (*place, *(parts if parts[0] in _PARTS else ("account", *parts))), sentence
 
 
-def rule_strategy(
-    name: str, one: StrategyDeclaration, dataset: Dataset, plugins: tuple[str, ...]
-) -> tuple[RuleStrategy, tuple[str, ...]]:
-    """A strategy that follows a rule, of a declaration without mistakes, and the declarations of features it needs."""
+def decided_by(
+    one: StrategyDeclaration, dataset: Dataset, plugins: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`rule`, `bar_by_bar` and `settings` of a strategy, and the declarations of features that these need.
+
+    The declaration has no mistake.
+    """
     from quantlytic_assets.strategies.spec import Rule
 
-    bound = _rules(plugins).bind(one.rule)
+    rule = rule_of(one)
+    bound = _rules(plugins).bind(rule)
     needed = bound.declarations if isinstance(bound, Rule) else ()
     if one.exits.atr_stop is not None:
         needed = (*needed, _ATR)
-    return (
-        RuleStrategy(
-            name=name,
-            dataset=one.dataset,
-            interval=one.interval,
-            symbols=tuple(one.symbols or (each.symbol for each in dataset.symbols)),
-            rule=one.rule,
-            settings=_settings(one, dataset, _weights(bound)),
-            declared=dataset.features,
-            plugins=plugins,
-            bar_by_bar=not isinstance(bound, Rule),
-        ),
-        needed,
-    )
+    settings = _settings(one, dataset, _weights(bound))
+    return {"rule": rule, "bar_by_bar": not isinstance(bound, Rule), "settings": settings}, needed
 
 
 def with_needed(features: Sequence[str], plugins: tuple[str, ...], needed: Iterable[str]) -> tuple[str, ...]:
@@ -224,7 +232,9 @@ def with_needed(features: Sequence[str], plugins: tuple[str, ...], needed: Itera
 def _settings(one: StrategyDeclaration, dataset: Dataset, weights: str) -> EngineSettings:
     from quantlytic_assets.trading.engine import settings
 
-    sizing = one.sizing.model_dump()
+    sizing, account = one.sizing.model_dump(), one.account.model_dump()
+    if "capital" in one.model_fields_set:
+        account["capital"] = one.capital
     sizing["method"] = one.sizing.method or ("weights" if weights == "portfolio" else "equal_weight")
     sizing["periods_per_year"] = one.sizing.periods_per_year or _bars_per_year(dataset, one.interval)
     return settings.EngineSettings(
@@ -233,7 +243,7 @@ def _settings(one: StrategyDeclaration, dataset: Dataset, weights: str) -> Engin
         sizing=settings.Sizing(**sizing),
         risk=settings.Risk(**one.risk.model_dump()),
         costs=settings.Costs(**one.costs.model_dump()),
-        **one.account.model_dump(),
+        **account,
     )
 
 

@@ -22,16 +22,17 @@ from quantlytic_assets.calendars.partitions import (
 )
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.market_data.quality.retention import first_kept
-from quantlytic_assets.universe.models import Costs, Strategy
+from quantlytic_assets.trading.engine.settings import EngineSettings
+from quantlytic_assets.universe.models import ModelStrategy
 from quantlytic_tests.frames import make_dataset, utc
 
 OPEN_ENDED = {"first": date(2025, 6, 30), "last": None}
 
 
 def make_strategy(retrain="yearly", min_train=20, embargo=0, horizon=1, interval="1d"):
-    return Strategy(
-        "trend", "sample_set", interval, ("AAPL",), "logistic_regression", None, horizon, retrain, min_train, embargo,
-        "simulated", 100_000.0, Costs(),
+    return ModelStrategy(
+        "trend", "sample_set", interval, ("AAPL",), "model", EngineSettings(100_000.0), model="logistic_regression",
+        features=None, horizon=horizon, retrain=retrain, min_train_sessions=min_train, embargo_sessions=embargo,
     )  # fmt: skip
 
 

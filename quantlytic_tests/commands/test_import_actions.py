@@ -22,6 +22,9 @@ from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.imports.action_files import read_actions
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.storage.accounts import StoredAccount
+from quantlytic_assets.trading.account_tables import event_rows, sessions_frame
+from quantlytic_assets.trading.engine.events import EVENTS_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all
 
@@ -203,7 +206,9 @@ def test_orders_that_were_decided_without_a_split_are_said_to_stay(install, tmp_
         }
     }  # fmt: skip
     installation = install(universe)
-    installation.resources.ledger.record_decisions("momentum", [date(2014, 8, 7)], pl.DataFrame())
+    traded = StoredAccount(datetime(2014, 8, 7, tzinfo=UTC), date(2014, 8, 7), date(2014, 8, 7), 0, ("AAPL",), b"")
+    nothing = event_rows(EVENTS_SCHEMA.to_frame()), sessions_frame([])
+    assert installation.resources.accounts.advance("momentum", None, traded, *nothing)
     restart = "to trade the past anew: quantlytic backfill momentum --restart"
     said = imported(installation, tmp_path, "symbol,date,kind,value\nAAPL,2014-08-07,dividend,0.47\n")
     assert "next: quantlytic backfill momentum --from 2014-08-01" in said and restart not in said

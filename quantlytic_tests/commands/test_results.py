@@ -14,8 +14,8 @@ from quantlytic_assets.learning.evaluation import METRIC_NAMES
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.trading.figures import FIGURES, legend, shown
-from quantlytic_assets.trading.performance import STATISTICS
-from quantlytic_tests.trading.frames import strategy
+from quantlytic_assets.trading.backtest.figures import NAMES
+from quantlytic_tests.learning.frames import strategy
 
 FIGURES_OF_RUN = {"total_return": ("0.1234", "-0.5"), "sharpe": ("1.5", "undefined"), "trades": ("1234.0", "3.0")}
 
@@ -38,7 +38,7 @@ def test_a_figure_is_written_as_people_read_it(name, value, text):
 
 
 def test_every_figure_has_a_meaning():
-    for name in (*STATISTICS, *METRIC_NAMES):
+    for name in (*NAMES, *METRIC_NAMES):
         assert FIGURES[name].meaning in legend([name])
 
 

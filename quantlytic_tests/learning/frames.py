@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.learning.features import core_columns
-from quantlytic_assets.universe.models import Costs, Strategy
+from quantlytic_assets.trading.engine.settings import EngineSettings
+from quantlytic_assets.universe.models import ModelStrategy
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 
 
-def strategy(**changes) -> Strategy:
+def strategy(**changes) -> ModelStrategy:
     settings = dict(
         name="momentum_1d",
         dataset="equities_1d",
@@ -25,11 +26,10 @@ def strategy(**changes) -> Strategy:
         retrain="yearly",
         min_train_sessions=50,
         embargo_sessions=5,
-        broker="simulated",
-        capital=100_000.0,
-        costs=Costs(1.0, 2.0),
+        rule="model",
+        settings=EngineSettings(100_000.0),
     )
-    return Strategy(**(settings | changes))
+    return ModelStrategy(**(settings | changes))
 
 
 def weekdays(count: int, first: date = date(2014, 1, 1)) -> pl.Series:

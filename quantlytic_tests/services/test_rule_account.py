@@ -12,15 +12,16 @@ from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.schemas import features
 from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
+from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
-from quantlytic_assets.services.backtest import account_figures, run_backtest
+from quantlytic_assets.services.accounts import read_account
+from quantlytic_assets.services.backtest import BacktestError, run_backtest
 from quantlytic_assets.services.rule_account import RuleTrades, publish, trade_rule
 from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.trading.account_tables import engine_events
-from quantlytic_assets.trading.backtest.figures import NAMES
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
-from quantlytic_assets.universe.models import RuleStrategy
+from quantlytic_assets.universe.models import ModelStrategy, Strategy
 from quantlytic_tests.frames import make_dataset
 from quantlytic_tests.trading.backtest.histories import recorded
 
@@ -33,7 +34,7 @@ SETTINGS = EngineSettings(
     risk=Risk(max_position=0.6),
     rebalance_band=0.1,
 )
-STRATEGY = RuleStrategy(
+STRATEGY = Strategy(
     "cross", "daily", "1d", ("AAPL", "IBM"), {"ma_cross": {"fast": 5, "slow": 20}}, SETTINGS,
     declared=("core", "sma(5)"),
 )  # fmt: skip
@@ -45,7 +46,7 @@ TABLES = (EVENTS, ORDERS, FILLS, POSITIONS, EQUITY)
 def days():
     """Bars with their features, as features.bars and features.indicators have them."""
     library = Registry()
-    bars = compute(recorded().bars, library.features(["sma(5)", "sma(20)"])).filter(pl.col("session") < END)
+    bars = compute(recorded().bars, library.features(["ret", "sma(5)", "sma(20)"])).filter(pl.col("session") < END)
     return bars.with_columns(
         pl.lit("daily").alias("dataset"), pl.lit(True).alias("complete"), pl.lit(200, pl.Int32).alias("history_bars")
     ).filter(pl.col("session") >= date(2010, 10, 1))
@@ -59,11 +60,12 @@ class Desk:
         self.root, self.days = root, days
         self.lake = local_lake(root / "lake")
         self.accounts = Accounts(f"sqlite:///{root / 'state.sqlite'}", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-        shown = [*features.INDICATORS.polars.names(), "sma_5", "sma_20"]
+        shown = [*features.INDICATORS.polars.names(), "ret_1", "sma_5", "sma_20"]
         with self.lake.transaction() as connection:
-            connection.execute(f"CREATE TABLE {features.BARS.name} ({features.BARS.ddl})")
+            for table in (features.BARS, features.LABELS):
+                connection.execute(f"CREATE TABLE {table.name} ({table.ddl})")
             connection.execute(
-                f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, sma_5 DOUBLE, sma_20 DOUBLE)"
+                f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, ret_1 DOUBLE, sma_5 DOUBLE, sma_20 DOUBLE)"
             )
         hours = days.group_by("session").agg(pl.col("open_time").min(), pl.col("close_time").max())
         self.shown = shown
@@ -116,13 +118,49 @@ def test_figures_of_an_account_whose_symbol_was_renamed_are_those_of_a_backtest(
     desk.lake.replace([(CORPORATE_ACTIONS.name, "true", [], pl.DataFrame([action], CORPORATE_ACTIONS.polars))])
     desk.trade(FIRST, END, strategy=strategy)
     assert desk.events().filter(kind="rename").height == 1
-    own, held = account_figures(desk.lake, DATASET, strategy)
+    account = read_account(desk.lake, DATASET, strategy)
     backtest = run_backtest(desk.lake, DATASET, strategy, FIRST, END - timedelta(days=1))
-    assert own == {name: backtest.statistics[name] for name in NAMES}
-    assert held == backtest.held_statistics
+    assert account.statistics == backtest.statistics and account.held_statistics == backtest.held_statistics
+    assert account.findings == backtest.findings and (account.random_returns == backtest.random_returns).all()
     # What is bought before the rename and sold after it is one round trip, under the new name.
     over = backtest.round_trips.filter(pl.col("entry_time").dt.date() < renamed_on, symbol="BIM")
     assert len(over) == 1 and set(backtest.round_trips["side"]) == {"long"}
+
+
+def scored(days: pl.DataFrame) -> pl.DataFrame:
+    """Predictions (ml.predictions) of every second symbol and day, up where the close is above its average."""
+    up = (pl.col("close") > pl.col("sma_20")).cast(pl.Int32)
+    return days.filter(pl.col("session") >= FIRST, pl.col("sma_20").is_not_null()).select(
+        pl.lit("trees").alias("strategy"), "symbol", "session", "open_time", "available_at",
+        (0.3 + 0.4 * up).alias("score"), up.alias("prediction"),
+        pl.col("session").dt.month().cast(pl.String).alias("model_version"),
+        pl.lit(datetime(2010, 12, 31, tzinfo=UTC)).alias("trained_through"),
+    ).select(PREDICTIONS.polars.names()).cast(dict(PREDICTIONS.polars))  # fmt: skip
+
+
+def test_a_model_is_traded_as_its_backtest_says_and_waits_for_its_predictions(tmp_path, days):
+    trees = ModelStrategy(
+        "trees", "daily", "1d", ("AAPL", "IBM"), "model", SETTINGS, declared=("core", "sma(5)"),
+        model="random_forest", features=None, horizon=1, retrain="yearly", min_train_sessions=50, embargo_sessions=5,
+    )  # fmt: skip
+    desk, given = Desk(tmp_path / "trees", days), scored(days)
+    desk.give(days)
+    with pytest.raises(BacktestError, match="its model has predicted nothing; run: quantlytic backfill trees"):
+        run_backtest(desk.lake, DATASET, trees)
+    assert desk.trade(FIRST, END, strategy=trees).bars == 0
+    for month in range(1, 13):
+        known = given.filter(pl.col("session") < (date(2011, month + 1, 1) if month < 12 else END))
+        desk.lake.replace([(PREDICTIONS.name, "true", [], known)])
+        # All that there are bars for is asked for: what is not predicted yet is left for another time.
+        desk.trade(FIRST, END, strategy=trees)
+    own = engine_events(desk.accounts.events("trees"))
+    backtest = run_backtest(desk.lake, DATASET, trees)
+    assert own.equals(backtest.events) and own.filter(kind="fill").height > 20
+    assert read_account(desk.lake, DATASET, trees).statistics == backtest.statistics
+    versions = desk.lake.query(
+        "SELECT DISTINCT month(session) AS month, model_version FROM trading.orders ORDER BY ALL"
+    )
+    assert versions["month"].cast(pl.String).to_list() == versions["model_version"].to_list() and len(versions) > 6
 
 
 def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days):

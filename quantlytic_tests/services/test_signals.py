@@ -23,7 +23,7 @@ from quantlytic_assets.strategies.spec import RuleError
 from quantlytic_assets.tables.features import earlier_session
 from quantlytic_assets.tables.signals import newest_signals, signal_counts, signals
 from quantlytic_assets.trading.engine.settings import EngineSettings
-from quantlytic_assets.universe.models import RuleStrategy
+from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import utc
 
 FIRST = date(2024, 1, 2)
@@ -46,8 +46,8 @@ class Dip(Bot):
 """
 
 
-def strategy(rule, name="mine", plugins=(), declared=("core",), symbols=SYMBOLS) -> RuleStrategy:
-    return RuleStrategy(name, "d", "1d", symbols, rule, EngineSettings(100_000.0), declared, plugins)
+def strategy(rule, name="mine", plugins=(), declared=("core",), symbols=SYMBOLS) -> Strategy:
+    return Strategy(name, "d", "1d", symbols, rule, EngineSettings(100_000.0), declared, plugins)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def plugin(tmp_path):
     return (str(path),)
 
 
-def rules(plugins) -> list[RuleStrategy]:
+def rules(plugins) -> list[Strategy]:
     """A rule of each kind: without looking back, by periods, across symbols, a user's own."""
     return [
         strategy("ma_cross"),

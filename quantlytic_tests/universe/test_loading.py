@@ -7,7 +7,8 @@ import pytest
 
 from quantlytic_assets.settings import CHECKOUT
 from quantlytic_assets.universe.loading import load_universe
-from quantlytic_assets.universe.models import Costs, Instrument, Outage, UniverseError
+from quantlytic_assets.trading.engine.settings import Costs
+from quantlytic_assets.universe.models import Instrument, Outage, UniverseError
 from quantlytic_tests.frames import utc
 
 DATASET = """
@@ -74,7 +75,7 @@ def test_the_shipped_universe_declares_the_four_sample_datasets_and_two_kinds_of
         "equities_1d": 14,
         "yields_1d": 3,
     }
-    assert {one.model for one in universe.strategies.values()} == {"logistic_regression", "gradient_boosting"}
+    assert {one.model for one in universe.models.values()} == {"logistic_regression", "gradient_boosting"}
     assert {one.dataset for one in universe.strategies.values()} == {"equities_1d"}
 
 
@@ -91,7 +92,7 @@ def test_fields_left_out_get_the_documented_defaults(write):
     assert strategy.symbols == ("BTC-USD", "SOL-USD")
     assert strategy.features is None
     assert (strategy.horizon, strategy.retrain, strategy.broker) == (1, "yearly", "simulated")
-    assert strategy.costs == Costs(1.0, 2.0)
+    assert strategy.settings.costs == Costs(commission_bps=1.0, slippage_bps=2.0)
 
 
 def test_a_dataset_may_have_a_live_feed_and_a_symbol_names_of_its_vendors(write):

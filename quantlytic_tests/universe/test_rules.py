@@ -86,7 +86,7 @@ def with_fields(**fields: str) -> str:
 
 def test_fields_left_out_are_the_engine_s_defaults_with_the_costs_of_a_model(load):
     universe = load()
-    assert universe.strategies == {} and list(universe.rules) == ["cross"]
+    assert list(universe.strategies) == list(universe.rules) == ["cross"] and universe.models == {}
     cross = universe.rules["cross"]
     assert (cross.dataset, cross.interval, cross.symbols) == ("daily", "1d", ("AAPL", "SPY"))
     assert cross.rule == {"ma_cross": {"fast": 20, "slow": 50}} and cross.rule_name == "ma_cross"
@@ -148,7 +148,7 @@ def test_features_that_a_rule_needs_are_the_dataset_s_and_models_learn_from_what
     assert universe.datasets["daily"].features == ("core", "sma(10)")
     assert universe.rules["cross"].declared == ("core", "sma(10)")
     assert "sma_10" in {column for one in features_of(universe.datasets["daily"]) for column in one.columns}
-    assert universe.strategies == alone.strategies
+    assert replace(universe.models["trees"], declared=("core",)) == alone.models["trees"]
     assert alone.datasets["daily"].features == ("core",)
 
 
@@ -208,11 +208,11 @@ def test_all_mistakes_are_said_at_once_with_their_lines(said):
     said_of = {sentence.partition(": ")[0].removeprefix("strategies."): sentence for sentence, _ in found}
     assert "there is no parameter 'fsat', did you mean 'fast'?" in said_of["cross.rule.ma_cross.fsat"]
     assert "write account: {capital: …}" in said_of["cross.capital"]
-    assert "goes with a model, and this strategy has a rule" in said_of["cross.retrain"]
+    assert "goes with a model, and this strategy has none" in said_of["cross.retrain"]
     assert "above 0% up to 99%, such as 5% or 0.05" in said_of["cross.exits.trailing_stop"]
     assert "did you mean 'rebalance'?" in said_of["hold.rule"]
     assert "is farther away than exits.stop_loss" in said_of["hold.exits.trailing_stop"]
-    assert "can have one of the two; remove one" in said_of["both.rule"]
+    assert "does not read the model's score; take the rule model" in said_of["both.rule"]
     assert "neither a model nor a rule" in said_of["neither"]
     assert "did you mean 'rule'?" in said_of["misspelt.rle"]
 
@@ -227,7 +227,7 @@ def test_all_mistakes_are_said_at_once_with_their_lines(said):
         ("rule", "5", "rule: '5' is no rule, it should be a rule such as"),
         ("rule", "", "rule: is empty, it should be a rule such as"),
         ("rule", "{buy_and_hold: {fast: 1}}", "buy_and_hold has no parameters, so fast is not one"),
-        ("rule", "model", "rule: model reads score of a model, which a rule does not have"),
+        ("rule", "model", "rule: model reads the score of a model; add one, such as model: logistic_regression"),
         ("rule", "{rebalance: {weights: {SPY: 2}}}", "weights: the weight of SPY is a number from -1 to 1, not 2"),
         ("rule", "{rebalance: {weights: {SPI: 1}}}", "rule.rebalance.weights.SPI: 'SPI' is no symbol of the strategy"),
         ("orders", "{type: limt}", "orders.type: 'limt' is not known, it should be one of market, limit,"),
@@ -246,8 +246,7 @@ def test_all_mistakes_are_said_at_once_with_their_lines(said):
         ("account", "{leverage: -1}", "account.leverage: '-1' should be a number above 0 up to 100"),
         ("costs", "{slippage: 2}", "costs.slippage: unknown field, did you mean 'slippage_bps'?"),
         ("symbols", "[QQQ]", "symbols[0]: 'QQQ' is not in dataset daily"),
-        ("horizon", "1", "horizon: goes with a model, and this strategy has a rule; leave it out"),
-        ("broker", "simulated", "broker: goes with a model"),
+        ("horizon", "1", "horizon: goes with a model, and this strategy has none; leave it out"),
         ("features", "[rsi_14]", "features: goes with a model"),
     ],
 )  # fmt: skip
@@ -269,14 +268,30 @@ def test_a_rule_of_shares_is_not_sized_otherwise_and_a_short_one_can_t_gain_more
     assert found.startswith("strategies.cross.exits.take_profit: 1.5 is not a number of more than 0 and at most 0.99")
 
 
+def test_a_model_is_traded_by_the_rule_of_its_score_with_an_account_of_its_own(load):
+    plain = load(MODEL).models["trees"]
+    assert (plain.rule, plain.model, plain.bar_by_bar, plain.settings.capital) == ("model", "random_forest", False, 1e5)
+    fields = "exits: {stop_loss: 5%}", "account: {capital: 5, rebalance_band: 10%}", "costs: {minimum: 1}"
+    trees = load(MODEL + "".join(f"    {one}\n" for one in (*fields, "rule: {model: {margin: 5%, full_at: 0.2}}")))
+    own = trees.models["trees"]
+    assert own.rule == {"model": {"margin": 0.05, "full_at": 0.2}} and own.settings.exits == Exits(stop_loss=0.05)
+    assert (own.settings.capital, own.settings.rebalance_band, own.settings.costs.minimum) == (5.0, 0.1, 1.0)
+    assert load(MODEL + "    capital: 7\n").models["trees"].settings.capital == 7.0
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("exits", "{}"), ("account", "{capital: 5}"), ("costs", "{minimum: 1}"), ("orders", "{}")]
+    ("fields", "expected"),
+    [
+        ("capital: 5\n    account: {capital: 6}", "capital: stands in the account too, keep one of the two"),
+        ("rule: rsi", "rule: rsi does not read the model's score; take the rule model, or leave the model out"),
+        ("rule: Dip", "rule: Dip is a bot, which reads no score; leave the model out"),
+        ("rule: {model: {margin: 0.3, full_at: 0.1}}", "rule.model: full_at is 0 or more than margin"),
+        ("account: {leverage: -1}", "account.leverage: '-1' should be a number above 0"),
+    ],
 )
-def test_a_model_has_none_of_a_rule_s_fields(said, field, value):
-    ((found, line),) = said(MODEL + f"    {field}: {value}\n")
-    place = "costs.minimum" if field == "costs" else field
-    assert found == f"strategies.trees.{place}: goes with a rule, and this strategy has a model; leave it out"
-    assert line == 16
+def test_what_does_not_go_with_a_model_is_a_mistake(said, fields, expected):
+    ((found, _),) = said(MODEL + f"    {fields}\n", plugins="[mine.py]", plugin=PLUGIN)
+    assert found.startswith(f"strategies.trees.{expected}")
 
 
 def test_a_feature_that_a_user_s_rule_needs_must_be_one(said):
@@ -318,7 +333,7 @@ def test_editors_take_and_refuse_the_same_strategies():
     )
     assert faults(HEAD + CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "rebalance")) == []
     for wrong in (
-        CROSS + "    model: random_forest\n", CROSS + "    retrain: yearly\n", MODEL + "    exits: {}\n",
+        CROSS + "    retrain: yearly\n",
         MODEL.replace("    model: random_forest\n", ""), CROSS + "    exits: {stop_loss: 5 percent}\n",
         CROSS + "    exits: {stop_lss: 5%}\n", CROSS + "    account: {short: maybe}\n",
         CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "{ma_cross: {}, rsi: {}}"),
@@ -327,15 +342,15 @@ def test_editors_take_and_refuse_the_same_strategies():
         assert faults(HEAD + wrong), wrong
 
 
-@pytest.mark.parametrize(("strategies", "heavy"), [(MODEL, {"strategies.registry"}), (CROSS, set())])
-def test_compilers_are_not_loaded_to_read_a_universe(tmp_path, strategies, heavy):
+@pytest.mark.parametrize("strategies", [MODEL, CROSS])
+def test_compilers_are_not_loaded_to_read_a_universe(tmp_path, strategies):
     path = tmp_path / "universe.yaml"
     path.write_text(HEAD + strategies)
     code = "import sys\nfrom quantlytic_assets.universe.loading import load_universe\nload_universe(sys.argv[1])\n"
     code += "print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     loaded = {name.removeprefix("quantlytic_assets.") for name in done.stdout.split()}
-    assert not loaded & {"numba", "talib", "features.registry", *heavy}
+    assert not loaded & {"numba", "talib", "features.registry"}
 
 
 def test_the_documentation_has_each_rule_with_its_parameters_and_a_rule_that_works(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from quantlytic_assets.storage.migrations.lake_steps import (
+    accounts_of_the_engine,
     features_by_family,
     features_need_no_state,
     relative_data_path,
@@ -41,7 +42,14 @@ class Step(Protocol):
 # Oldest first. What is on main stays: append only.
 LAKE_STEPS: tuple[Step, ...] = cast(
     "tuple[Step, ...]",
-    (relative_data_path, repairs_use_later_bars, words_of_the_field, features_need_no_state, features_by_family),
+    (
+        relative_data_path,
+        repairs_use_later_bars,
+        words_of_the_field,
+        features_need_no_state,
+        features_by_family,
+        accounts_of_the_engine,
+    ),
 )
 
 

@@ -43,6 +43,12 @@ def drop_column(connection: duckdb.DuckDBPyConnection, table: str, name: str) ->
         connection.execute(f'ALTER TABLE lake.{table} DROP COLUMN "{name}"')
 
 
+def drop_table(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Drop `schema.table`; snapshots from before keep it."""
+    if _exists(connection, *table.split(".")):
+        connection.execute(f"DROP TABLE lake.{table}")
+
+
 def replace_value(connection: duckdb.DuckDBPyConnection, table: str, column: str, old: str, new: str) -> None:
     """Replace a text in a column of `schema.table`."""
     if _exists(connection, *table.split(".")):

@@ -82,6 +82,11 @@ def side_by_side(own: Figures, held: Figures) -> pl.DataFrame:
     )
 
 
+def periods_per_year(sessions: pl.Series) -> int:
+    """365 for sessions that include Saturdays and Sundays, else 252: how many sessions make a year."""
+    return 365 if {6, 7} <= set(sessions.dt.weekday()) else 252
+
+
 def session_returns(curve: pl.DataFrame, capital: float) -> np.ndarray:
     """The account's simple return of each session, the first one against the capital it began with."""
     return returns.simple_returns(np.concatenate([[capital], curve["equity"].to_numpy()]))

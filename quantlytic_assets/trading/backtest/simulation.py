@@ -33,13 +33,15 @@ class History:
     """What is traded: the usable bars of a dataset at one interval, oldest first, and what happened to the shares.
 
     bars: the engine's BARS_SCHEMA, and interval, listing and shares as features.bars has them. actions: the engine's
-    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity.
+    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity. scores:
+    symbol, open_time and score of a model's predictions, where the strategy has one.
     """
 
     bars: pl.DataFrame
     actions: pl.DataFrame
     session_closes: Mapping[date, datetime]
     lot: float = 1.0
+    scores: pl.DataFrame | None = None
 
     def market(self, symbols: Sequence[str]) -> Market:
         """The bars as the engine reads them."""
@@ -52,8 +54,11 @@ class History:
         )
 
     def with_features(self, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
-        """The bars with the columns of these features."""
-        return compute(self.bars, features, registry) if features else self.bars
+        """The bars with the columns of these features, and the model's score where there is one."""
+        found = compute(self.bars, features, registry) if features else self.bars
+        if self.scores is None:
+            return found
+        return found.join(self.scores, on=["symbol", "open_time"], how="left", maintain_order="left")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""The HTML reports of a backtest and of a search: self-contained pages that need no network to be read."""
+"""The HTML reports of an account and of a search: self-contained pages that need no network to be read.
+
+They are made when somebody opens them, or at the end of a command; runs make none, for matplotlib takes seconds.
+"""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from quantlytic_assets.trading.monte_carlo import resampled_returns, resampled_t
 from quantlytic_assets.trading.statistics.account import MONTHS, drawdowns, monthly_returns
 
 if TYPE_CHECKING:
-    from quantlytic_assets.services.backtest import Backtest
+    from quantlytic_assets.services.accounts import Account
     from quantlytic_assets.trading.backtest.search import Search
 
 _STYLE = (
@@ -31,18 +35,25 @@ _STYLE = (
 )
 _PATHS, _SEED = 1000, 7
 _WORST = 5
+# Naive forecasts, as their figures begin.
+_NAIVE = ("persistence_", "always_up_")
 
 
-def backtest_page(result: Backtest) -> str:
-    """The page: verdict, review, figures beside buying and holding, charts, months, symbols, drawdowns, round trips."""
+def account_page(result: Account, back: str | None = None) -> str:
+    """The page: verdict, review, figures beside buying and holding, charts, months, symbols, drawdowns, round trips.
+
+    back: the address of the strategy's page, linked at the top.
+    """
     curve, trips = result.curve, result.round_trips
     sessions = f"{len(curve):,} sessions, {curve['session'][0]} to {curve['session'][-1]}"
     parts = [
+        f'<p><a href="{escape(back)}">{escape(result.strategy)}: all pages</a></p>' if back else "",
         f"<h1>{escape(result.strategy)}</h1>",
-        f"<p>Backtest {result.backtest_id} on {escape(result.dataset)}: {sessions}.</p>",
+        f"<p>{escape(result.title)}: {sessions}.</p>",
         "<h2>Verdict</h2>" + "".join(f"<p>{escape(one)}</p>" for one in verdict(result)),
         *(f'<p class="{one.severity}">{escape(one.severity)}: {escape(one.text)}</p>' for one in result.findings),
         "<h2>Figures</h2>" + _figures(result),
+        *(["<h2>Forecasts</h2>" + _forecasts(result.forecasts)] if result.forecasts else []),
         "<h2>Equity and drawdown</h2>" + _picture(equity(curve, result.held, result.strategy), "equity and drawdown"),
         "<h2>Exposure and cash</h2>" + _picture(_invested(curve), "exposure and cash"),
         "<h2>What else could have come of it</h2>" + _resampled(result),
@@ -55,7 +66,15 @@ def backtest_page(result: Backtest) -> str:
     return _page(result.strategy, parts)
 
 
-def verdict(result: Backtest) -> list[str]:
+def write_report(path: Path, page: str) -> None:
+    """Write the page, in place of an older one at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+
+
+def verdict(result: Account) -> list[str]:
     """What the figures say, in sentences that they carry."""
     own, held = result.statistics, result.held_statistics
     gain, market = own["total_return"] or 0.0, held["total_return"] or 0.0
@@ -75,6 +94,12 @@ def verdict(result: Backtest) -> list[str]:
     if sure is not None:
         count = "this trial alone" if trials == 1 else f"the {trials:,} trials on record"
         said.append(f"That its Sharpe ratio is above zero, for {count}, has a probability of {sure:.1%}.")
+    if (accuracy := result.forecasts.get("accuracy")) is not None:
+        naive = max(value for name, value in result.forecasts.items() if name.endswith("_accuracy"))
+        said.append(
+            f"Of its forecasts {accuracy:.1%} were right; the best naive one was right in {naive:.1%}"
+            f"{', so the model adds nothing to it' if accuracy <= naive else ''}."
+        )
     if not own["round_trips"]:
         said.append("It closed no position: figures of trades say nothing.")
     return said
@@ -140,7 +165,7 @@ def _against(own: float, held: float) -> str:
     return f"{'more' if own > held else 'less'} than holding, {own:.2f} against {held:.2f}"
 
 
-def _figures(result: Backtest) -> str:
+def _figures(result: Account) -> str:
     rows = [
         (
             name,
@@ -152,6 +177,19 @@ def _figures(result: Backtest) -> str:
         if name in FIGURES
     ]
     return _rows(["figure", result.strategy, "buy and hold", "meaning"], rows, "words")
+
+
+def _forecasts(forecasts: Mapping[str, float]) -> str:
+    """How good the model's predictions were out of sample, beside naive ones."""
+    names = [name for name in forecasts if not name.startswith(_NAIVE)]
+    rows = [
+        (name, shown(name, forecasts[name]), *(_naive(forecasts, f"{one}{name}") for one in _NAIVE)) for name in names
+    ]
+    return _rows(["", "model", *(one.rstrip("_").replace("_", " ") for one in _NAIVE)], rows)
+
+
+def _naive(forecasts: Mapping[str, float], name: str) -> str:
+    return shown(name, forecasts[name]) if name in forecasts else ""
 
 
 def _invested(curve: pl.DataFrame) -> bytes:
@@ -168,7 +206,7 @@ def _invested(curve: pl.DataFrame) -> bytes:
     return to_png(figure)
 
 
-def _resampled(result: Backtest) -> str:
+def _resampled(result: Account) -> str:
     """The fan of resampled sessions, and what resampled round trips come to."""
     if len(result.returns) < 2:
         return "<p>Too few sessions.</p>"
@@ -199,7 +237,7 @@ def _resampled(result: Backtest) -> str:
     return _picture(to_png(figure), "fan chart") + "".join(f"<p>{one}</p>" for one in told)
 
 
-def _months(result: Backtest) -> str:
+def _months(result: Account) -> str:
     table = monthly_returns(result.returns, result.curve["session"].to_list())
     rows = [
         (row["year"], *("" if row[name] is None else f"{row[name] * 100:.1f}" for name in (*MONTHS, "total")))
