@@ -13,7 +13,7 @@ import polars as pl
 
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import feature_key, strategy_key
-from quantlytic_assets.assets.partitions import model_definition, partitions_before, trading_definition
+from quantlytic_assets.assets.partitions import model_definition, partitions_before, strategy_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import model_steps, windows, with_partition
 from quantlytic_assets.calendars.sessions import session_table
@@ -150,7 +150,7 @@ def predictions_asset(dataset: Dataset, strategy: ModelStrategy, common: Mapping
             dg.AssetDep(strategy_key(strategy, "model"), partition_mapping=dg.TimeWindowPartitionMapping()),
             feature_key(dataset, "indicators"),
         ],
-        partitions_def=trading_definition(dataset, strategy),
+        partitions_def=strategy_definition(dataset, strategy),
         description=f"Probability of a rise over the next {strategy.horizon} bars for each symbol of {strategy.name} "
         "(ml.predictions), by a model that has not seen the session.",
         kinds={"ducklake", "scikitlearn"},

@@ -13,10 +13,10 @@ import polars as pl
 
 from quantlytic_assets.calendars.partitions import (
     first_trading_day,
-    from_first_step,
     last_known,
     next_month,
     timezone_of,
+    traded,
 )
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, session_table
 from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
@@ -77,14 +77,9 @@ def model_definition(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindow
     )
 
 
-def trading_definition(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindowPartitionsDefinition:
-    """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
-    return definition(from_first_step(dataset, strategy))
-
-
 def strategy_definition(dataset: Dataset, strategy: Strategy) -> dg.TimeWindowPartitionsDefinition:
-    """The partitions that a strategy decides and trades in: all of its dataset's, or those that its model predicts."""
-    return trading_definition(dataset, strategy) if isinstance(strategy, ModelStrategy) else definition(dataset)
+    """The partitions that a strategy decides and trades in: all of its dataset's, or those that models predict."""
+    return definition(traded(dataset, strategy))
 
 
 def partitions_before(dataset: Dataset, strategy: ModelStrategy) -> dg.TimeWindowPartitionMapping:

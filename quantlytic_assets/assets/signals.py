@@ -17,7 +17,7 @@ from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import SIGNALS
 from quantlytic_assets.services.signals import NoSignals, bound_rule, rule_version, signal_figures, write_signals
 from quantlytic_assets.strategies.spec import RuleError
-from quantlytic_assets.universe.models import Dataset, ModelStrategy, Strategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, PortfolioStrategy, Strategy
 
 _NOTHING = {"dagster/partition_row_count": 0, "symbols": 0, "buys": 0, "sells": 0, "holds": 0}
 
@@ -25,11 +25,13 @@ _NOTHING = {"dagster/partition_row_count": 0, "symbols": 0, "buys": 0, "sells": 
 def signals_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that writes trading.signals; it is stale when the strategy's rule is another one."""
     rule = bound_rule(strategy)
-    predicted = [strategy_key(strategy, "predictions")] if isinstance(strategy, ModelStrategy) else []
+    read = [strategy_key(strategy, "predictions")] if isinstance(strategy, ModelStrategy) else []
+    if isinstance(strategy, PortfolioStrategy):
+        read = [strategy_key(member, "signals") for member in strategy.members]
 
     @dg.asset(
         key=strategy_key(strategy, "signals"),
-        deps=[feature_key(dataset, "indicators"), *predicted],
+        deps=[feature_key(dataset, "indicators"), *read],
         partitions_def=strategy_definition(dataset, strategy),
         description=f"Buy, sell or hold for each symbol of {strategy.name} at each usable bar (trading.signals), by "
         f"{rule}: {rule.spec.summary}.",

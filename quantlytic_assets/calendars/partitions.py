@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK, assign_sessions, expected_bars, session_table
-from quantlytic_assets.universe.models import Dataset, ModelStrategy
+from quantlytic_assets.universe.models import Dataset, ModelStrategy, PortfolioStrategy, Strategy
 
 # Dagster shows a day's partition when the day has ended, and its `end_offset` invents Mondays on Saturdays where
 # days are excluded. Counted in the zone where days end first, a day is over at 10:00 UTC: before New York opens.
@@ -185,14 +185,19 @@ def model_steps(dataset: Dataset, strategy: ModelStrategy, now: datetime | None 
     return _begun(first, step, dataset.last_session, _local(dataset, now))
 
 
-def trading_keys(dataset: Dataset, strategy: ModelStrategy, now: datetime | None = None) -> list[str]:
-    """The dataset's partitions from the strategy's first step on: those it predicts and trades in."""
-    return known_keys(from_first_step(dataset, strategy), now)
+def trading_keys(dataset: Dataset, strategy: Strategy, now: datetime | None = None) -> list[str]:
+    """The dataset's partitions in which the strategy decides and trades."""
+    return known_keys(traded(dataset, strategy), now)
 
 
-def from_first_step(dataset: Dataset, strategy: ModelStrategy) -> Dataset:
-    """The dataset as it would be, had it begun with the strategy's first walk-forward step."""
-    return replace(dataset, first_session=first_trading_day(dataset, strategy))
+def traded(dataset: Dataset, strategy: Strategy) -> Dataset:
+    """The dataset as it would be, had it begun with what the strategy trades first.
+
+    That is a model's first walk-forward step, or the latest one of the models in a portfolio.
+    """
+    members = strategy.members if isinstance(strategy, PortfolioStrategy) else (strategy,)
+    begun = [first_trading_day(dataset, one) for one in members if isinstance(one, ModelStrategy)]
+    return replace(dataset, first_session=max(begun)) if begun else dataset
 
 
 def first_trading_day(dataset: Dataset, strategy: ModelStrategy) -> date:

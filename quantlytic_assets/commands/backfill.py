@@ -34,7 +34,7 @@ from quantlytic_assets.definitions import (
 )
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.settings import CODE_LOCATION
-from quantlytic_assets.universe.models import ModelStrategy
+from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,29 +122,32 @@ class Backfill:
     ) -> None:
         """Models and predictions where there is a model, signals, paper trades and report of a strategy.
 
-        For the partitions that have features, and a model where there is one. `only_pending`: those that are missing,
-        older than what they are made of, or made by another rule.
+        For the partitions that have features, and a model or the signals of members where the strategy has these.
+        `only_pending`: those that are missing, older than what they are made of, or made by another rule.
         """
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
         first = self._first(dataset, first)
         features = self._features(dataset, f"{strategy.name} has no features to decide on")
         keys = strategy_keys(strategy)
+        every = _between(partitions.trading_keys(dataset, strategy), first, last)
+        days = [key for key in every if key in features]
         if isinstance(strategy, ModelStrategy):
             self._train(dataset, strategy, features, first, last, only_pending)
-            every = _between(partitions.trading_keys(dataset, strategy), first, last)
             steps = partitions.model_steps(dataset, strategy)
             trained = newest_by_partition(instance, keys["model"])
-            days = [key for key in every if key in features and steps[bisect_right(steps, key) - 1] in trained]
-        else:
-            every = partitions.keys_between(dataset, first, last)
-            days = [key for key in every if key in features]
+            days = [key for key in days if steps[bisect_right(steps, key) - 1] in trained]
+        members = strategy.members if isinstance(strategy, PortfolioStrategy) else ()
+        decided = [strategy_keys(member)["signals"] for member in members]
+        for key in decided:
+            made = newest_by_partition(instance, key)
+            days = [day for day in days if day in made]
         if only_pending:
             job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
             version = job.asset_layer.get(keys["signals"]).code_version
             made_of = [keys[name] for name in ("predictions", "signals", "paper_trades") if name in keys]
             behind = {
-                *pending_in_stages(instance, [(features_key(dataset),), *((key,) for key in made_of)], days),
+                *pending_in_stages(instance, [(features_key(dataset), *decided), *((key,) for key in made_of)], days),
                 *made_by_other_code(instance, keys["signals"], version, days),
             }
             days = [key for key in days if key in behind]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.calendars import partitions
-from quantlytic_assets.commands.installation import CommandError, UsageError
+from quantlytic_assets.commands.installation import CommandError, UsageError, with_members
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.market_data.quality.fetch_plan import PLAN_SCHEMA
 from quantlytic_assets.market_data.quality.retention import first_kept
@@ -107,7 +107,7 @@ def run_backfill(
     backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
         _forget_trades(installation, name)
-    traded = [one for one in strategies if not one.bar_by_bar]
+    traded = with_members(one for one in strategies if not one.bar_by_bar)
     for strategy in traded:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.inspection import show_status
-from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.commands.installation import CommandError, with_members
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.commands.results import show_results
 
@@ -24,7 +24,7 @@ def run_demo(installation: Installation, out: Console) -> None:
     backfill = Backfill(installation, out)
     for dataset in installation.universe.datasets.values():
         backfill.dataset(dataset, only_pending=True)
-    strategies = [one for one in installation.universe.strategies.values() if not one.bar_by_bar]
+    strategies = with_members(one for one in installation.universe.strategies.values() if not one.bar_by_bar)
     for strategy in strategies:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, only_pending=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from quantlytic_assets.universe.models import PortfolioStrategy
+
 if TYPE_CHECKING:
     from dagster import DagsterInstance, Definitions
 
@@ -118,6 +120,16 @@ class Installation:
                 f"{_listed([*universe.datasets, *universe.strategies])}"
             )
         return Named(universe.datasets[name], [one for one in universe.strategies.values() if one.dataset == name])
+
+
+def with_members(strategies: Iterable[Strategy]) -> list[Strategy]:
+    """The strategies, each once, and before portfolios their members."""
+    found: dict[str, Strategy] = {}
+    for strategy in strategies:
+        for one in (*(strategy.members if isinstance(strategy, PortfolioStrategy) else ()), strategy):
+            found.setdefault(one.name, one)
+    # A portfolio that stands before its members in the file comes after them.
+    return sorted(found.values(), key=lambda one: isinstance(one, PortfolioStrategy))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 
 from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
 from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.inputs import rules_of
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.tables.predictions import predictions
@@ -36,11 +37,10 @@ from quantlytic_assets.trading.backtest.simulation import History, Simulation, b
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.review import Finding, review
 from quantlytic_assets.universe.models import ModelStrategy
-from quantlytic_assets.universe.plugins import registry_with, rules_with
+from quantlytic_assets.universe.plugins import registry_with
 
 if TYPE_CHECKING:
     from quantlytic_assets.features.registry import Registry
-    from quantlytic_assets.strategies.registry import Registry as Rules
     from quantlytic_assets.strategies.spec import Rule
     from quantlytic_assets.tables.select import Queries
     from quantlytic_assets.trading.engine.market import Market
@@ -105,8 +105,7 @@ class Account:
 def decider(strategy: Strategy) -> tuple[Rule | Bot, Registry]:
     """What the strategy decides by, made anew, and the features that its declarations are read with."""
     registry = registry_with(strategy.plugins)
-    rules: Rules = rules_with(strategy.plugins)
-    return rules.bind(strategy.rule), registry
+    return rules_of(strategy).bind(strategy.rule), registry
 
 
 def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account | None:

@@ -20,16 +20,14 @@ import polars as pl
 from quantlytic_assets.schemas.trading import BACKTESTS
 from quantlytic_assets.services.accounts import Account, came_to, decider, forecast_quality, settings_of
 from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.inputs import begins, rules_of
 from quantlytic_assets.strategies.bots import Bot
-from quantlytic_assets.strategies.registry import Registry as Rules
-from quantlytic_assets.tables.predictions import first_predicted
 from quantlytic_assets.trading.backtest.changes import changed
 from quantlytic_assets.trading.backtest.figures import Figures
 from quantlytic_assets.trading.backtest.search import Search, searched, trial
 from quantlytic_assets.trading.backtest.simulation import History, simulate
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.models import ModelStrategy
-from quantlytic_assets.universe.plugins import rules_with
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
@@ -62,10 +60,9 @@ def full_history(lake: Queries, dataset: Dataset, strategy: Strategy, last: date
             f"{strategy.name}: {dataset.name} has no usable bars at {strategy.interval}; "
             f"run: quantlytic backfill {dataset.name}"
         )
-    if found.scores is not None and found.scores.is_empty():
-        raise BacktestError(
-            f"{strategy.name}: its model has predicted nothing; run: quantlytic backfill {strategy.name}"
-        )
+    if found.inputs is not None and found.inputs.is_empty():
+        what = "its model has predicted" if isinstance(strategy, ModelStrategy) else "its members have decided"
+        raise BacktestError(f"{strategy.name}: {what} nothing; run: quantlytic backfill {strategy.name}")
     return found
 
 
@@ -80,7 +77,8 @@ def run_backtest(
 ) -> Backtest:
     """Trade the strategy over the sessions `first` … `last`, both included; by default all there are.
 
-    Of a strategy with a model these are the sessions that it has predicted, each by a model that has not seen it.
+    Of a strategy with a model these are the sessions that it has predicted, each by a model that has not seen it; of a
+    portfolio those in which all members have decided.
     Raises `BacktestError` for a stretch without bars, and `RuleError` for a rule or bot that fails.
     """
     given = history or full_history(lake, dataset, strategy, last)
@@ -102,9 +100,8 @@ def run_backtest(
 
 
 def _begin(lake: Queries, strategy: Strategy, first: date | None) -> date | None:
-    """`first`, or the first predicted session where that is later."""
-    predicted = first_predicted(lake, strategy.name) if isinstance(strategy, ModelStrategy) else None
-    return max((one for one in (first, predicted) if one), default=None)
+    """`first`, or the first session of which all inputs are known where that is later."""
+    return max((one for one in (first, begins(lake, strategy)) if one), default=None)
 
 
 def run_search(
@@ -127,7 +124,7 @@ def run_search(
     decides, _ = decider(strategy)
     if isinstance(decides, Bot):
         raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")
-    rules: Rules = rules_with(strategy.plugins)
+    rules = rules_of(strategy)
     for point in points:
         # All are looked at before the first one is run.
         rules.bind(changed(strategy.rule, strategy.settings, point)[0])

@@ -1,4 +1,4 @@
-"""What a strategy trades, as the engine reads it: usable bars, what happened to the shares, and a model's scores."""
+"""What a strategy trades, as the engine reads it: usable bars, corporate actions, and what its rule reads beside."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
+from quantlytic_assets.services.inputs import read_inputs
 from quantlytic_assets.tables.actions import corporate_actions
 from quantlytic_assets.tables.bars import session_hours
 from quantlytic_assets.tables.features import usable_bars
-from quantlytic_assets.tables.predictions import scores
 from quantlytic_assets.trading.backtest.simulation import History
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
-from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from quantlytic_assets.tables.select import Queries
@@ -33,7 +32,7 @@ def read_history(
 ) -> History | None:
     """The usable bars of the strategy's symbols in the sessions `first` … `last`, both included.
 
-    With splits, dividends, renames and delistings, and the scores of the strategy's model. None where there is no bar.
+    With splits, dividends, renames and delistings, and what the rule reads beside features. None where there is no bar.
     """
     before = last + timedelta(days=1) if last else None
     bars = usable_bars(
@@ -50,13 +49,12 @@ def read_history(
         return None
     bars = bars.with_columns(pl.col("listing").fill_null(pl.col("symbol")), pl.col("shares").fill_null(1.0))
     hours = session_hours(lake, dataset.name, before)
-    of_model = scores(lake, strategy.name, since=first, before=before) if isinstance(strategy, ModelStrategy) else None
     return History(
         bars,
         _actions(lake, dataset, strategy, bars["session"].max()),
         dict(hours.select("session", "close_time").iter_rows()),
         _COIN_LOT if dataset.calendar == ROUND_THE_CLOCK else 1.0,
-        of_model,
+        read_inputs(lake, strategy, first, before),
     )
 
 

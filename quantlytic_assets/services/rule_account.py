@@ -19,11 +19,12 @@ import polars as pl
 
 from quantlytic_assets.schemas.trading import EVENTS
 from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.inputs import known_through
 from quantlytic_assets.services.old_accounts import taken_over
 from quantlytic_assets.services.signals import bound_rule, rule_frame
 from quantlytic_assets.storage.accounts import Accounts, StoredAccount
 from quantlytic_assets.tables.features import indicators
-from quantlytic_assets.tables.predictions import model_versions, predicted_through
+from quantlytic_assets.tables.predictions import model_versions
 from quantlytic_assets.trading.account_tables import (
     engine_events,
     equity_rows,
@@ -87,8 +88,7 @@ def trade_rule(
     if history is not None:
         market = history.market(strategy.symbols)
         fresh = _fresh(market, stored, now or datetime.now(UTC))
-        if isinstance(strategy, ModelStrategy):
-            fresh = _predicted(market, fresh, predicted_through(lake, strategy.name, before))
+        fresh = _known(market, fresh, known_through(lake, strategy, before))
         if fresh.start < fresh.stop:
             done = _step(lake, accounts, strategy, market, fresh, stored, before)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
@@ -126,8 +126,8 @@ def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice
     return slice(start, stop)
 
 
-def _predicted(market: Market, fresh: slice, through: datetime | None) -> slice:
-    """Those of the times that the model has predicted: the others wait for it."""
+def _known(market: Market, fresh: slice, through: datetime | None) -> slice:
+    """Those of the times of which predictions, or the decisions of members, are known: the others wait for them."""
     stop = 0 if through is None else int(np.searchsorted(market.times[:, c.OPENS], micros(through), "right"))
     return slice(fresh.start, min(fresh.stop, stop))
 

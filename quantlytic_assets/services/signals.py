@@ -12,15 +12,13 @@ import polars as pl
 
 from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.schemas.trading import SIGNALS
+from quantlytic_assets.services.inputs import read_inputs, rules_of
 from quantlytic_assets.strategies.registry import LIBRARY
 from quantlytic_assets.strategies.signals import rule_signals
 from quantlytic_assets.strategies.spec import BASE_COLUMNS, Rule
 from quantlytic_assets.tables.features import earlier_session, indicators
-from quantlytic_assets.tables.predictions import scores
 from quantlytic_assets.tables.whole_rows import feature_columns
 from quantlytic_assets.universe.feature_choice import declared
-from quantlytic_assets.universe.models import ModelStrategy
-from quantlytic_assets.universe.plugins import rules_with
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
@@ -36,7 +34,7 @@ class NoSignals(Exception):
 
 def bound_rule(strategy: Strategy) -> Rule:
     """The rule that a strategy follows, with its parameters. Raises `NoSignals` for a bot, which has no signals."""
-    rule = rules_with(strategy.plugins).bind(strategy.rule)
+    rule = rules_of(strategy).bind(strategy.rule)
     if not isinstance(rule, Rule):
         raise NoSignals(
             f"{strategy.name} follows the bot {strategy.rule_name}, which decides with its positions in view "
@@ -46,9 +44,9 @@ def bound_rule(strategy: Strategy) -> Rule:
 
 
 def rule_version(strategy: Strategy) -> str:
-    """A short text that is another one when the rule, its parameters, or the text of a user's rule are others."""
+    """A short text that is another one when the rule, its parameters or text, or the columns of signals are others."""
     rule = bound_rule(strategy)
-    said = json.dumps([str(rule), strategy.interval, strategy.symbols]).encode()
+    said = json.dumps([str(rule), strategy.interval, strategy.symbols, SIGNALS.polars.names()]).encode()
     plugins = () if rule.spec.name in _OURS else strategy.plugins
     texts = [Path(one).read_bytes() if one.endswith(".py") else one.encode() for one in plugins]
     return sha256(b"\0".join([said, *texts])).hexdigest()[:12]
@@ -66,7 +64,8 @@ def read_columns(strategy: Strategy, rule: Rule) -> tuple[str, ...]:
 def rule_frame(lake: Queries, strategy: Strategy, rule: Rule, first: date, last: date) -> pl.DataFrame:
     """What a rule reads to decide in the sessions [first, last), by symbol and time, with what it looks back on.
 
-    A strategy with a model has its `score` beside the features, null where it predicted nothing.
+    Beside the features it has the `score` of a model, null where that predicted nothing, or the targets of a
+    portfolio's members.
 
     Where the rule looks back on `n` bars, all rows are there from the earliest session in which a symbol of the range
     has one of its `n` usable bars before it, so that symbols are compared on those bars as on any other. Raises
@@ -83,9 +82,9 @@ def rule_frame(lake: Queries, strategy: Strategy, rule: Rule, first: date, last:
         found = indicators(
             lake, strategy.dataset, strategy.interval, columns, since=since, before=before, symbols=strategy.symbols
         )
-        if isinstance(strategy, ModelStrategy):
-            of_model = scores(lake, strategy.name, since=since, before=before)
-            found = found.join(of_model, on=["symbol", "open_time"], how="left")
+        inputs = read_inputs(lake, strategy, since, before)
+        if inputs is not None:
+            found = found.join(inputs, on=["symbol", "open_time"], how="left")
         return found.sort("symbol", "open_time")
 
     frame = read(first, last)

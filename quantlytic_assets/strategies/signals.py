@@ -59,5 +59,6 @@ def signals(
         .otherwise(pl.lit("sell"))
         .alias("signal"),
         (of_target if scores is None else strength).alias("strength"),
+        target.cast(pl.Float64),
         pl.coalesce("reason", said).alias("reason"),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 
 from quantlytic_assets.schemas.trading import SIGNALS
-from quantlytic_assets.tables.select import Queries, equal, rows, select, sessions, where
+from quantlytic_assets.tables.select import Condition, Queries, equal, rows, scalar, select, sessions, where
 
 # One row a session: symbols with a signal, and signals of each kind.
 COUNTS_SCHEMA = pl.Schema(
@@ -17,12 +16,37 @@ COUNTS_SCHEMA = pl.Schema(
 _NEWEST = ("symbol", "session", "open_time", "signal", "strength", "reason")
 
 
-def signals(
-    lake: Queries, strategy: str, columns: Sequence[str], *, since: date | None = None, before: date | None = None
-) -> pl.DataFrame:
-    """Columns of a strategy's signals of the sessions [since, before), by time and symbol."""
-    order = ("open_time", "symbol")
-    return select(lake, SIGNALS, columns, equal("strategy", strategy), sessions(since, before), order=order)
+def targets(lake: Queries, strategy: str, *, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+    """symbol, open_time and target of a strategy's signals of the sessions [since, before), by symbol and time.
+
+    A null target is the last one before it, of the sessions before `since` too: what a hold keeps.
+    """
+    own = equal("strategy", strategy)
+    order, columns = ("symbol", "open_time"), ["symbol", "open_time", "target"]
+    found = select(lake, SIGNALS, columns, own, sessions(since, before), order=order)
+    if since is not None:
+        clause, parameters = where([own, sessions(None, since), Condition("target IS NOT NULL")])
+        sql = (
+            f"SELECT symbol, max(open_time) AS open_time, arg_max(target, open_time) AS target FROM {SIGNALS.name}"
+            f"{clause} GROUP BY symbol"
+        )
+        held = rows(lake, sql, parameters, SIGNALS.schema(columns))
+        found = pl.concat(
+            [held.with_columns(pl.lit(True).alias("before")), found.with_columns(pl.lit(False).alias("before"))]
+        )
+        found = found.sort("symbol", "open_time")
+    found = found.with_columns(pl.col("target").forward_fill().over("symbol", order_by="open_time"))
+    return found.filter(~pl.col("before")).drop("before") if "before" in found.columns else found
+
+
+def decided_through(lake: Queries, strategy: str, before: date) -> datetime | None:
+    """The open time, UTC, of the newest bar of a session before `before` that has a signal; None without any."""
+    return scalar(lake, SIGNALS, "max(open_time)", equal("strategy", strategy), sessions(None, before))
+
+
+def first_decided(lake: Queries, strategy: str) -> date | None:
+    """The first session that the strategy has signals for; None without any."""
+    return scalar(lake, SIGNALS, "min(session)", equal("strategy", strategy))
 
 
 def signal_counts(

@@ -5,12 +5,13 @@ Declarations may be partial: None is a field with a mistake of its own, of which
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.universe.declarations import (
     MODEL_FIELDS,
+    NOT_OF_PORTFOLIO,
     DatasetDeclaration,
     StrategyDeclaration,
     SymbolDeclaration,
@@ -35,6 +36,7 @@ def inconsistencies(universe: UniverseDeclaration) -> Mistakes:
             yield ("strategies", name), "a dataset has this name too, give the strategy another one"
         if strategy is not None:
             yield from _strategy(("strategies", name), strategy, datasets)
+            yield from _members(("strategies", name, "portfolio"), name, strategy, universe.strategies or {})
 
 
 def venue_of(name: str, dataset: DatasetDeclaration) -> str:
@@ -133,9 +135,13 @@ def _outages(universe: UniverseDeclaration, datasets: dict[str, DatasetDeclarati
 
 
 def _kind(place: Place, strategy: StrategyDeclaration) -> Mistakes:
-    """Whether a strategy has a model or a rule, and without a model nothing that goes with one."""
+    """Whether a strategy has a model, a rule or a portfolio, and nothing that goes with another one."""
     given = strategy.model_fields_set
-    if "model" in given:
+    if "portfolio" in given:
+        for name in ("model", "rule", *MODEL_FIELDS, *NOT_OF_PORTFOLIO):
+            if name in given:
+                yield (*place, name), "is its members' business in a portfolio; leave it out"
+    elif "model" in given:
         if "capital" in given and strategy.account and "capital" in strategy.account.model_fields_set:
             yield (*place, "capital"), "stands in the account too, keep one of the two"
     elif "rule" in given:
@@ -145,7 +151,26 @@ def _kind(place: Place, strategy: StrategyDeclaration) -> Mistakes:
             elif name in given:
                 yield (*place, name), "goes with a model, and this strategy has none; leave it out"
     else:
-        yield place, "has neither a model nor a rule, add one, such as rule: buy_and_hold"
+        yield place, "has neither a model nor a rule nor a portfolio, add one, such as rule: buy_and_hold"
+
+
+def _members(
+    place: Place, name: str, portfolio: StrategyDeclaration, strategies: Mapping[str, StrategyDeclaration | None]
+) -> Mistakes:
+    """Whether the members of a portfolio are other strategies of its dataset and interval."""
+    for member in portfolio.portfolio or {}:
+        others = [other for other in strategies if other != name]
+        one = strategies.get(member) if member != name else None
+        if member not in others:
+            hint = suggestion(member, others) if others else "declare another one first"
+            yield (*place, member), f"'{short(member)}' is no other strategy, {hint}"
+        elif one is not None and "portfolio" in one.model_fields_set:
+            yield (*place, member), f"{member} is a portfolio itself; name its members"
+        elif one is not None and (one.dataset, one.interval) != (portfolio.dataset, portfolio.interval):
+            yield (
+                (*place, member),
+                f"{member} is on {one.dataset} at {one.interval}; members are on the portfolio's own",
+            )
 
 
 def _strategy(place: Place, strategy: StrategyDeclaration, datasets: dict[str, DatasetDeclaration]) -> Mistakes:

@@ -348,7 +348,8 @@ def _broker(value: Any) -> str:
     raise wrong("{given} is not known, it should be simulated")
 
 
-# What a strategy has with a model only.
+# What a portfolio does not have, for its members have it; and what a strategy has with a model only.
+NOT_OF_PORTFOLIO = ("sizing", "symbols")
 MODEL_FIELDS = ("features", "horizon", "retrain", "min_train_sessions", "embargo_sessions", "capital")
 
 
@@ -362,8 +363,9 @@ class StrategyDeclaration(Declaration):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": ["model"]},
-                {"required": ["rule"], "not": _any_of(("model", *MODEL_FIELDS))},
+                {"required": ["model"], "not": _any_of(("portfolio",))},
+                {"required": ["rule"], "not": _any_of(("model", "portfolio", *MODEL_FIELDS))},
+                {"required": ["portfolio"], "not": _any_of(("model", "rule", *MODEL_FIELDS, *NOT_OF_PORTFOLIO))},
             ]
         }
     )
@@ -397,6 +399,11 @@ class StrategyDeclaration(Declaration):
     )
     rule: Annotated[str | dict[str, dict[str, Any] | None], Parsed(_RULE, _rule, _RULE_SCHEMA)] = optional(
         "The rule, built in or a plugin's: its name, or {name: {parameter: value}}. Default with a model: model."
+    )
+    portfolio: dict[Name, Item[Annotated[float, share(0, 1, above=True)]]] = optional(
+        "Other strategies of the dataset and interval, traded in one account, each with its share of the equity.",
+        wanted="a mapping of strategies to shares such as {cross_1d: 60%, momentum_1d: 40%}",
+        min_length=1,
     )
     orders: OrdersDeclaration = optional("How targets become orders.", OrdersDeclaration.model_construct())
     exits: ExitsDeclaration = optional(

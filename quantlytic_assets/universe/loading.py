@@ -31,11 +31,12 @@ from quantlytic_assets.universe.models import (
     Instrument,
     ModelStrategy,
     Outage,
+    PortfolioStrategy,
     Strategy,
     Universe,
     UniverseError,
 )
-from quantlytic_assets.universe.rule_choice import decided_by, has_model, with_needed, wrong_rules
+from quantlytic_assets.universe.rule_choice import decided_by, has_model, is_portfolio, with_needed, wrong_rules
 from quantlytic_assets.universe.yaml_tree import Place, read_tree
 
 # No new bar for so long in a running session is worth an alert: several missed landings, not one that is late.
@@ -76,8 +77,9 @@ def load_universe(path: str | Path) -> Universe:
     needed: dict[str, list[str]] = {}
     strategies: dict[str, Strategy] = {}
     for name, one in right.items():
-        strategies[name], wanted = _strategy(name, one, datasets[one.dataset])
-        needed.setdefault(one.dataset, []).extend(wanted)
+        if not is_portfolio(one):
+            strategies[name], wanted = _strategy(name, one, datasets[one.dataset])
+            needed.setdefault(one.dataset, []).extend(wanted)
     mistakes += _short_histories(datasets, strategies)
     if mistakes:
         said = [(line_of(tree, place), f"{written(place) or 'file'}: {sentence}") for place, sentence in mistakes]
@@ -88,6 +90,11 @@ def load_universe(path: str | Path) -> Universe:
         for name, wanted in needed.items()
     }
     strategies = {name: replace(one, declared=datasets[one.dataset].features) for name, one in strategies.items()}
+    strategies |= {
+        name: _portfolio(name, one, datasets[one.dataset], strategies)
+        for name, one in right.items()
+        if is_portfolio(one)
+    }
     return Universe(path, datasets, strategies)
 
 
@@ -150,6 +157,26 @@ def _strategy(name: str, one: StrategyDeclaration, dataset: Dataset) -> tuple[St
         embargo_sessions=one.embargo_sessions,
     )
     return model, needed
+
+
+def _portfolio(
+    name: str, one: StrategyDeclaration, dataset: Dataset, strategies: Mapping[str, Strategy]
+) -> PortfolioStrategy:
+    """A portfolio: its symbols are those of its members, in the order of the dataset's."""
+    decided, _ = decided_by(one, dataset, dataset.plugins)
+    members = tuple(strategies[member] for member in one.portfolio)
+    traded = {symbol for member in members for symbol in member.symbols}
+    return PortfolioStrategy(
+        name=name,
+        dataset=one.dataset,
+        interval=one.interval,
+        symbols=tuple(each.symbol for each in dataset.symbols if each.symbol in traded),
+        declared=dataset.features,
+        plugins=dataset.plugins,
+        broker=one.broker,
+        members=members,
+        **decided,
+    )
 
 
 def _all_features(dataset: Dataset) -> tuple[str, ...] | None:

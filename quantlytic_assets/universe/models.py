@@ -127,6 +127,17 @@ class ModelStrategy(Strategy):
     warm_up_bars: int = 200
 
 
+@dataclass(frozen=True, kw_only=True)
+class PortfolioStrategy(Strategy):
+    """Several strategies of one dataset and interval in one account.
+
+    `members` decide as they do alone; their own exits, sizing, limits and accounts are theirs. The rule has their
+    shares of the equity.
+    """
+
+    members: tuple[Strategy, ...]
+
+
 @dataclass(frozen=True)
 class Universe:
     """Everything a universe file declares, by name and in the file's order."""
@@ -142,7 +153,7 @@ class Universe:
 
     @property
     def rules(self) -> dict[str, Strategy]:
-        """The strategies that have none, and follow a rule alone."""
+        """The strategies that have none: those that follow a rule alone, and portfolios."""
         return {name: one for name, one in self.strategies.items() if not isinstance(one, ModelStrategy)}
 
 

@@ -40,6 +40,11 @@ def has_model(strategy: StrategyDeclaration) -> bool:
     return "model" in strategy.model_fields_set
 
 
+def is_portfolio(strategy: StrategyDeclaration) -> bool:
+    """Whether a strategy is a portfolio of others."""
+    return "portfolio" in strategy.model_fields_set
+
+
 def rule_of(strategy: StrategyDeclaration) -> Any:
     """The rule of a strategy: with a model, unless another one is declared, the one that reads its score."""
     return _OF_SCORE if has_model(strategy) and "rule" not in strategy.model_fields_set else strategy.rule
@@ -53,6 +58,8 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
     strategies = {name: one for name, one in (declared.strategies or {}).items() if one}
     if not strategies:
         return
+    every = strategies
+    strategies = {name: one for name, one in every.items() if not is_portfolio(one)}
     from quantlytic_assets.strategies.spec import Rule
 
     rules = _rules(plugins)
@@ -78,6 +85,26 @@ def wrong_rules(declared: UniverseDeclaration, plugins: tuple[str, ...], all_plu
                     wrong = [((*place, "rule"), f"{_name(rule)} is a bot, which reads no score; leave the model out")]
             yield from wrong
         yield from _wrong_settings(place, one, weights)
+    for name, one in every.items():
+        if is_portfolio(one):
+            yield from _wrong_portfolio(("strategies", name), one, strategies, rules)
+            yield from _wrong_settings(("strategies", name), one, None)
+
+
+def _wrong_portfolio(
+    place: Place, portfolio: StrategyDeclaration, strategies: Mapping[str, StrategyDeclaration], rules: Rules
+) -> Mistakes:
+    """Shares that are more than everything, and members that decide bar by bar."""
+    shares = {name: value for name, value in (portfolio.portfolio or {}).items() if value is not None}
+    if (total := sum(shares.values())) > 1 + 1e-9:
+        yield (*place, "portfolio"), f"the shares of the members are together at most 100%, not {total:.0%}"
+    from quantlytic_assets.strategies.bots import BotSpec
+
+    bots = {spec.name for spec in rules.specs() if isinstance(spec, BotSpec)}
+    for member in shares:
+        rule = strategies[member].rule if member in strategies else None
+        if rule is not None and _name(rule) in bots:
+            yield (*place, "portfolio", member), f"{member} is a bot, which decides with its own positions in view"
 
 
 def _wrong_rule(place: Place, declared: str | Mapping[str, Mapping[str, Any] | None], rules: Rules) -> Mistakes:
@@ -215,6 +242,8 @@ def decided_by(
     """
     from quantlytic_assets.strategies.spec import Rule
 
+    if is_portfolio(one):
+        return {"rule": {"portfolio": dict(one.portfolio)}, "settings": _settings(one, dataset, "portfolio")}, ()
     rule = rule_of(one)
     bound = _rules(plugins).bind(rule)
     needed = bound.declarations if isinstance(bound, Rule) else ()

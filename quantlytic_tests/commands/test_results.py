@@ -13,8 +13,8 @@ from quantlytic_assets.commands.results import show_results
 from quantlytic_assets.learning.evaluation import METRIC_NAMES
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.trading.figures import FIGURES, legend, shown
 from quantlytic_assets.trading.backtest.figures import NAMES
+from quantlytic_assets.trading.figures import FIGURES, legend, shown
 from quantlytic_tests.learning.frames import strategy
 
 FIGURES_OF_RUN = {"total_return": ("0.1234", "-0.5"), "sharpe": ("1.5", "undefined"), "trades": ("1234.0", "3.0")}

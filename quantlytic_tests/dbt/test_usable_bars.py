@@ -11,13 +11,17 @@ from quantlytic_assets.calendars.sessions import expected_bars, session_table
 from quantlytic_assets.learning.features import design_columns, design_matrix
 from quantlytic_assets.market_data.bars import COVERAGE_SCHEMA
 from quantlytic_assets.market_data.quality.defects import DEFECTS
-from quantlytic_assets.services.accounts import read_prices
+from quantlytic_assets.services.history import read_history
 from quantlytic_assets.tables.features import indicators
-from quantlytic_assets.trading.simulated_broker import next_bars
+from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
+from quantlytic_assets.trading.engine.projections import fills as fills_of
+from quantlytic_assets.trading.engine.requests import Requests
+from quantlytic_assets.trading.engine.run import run
+from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_tests.dbt.conftest import ROOT
 from quantlytic_tests.dbt.test_dbt_models import TABLES, assert_equal_rows
 from quantlytic_tests.frames import make_dataset
-from quantlytic_tests.trading.frames import strategy
+from quantlytic_tests.learning.frames import strategy
 
 FIRST, LAST = date(2025, 5, 5), date(2025, 5, 7)
 DAYS = ("2025-05-05", "2025-05-06", "2025-05-07", "2025-05-08")
@@ -151,7 +155,7 @@ def test_trading_and_learning_read_only_bars_that_may_be_used(warehouse, whole):
     mine = strategy(dataset="usable", interval="5m", symbols=("AAA",))
     for rule, unusable in (("drop", [WRONG, UNFINISHED]), ("keep", [WRONG])):
         dataset = replace(make_dataset(interval="5m"), name="usable", incomplete_bars=rule)
-        prices = read_prices(warehouse.resources.lake, dataset, mine, FIRST, LAST + timedelta(days=1))
+        prices = read_history(warehouse.resources.lake, dataset, mine, LAST, FIRST).bars
         every = warehouse.table("features.bars", "usable").filter(pl.col("symbol") == "AAA", pl.col("interval") == "5m")
         assert prices["open_time"].to_list() == [one for one in every["open_time"] if one not in unusable]
     columns = design_columns(["ret_1", "sma_20"])
@@ -193,8 +197,20 @@ def test_a_dataset_may_keep_incomplete_bars_but_no_wrong_price(warehouse):
     assert indicators["ret_1"].abs().max() < 0.05
 
 
+def bought_at_each_bar(bars: pl.DataFrame) -> pl.DataFrame:
+    """The engine's fills of a share of each symbol that is asked for at each of its bars."""
+    symbols = bars["symbol"].unique().sort().to_list()
+    market = Market.from_frame(bars.select(BARS_SCHEMA.names()), symbols, session_closes={})
+    orders = {}
+    for place, (_, row) in enumerate(bars.sort("open_time").group_by("open_time", maintain_order=True)):
+        orders[place] = Requests(market.symbols)
+        for symbol in row["symbol"]:
+            orders[place].submit(symbol, 1.0, time_in_force="gtc")
+    return fills_of(run(market, None, EngineSettings(1e12, volume_cap=None), orders=orders).events.frame())
+
+
 @pytest.mark.parametrize("delay", [FIVE, timedelta(minutes=12)])
-def test_labels_enter_where_the_simulated_broker_fills(warehouse, delay):
+def test_labels_enter_where_the_engine_fills(warehouse, delay):
     """One rule for both: the first bar that opens at or after `available_at` of the bar decided on."""
     dataset = f"delayed_{delay.seconds}"
     add(warehouse, dataset, served(), delay)
@@ -206,10 +222,9 @@ def test_labels_enter_where_the_simulated_broker_fills(warehouse, delay):
     for interval in ("5m", "15m"):
         found = labels.filter(pl.col("interval") == interval, pl.col("horizon") == 3)
         usable = bars.filter(pl.col("interval") == interval, pl.col("complete"))
-        orders = usable.select("symbol", "session", decided="open_time", decision_time="available_at")
-        fills = next_bars(orders, usable.select("symbol", "session", "open_time", "open"))
-        both = found.join(fills, left_on=["symbol", "open_time"], right_on=["symbol", "decided"])
-        assert both["entry_time"].equals(both["fill_time"].rename("entry_time")) and len(both) == len(found)
+        fills = bought_at_each_bar(usable)
+        both = found.join(fills, left_on=["symbol", "available_at"], right_on=["symbol", "decision_time"])
+        assert both["entry_time"].equals(both["event_time"].rename("entry_time")) and len(both) == len(found)
         # A filled order has no label where it waits for a usable bar, or where its exit bar is not usable.
         assert len(fills) - len(found) <= 2 * 3 + 2 * 3 * len(unusable_of_aaa(interval))
         times = bars.filter(pl.col("interval") == interval).select("symbol", "open_time", at=pl.row_index())

@@ -92,7 +92,7 @@ def test_the_run_shows_settings_and_the_model_beside_its_baselines(shared):
     assert run.info.status == "FINISHED"
     assert run.data.tags["dagster.run_id"] == "abc"
     assert run.data.params["features"] == "ret_1,sma_20,rsi_14"
-    assert run.data.params["costs.slippage_bps"] == "2.0"
+    assert run.data.params["horizon"] == "1"
     assert run.data.metrics["accuracy"] == trained.metrics["accuracy"]
     assert run.data.metrics["persistence_accuracy"] == trained.baseline_metrics["persistence"]["accuracy"]
     assert "majority_ic" not in run.data.metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -15,13 +16,16 @@ from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.services.accounts import read_account
-from quantlytic_assets.services.backtest import BacktestError, run_backtest
+from quantlytic_assets.services.backtest import BacktestError, run_backtest, run_search
 from quantlytic_assets.services.rule_account import RuleTrades, publish, trade_rule
+from quantlytic_assets.services.signals import make_signals, write_signals
 from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.lake import local_lake
+from quantlytic_assets.tables.signals import targets
 from quantlytic_assets.trading.account_tables import engine_events
+from quantlytic_assets.trading.backtest.changes import grid
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
-from quantlytic_assets.universe.models import ModelStrategy, Strategy
+from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 from quantlytic_tests.frames import make_dataset
 from quantlytic_tests.trading.backtest.histories import recorded
 
@@ -64,9 +68,8 @@ class Desk:
         with self.lake.transaction() as connection:
             for table in (features.BARS, features.LABELS):
                 connection.execute(f"CREATE TABLE {table.name} ({table.ddl})")
-            connection.execute(
-                f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, ret_1 DOUBLE, sma_5 DOUBLE, sma_20 DOUBLE)"
-            )
+            more = ", ".join(f"{name} DOUBLE" for name in ("ret_1", "sma_5", "sma_20"))
+            connection.execute(f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, {more})")
         hours = days.group_by("session").agg(pl.col("open_time").min(), pl.col("close_time").max())
         self.shown = shown
         self.lake.replace([("clean.sessions", "true", [], hours.with_columns(pl.lit("daily").alias("dataset")))])
@@ -161,6 +164,42 @@ def test_a_model_is_traded_as_its_backtest_says_and_waits_for_its_predictions(tm
         "SELECT DISTINCT month(session) AS month, model_version FROM trading.orders ORDER BY ALL"
     )
     assert versions["month"].cast(pl.String).to_list() == versions["model_version"].to_list() and len(versions) > 6
+
+
+def test_a_portfolio_trades_what_its_members_want_in_their_shares(tmp_path, days):
+    trees = ModelStrategy(
+        "trees", "daily", "1d", ("IBM",), {"model": {"margin": 0.1}}, SETTINGS, declared=("core", "sma(5)"),
+        model="random_forest", features=None, horizon=1, retrain="yearly", min_train_sessions=50, embargo_sessions=5,
+    )  # fmt: skip
+    mix = PortfolioStrategy(
+        "mix", "daily", "1d", ("AAPL", "IBM"), {"portfolio": {"cross": 0.6, "trees": 0.3}},
+        replace(SETTINGS, exits=Exits(), orders=OrderStyle()), declared=("core", "sma(5)"), members=(STRATEGY, trees),
+    )  # fmt: skip
+    desk = Desk(tmp_path / "mix", days)
+    desk.give(days)
+    desk.lake.replace([(PREDICTIONS.name, "true", [], scored(days))])
+    with pytest.raises(BacktestError, match="its members have decided nothing; run: quantlytic backfill mix"):
+        run_backtest(desk.lake, DATASET, mix)
+    months = [*(date(2011, month, 1) for month in range(1, 13)), END]
+    for first, following in pairwise(months):
+        write_signals(desk.lake, STRATEGY, first, following)
+        assert desk.trade(first, following, strategy=mix).bars == 0 if first == months[0] else True
+        write_signals(desk.lake, trees, first, following)
+        desk.trade(first, following, strategy=mix)
+    own = engine_events(desk.accounts.events("mix"))
+    backtest = run_backtest(desk.lake, DATASET, mix, FIRST)
+    assert own.equals(backtest.events) and own.filter(kind="fill").height > 20
+    wanted = make_signals(desk.lake, mix, FIRST, END).select("symbol", "open_time", "target", "reason")
+    of_cross, of_trees = (targets(desk.lake, name).rename({"target": name}) for name in ("cross", "trees"))
+    both = wanted.join(of_cross, on=["symbol", "open_time"]).join(of_trees, on=["symbol", "open_time"], how="left")
+    expected = 0.6 * both["cross"].fill_null(0) / 2 + 0.3 * both["trees"].fill_null(0)
+    assert (both["target"] - expected).abs().max() < 1e-12
+    assert {0.0, 0.3, 0.6} <= set(both["target"].round(9)) and "cross 30.0%, trees 30.0%" in set(both["reason"])
+    # The shares can be searched.
+    found = run_search(desk.lake, DATASET, mix, grid(["rule.portfolio.cross=0,0.6"]), FIRST)
+    assert found.table["total_return"].n_unique() == 2
+    with pytest.raises(ValueError, match="together at most 100%, not 120%"):
+        run_search(desk.lake, DATASET, mix, grid(["rule.portfolio.cross=0.9"]), FIRST)
 
 
 def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from quantlytic_assets.settings import CHECKOUT
-from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.trading.engine.settings import Costs
+from quantlytic_assets.universe.loading import load_universe
 from quantlytic_assets.universe.models import Instrument, Outage, UniverseError
 from quantlytic_tests.frames import utc
 

@@ -213,7 +213,7 @@ def test_all_mistakes_are_said_at_once_with_their_lines(said):
     assert "did you mean 'rebalance'?" in said_of["hold.rule"]
     assert "is farther away than exits.stop_loss" in said_of["hold.exits.trailing_stop"]
     assert "does not read the model's score; take the rule model" in said_of["both.rule"]
-    assert "neither a model nor a rule" in said_of["neither"]
+    assert "neither a model nor a rule nor a portfolio" in said_of["neither"]
     assert "did you mean 'rule'?" in said_of["misspelt.rle"]
 
 
@@ -292,6 +292,38 @@ def test_a_model_is_traded_by_the_rule_of_its_score_with_an_account_of_its_own(l
 def test_what_does_not_go_with_a_model_is_a_mistake(said, fields, expected):
     ((found, _),) = said(MODEL + f"    {fields}\n", plugins="[mine.py]", plugin=PLUGIN)
     assert found.startswith(f"strategies.trees.{expected}")
+
+
+MIX = "  mix:\n    dataset: daily\n    interval: 1d\n    portfolio: {cross: 60%, trees: 0.4}\n"
+
+
+def test_a_portfolio_has_other_strategies_each_with_its_share(load):
+    universe = load(MIX + CROSS + MODEL + "    symbols: [SPY]\n")
+    mix = universe.strategies["mix"]
+    assert [one.name for one in mix.members] == ["cross", "trees"] and mix.members[1] == universe.models["trees"]
+    assert mix.rule == {"portfolio": {"cross": 0.6, "trees": 0.4}} and mix.rule_name == "portfolio"
+    assert (mix.symbols, mix.settings.sizing.method, mix.bar_by_bar) == (("AAPL", "SPY"), "weights", False)
+
+
+@pytest.mark.parametrize(
+    ("portfolio", "place", "expected"),
+    [
+        ("{cross: 60%, trees: 50%}", "portfolio", "together at most 100%, not 110%"),
+        ("{cross: 0}", "portfolio.cross", "should be a share above 0% up to 100%"),
+        ("{cros: 10%}", "portfolio.cros", "'cros' is no other strategy, did you mean 'cross'?"),
+        ("{mix: 10%}", "portfolio.mix", "'mix' is no other strategy"),
+        ("{}", "portfolio", "should be a mapping of strategies to shares such as {cross_1d: 60%, momentum_1d: 40%}"),
+        ("{dip: 10%}", "portfolio.dip", "dip is a bot, which decides with its own positions in view"),
+        ("{cross: 10%}\n    rule: rsi", "rule", "is its members' business in a portfolio; leave it out"),
+        ("{cross: 10%}\n    sizing: {}", "sizing", "is its members' business in a portfolio; leave it out"),
+        ("{cross: 10%}\n    account: {leverage: -1}", "account.leverage", "'-1' should be a number above 0"),
+    ],
+)
+def test_what_can_t_be_a_portfolio_is_a_mistake(said, portfolio, place, expected):
+    dip = CROSS.replace("  cross:", "  dip:").replace("{ma_cross: {fast: 20, slow: 50}}", "Dip")
+    mix = MIX.replace("{cross: 60%, trees: 0.4}", portfolio)
+    ((found, _),) = said(mix + CROSS + MODEL + dip, plugins="[mine.py]", plugin=PLUGIN)
+    assert found.startswith(f"strategies.mix.{place}: ") and expected in found
 
 
 def test_a_feature_that_a_user_s_rule_needs_must_be_one(said):

@@ -13,6 +13,7 @@ from quantlytic_assets.storage.migrations.lake_steps import (
     features_need_no_state,
     relative_data_path,
     repairs_use_later_bars,
+    targets_of_signals,
     words_of_the_field,
 )
 from quantlytic_assets.storage.migrations.layout import NewLayout, OldLayout
@@ -49,6 +50,7 @@ LAKE_STEPS: tuple[Step, ...] = cast(
         features_need_no_state,
         features_by_family,
         accounts_of_the_engine,
+        targets_of_signals,
     ),
 )
 

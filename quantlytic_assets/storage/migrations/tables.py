@@ -32,8 +32,9 @@ def rename_column(connection: duckdb.DuckDBPyConnection, table: str, old: str, n
 
 
 def add_column(connection: duckdb.DuckDBPyConnection, table: str, name: str, kind: str) -> None:
-    """Add a column of SQL type `kind` to `schema.table`; rows that are there have null in it."""
-    if name not in columns_of(connection, table):
+    """Add a column of SQL type `kind` to `schema.table`, if there is one; rows that are there have null in it."""
+    names = columns_of(connection, table)
+    if names and name not in names:
         connection.execute(f'ALTER TABLE lake.{table} ADD COLUMN "{name}" {kind}')
 
 

@@ -33,15 +33,15 @@ class History:
     """What is traded: the usable bars of a dataset at one interval, oldest first, and what happened to the shares.
 
     bars: the engine's BARS_SCHEMA, and interval, listing and shares as features.bars has them. actions: the engine's
-    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity. scores:
-    symbol, open_time and score of a model's predictions, where the strategy has one.
+    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity. inputs:
+    symbol, open_time and what a rule reads beside features, where it reads anything: the score of a model.
     """
 
     bars: pl.DataFrame
     actions: pl.DataFrame
     session_closes: Mapping[date, datetime]
     lot: float = 1.0
-    scores: pl.DataFrame | None = None
+    inputs: pl.DataFrame | None = None
 
     def market(self, symbols: Sequence[str]) -> Market:
         """The bars as the engine reads them."""
@@ -54,11 +54,11 @@ class History:
         )
 
     def with_features(self, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
-        """The bars with the columns of these features, and the model's score where there is one."""
+        """The bars with the columns of these features, and what the rule reads beside them."""
         found = compute(self.bars, features, registry) if features else self.bars
-        if self.scores is None:
+        if self.inputs is None:
             return found
-        return found.join(self.scores, on=["symbol", "open_time"], how="left", maintain_order="left")
+        return found.join(self.inputs, on=["symbol", "open_time"], how="left", maintain_order="left")
 
 
 @dataclass(frozen=True)
