@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import date
     from pathlib import Path
     from typing import Any, Literal
 
     from quantlytic_assets.reader import Reader
     from quantlytic_assets.services.backtest import Backtest
+    from quantlytic_assets.trading.backtest.search import Search
 
-__all__ = ["backtest", "open"]
+__all__ = ["backtest", "open", "optimize"]
 
 
 def open(home: str | Path | None = None, frames: Literal["polars", "pandas"] = "polars") -> Reader:
@@ -46,10 +47,10 @@ def backtest(
     end: str | date | None = None,
     set: Mapping[str, Any] | None = None,
 ) -> Backtest:
-    """Trade a strategy with a rule on the bars of its dataset, with the engine that trades it.
+    """Trade a strategy on the bars of its dataset, with the engine that trades it on paper.
 
     `start` and `end` are sessions, both included; default all there are. `set` has other values by their path in the
-    universe file. The result has `statistics`, `curve`, `events`, `orders`, `fills`, `round_trips`, `findings` and
+    universe file. The result has `statistics`, `equity`, `trades`, `events`, `orders`, `fills`, `findings` and
     `report(path)`. It is kept as a row of trading.backtests, for each one tried counts. The installation is that of
     `QUANTLYTIC_HOME` and `QUANTLYTIC_UNIVERSE`.
 
@@ -62,3 +63,30 @@ def backtest(
     from quantlytic_assets.commands.backtest import made_backtest
 
     return made_backtest(strategy, start, end, dict(set or {}))
+
+
+def optimize(
+    strategy: str,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    trials: int | None = None,
+    start: str | date | None = None,
+    end: str | date | None = None,
+    set: Mapping[str, Any] | None = None,
+) -> Search:
+    """Try the points of a grid, or `trials` of them that Optuna chooses, and say what the best one is worth.
+
+    `grid` has values by their path in the universe file; the rest is as for `backtest`. The result has `table` (a row a
+    point, with its Sharpe ratios a session before and from `split` on), `points`, `best` and `overfitting`. Each point
+    is kept as a row of trading.backtests.
+
+    Raises `UsageError` for a strategy or day that there is not, `ValueError` for a setting that there is not, and
+    `BacktestError` where there are no bars.
+
+    >>> import quantlytic_assets as ql
+    >>> found = ql.optimize("cross_1d", {"rule.ma_cross.fast": range(5, 60, 5)}, trials=20)  # doctest: +SKIP
+    >>> found.points[found.best]  # doctest: +SKIP
+    """
+    from quantlytic_assets.commands.backtest import made_search
+
+    return made_search(strategy, grid, trials, start, end, dict(set or {}))

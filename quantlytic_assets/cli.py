@@ -221,7 +221,7 @@ def backfill(
 
 @app.command()
 def backtest(
-    strategy: Annotated[str, typer.Argument(help="A strategy with a rule.", autocompletion=complete_strategy)],
+    strategy: Annotated[str, typer.Argument(help="A strategy.", autocompletion=complete_strategy)],
     first: _Day = None,
     last: _LastDay = None,
     settings: Annotated[
@@ -240,7 +240,7 @@ def backtest(
 
 @app.command()
 def optimize(
-    strategy: Annotated[str, typer.Argument(help="A strategy with a rule.", autocompletion=complete_strategy)],
+    strategy: Annotated[str, typer.Argument(help="A strategy.", autocompletion=complete_strategy)],
     axes: Annotated[
         list[str],
         typer.Option("--grid", metavar="PATH=FIRST:LAST:STEP", help="Values to try, also PATH=1,2,5; repeatable."),
@@ -249,6 +249,9 @@ def optimize(
     last: _LastDay = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Another value for all points; repeatable.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Try so many points, chosen by Optuna; default all of the grid.")
     ] = None,
     walk_forward: Annotated[
         bool, typer.Option("--walk-forward", help="Also choose anew as time goes on, from the past alone.")
@@ -261,7 +264,9 @@ def optimize(
     from quantlytic_assets.commands.backtest import show_search
 
     from_, to = first.date() if first else None, last.date() if last else None
-    show_search(_installation, out, strategy, axes, from_, to, settings or [], walk_forward, workers, report, as_json)
+    show_search(
+        _installation, out, strategy, axes, from_, to, settings or [], walk_forward, workers, report, as_json, trials
+    )
 
 
 @app.command()

@@ -26,7 +26,7 @@ from quantlytic_assets.services.backtest import (
     run_search,
 )
 from quantlytic_assets.strategies.spec import RuleError
-from quantlytic_assets.trading.backtest.changes import changed, grid, parsed
+from quantlytic_assets.trading.backtest.changes import axes_of, changed, grid, parsed
 from quantlytic_assets.trading.backtest.search import Search, walked_forward
 from quantlytic_assets.trading.figures import legend, shown
 
@@ -79,7 +79,7 @@ def show_search(
     installation: Installation,
     out: Console,
     name: str,
-    axes: Sequence[str],
+    texts: Sequence[str],
     first: date | None,
     last: date | None,
     settings: Sequence[str],
@@ -87,8 +87,11 @@ def show_search(
     workers: int | None,
     report: Path | None,
     as_json: bool,
+    trials: int | None = None,
 ) -> None:
-    """Try a grid of settings, keep each point as a row of trading.backtests, and print what the best one is worth.
+    """Try a grid of settings, or `trials` of its points, and print what the best one is worth.
+
+    Each point is kept as a row of trading.backtests.
 
     Raises `UsageError` for a grid, strategy or setting that there is not, and `CommandError` where it can't be made.
     """
@@ -100,11 +103,12 @@ def show_search(
         console=out, transient=True, disable=as_json or not out.is_terminal,
     ) as progress:  # fmt: skip
         try:
-            points = grid(axes)
-            task = progress.add_task(f"{name}: {len(points):,} points", total=len(points))
+            axes = axes_of(texts)
+            count = len(grid(axes)) if trials is None else trials
+            task = progress.add_task(f"{name}: {count:,} points", total=count)
             search = run_search(
-                lake, installation.universe.datasets[strategy.dataset], strategy, points, first, last,
-                workers=workers, advance=lambda: progress.advance(task),
+                lake, installation.universe.datasets[strategy.dataset], strategy, axes, first, last,
+                trials=trials, workers=workers, advance=lambda: progress.advance(task),
             )  # fmt: skip
         except (BacktestError, RuleError) as error:
             raise CommandError(str(error)) from error
@@ -118,6 +122,8 @@ def show_search(
         print_json(_as_json(name, search, walked) | {"report": str(path)})
         return
     _print_search(out, name, search, walked)
+    if trials is None and len(search.points) < count:
+        out.print(f"{count - len(search.points):,} points were left out: their parameters do not go together")
     out.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
@@ -142,6 +148,27 @@ def _made(
     result = run_backtest(lake, installation.universe.datasets[strategy.dataset], strategy, first, last)
     record(lake, [result])
     return result
+
+
+def made_search(
+    name: str,
+    grid: Mapping[str, Sequence[Any]],
+    trials: int | None,
+    start: str | date | None,
+    end: str | date | None,
+    changes: Mapping[str, Any],
+) -> Search:
+    """A search in the installation of the environment, each point kept as a row of trading.backtests.
+
+    Raises `UsageError`, `BacktestError`, `RuleError`, and `ValueError` for a setting that there is not.
+    """
+    installation = Installation()
+    strategy, first, last = _strategy(installation, name, changes), _day("start", start), _day("end", end)
+    _check_days(first, last)
+    lake, dataset = installation.resources.lake, installation.universe.datasets[strategy.dataset]
+    found = run_search(lake, dataset, strategy, grid, first, last, trials=trials)
+    record_search(lake, strategy, found)
+    return found
 
 
 def _changes(settings: Sequence[str]) -> dict[str, Any]:

@@ -88,6 +88,16 @@ class Account:
         return session_returns(self.curve, self.capital)
 
     @property
+    def equity(self) -> pl.DataFrame:
+        """session, equity, cash, gross at the end of each session."""
+        return self.curve
+
+    @property
+    def trades(self) -> pl.DataFrame:
+        """The round trips: positions from flat to flat."""
+        return self.round_trips
+
+    @property
     def comparison(self) -> pl.DataFrame:
         """Figures of both side by side: statistic, strategy, buy_and_hold."""
         return side_by_side(self.statistics, self.held_statistics)

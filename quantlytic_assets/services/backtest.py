@@ -22,9 +22,11 @@ from quantlytic_assets.services.accounts import Account, came_to, decider, forec
 from quantlytic_assets.services.history import read_history
 from quantlytic_assets.services.inputs import begins, rules_of
 from quantlytic_assets.strategies.bots import Bot
-from quantlytic_assets.trading.backtest.changes import changed
-from quantlytic_assets.trading.backtest.figures import Figures
-from quantlytic_assets.trading.backtest.search import Search, searched, trial
+from quantlytic_assets.strategies.spec import Conflict
+from quantlytic_assets.trading.backtest.changes import changed, grid
+from quantlytic_assets.trading.backtest.figures import Figures, session_sharpes
+from quantlytic_assets.trading.backtest.sampling import sampled
+from quantlytic_assets.trading.backtest.search import Search, cut_of, searched, trial
 from quantlytic_assets.trading.backtest.simulation import History, simulate
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.models import ModelStrategy
@@ -108,37 +110,63 @@ def run_search(
     lake: Queries,
     dataset: Dataset,
     strategy: Strategy,
-    points: Sequence[Mapping[str, Any]],
+    axes: Mapping[str, Sequence[Any]],
     first: date | None = None,
     last: date | None = None,
     *,
+    trials: int | None = None,
     history: History | None = None,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Search:
-    """Trade each point of a grid on the same history, several at a time; `advance` is called after each.
+    """Trade points of the axes on the same history, several at a time; `advance` is called after each.
 
-    Raises `BacktestError` for a bot and for a stretch without bars, and `ValueError` for a setting that there is not.
+    All points of the grid are tried, or so many `trials` that Optuna chooses. A point whose parameters do not go
+    together is left out. Raises `BacktestError` for a bot, for a stretch without bars and where no point is left, and
+    `ValueError` for a setting that there is not.
     """
     given = history or full_history(lake, dataset, strategy, last)
     decides, _ = decider(strategy)
     if isinstance(decides, Bot):
         raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")
     rules = rules_of(strategy)
-    for point in points:
-        # All are looked at before the first one is run.
-        rules.bind(changed(strategy.rule, strategy.settings, point)[0])
     market, begin = given.market(strategy.symbols), _begin(lake, strategy, first)
+    sessions: list[date] = []
+    returns: dict[tuple, np.ndarray] = {}
 
-    def one(point: Mapping[str, Any]) -> tuple[list[date], np.ndarray]:
+    def possible(point: Mapping[str, Any]) -> bool:
+        try:
+            rules.bind(changed(strategy.rule, strategy.settings, point)[0])
+        except Conflict:
+            return False
+        return True
+
+    def one(point: Mapping[str, Any]) -> None:
         found = trial(given, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, begin, last)
+        sessions[:], returns[tuple(point.values())] = found
         advance()
-        return found
 
     # Threads, for what takes time is compiled and lets others run.
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = list(pool.map(one, points))
-    return searched(points, found[0][0], np.column_stack([returns for _, returns in found]))
+
+        def worth(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
+            tried = [point for point in points if possible(point)]
+            list(pool.map(one, tried))
+            cut = cut_of(len(sessions)) if tried else 0
+            sharpes = {id(point): float(session_sharpes(returns[tuple(point.values())][:cut])) for point in tried}
+            return [sharpes.get(id(point)) for point in points]
+
+        if trials is None:
+            # All are looked at before the first one is run.
+            points = [point for point in grid(axes) if possible(point)]
+            worth(points)
+        else:
+            points = sampled(axes, trials, worth)
+    if not points:
+        raise BacktestError(
+            f"{strategy.name}: at no point of the grid do the parameters go together; take other values"
+        )
+    return searched(points, sessions, np.column_stack([returns[tuple(point.values())] for point in points]))
 
 
 def record(lake: Lake, results: list[Backtest]) -> None:

@@ -31,6 +31,10 @@ class RuleError(ValueError):
     """A rule can't decide, or decided what can't be held; the message names the rule and the row."""
 
 
+class Conflict(ValueError):
+    """Parameters that are right by themselves and do not go together."""
+
+
 @lru_cache
 def _library() -> Features:
     """The features that are there without a plugin; their compilers are loaded when a rule first asks for a column."""
@@ -242,7 +246,10 @@ def bound(
     values: Values,
     conflict: Callable[[Values], str | None] = lambda _: None,
 ) -> dict[str, Any]:
-    """All parameters with their values, given or default. Raises `ValueError`, which names the owner."""
+    """All parameters with their values, given or default. Raises `ValueError`, which names the owner.
+
+    Where they are right by themselves and do not go together it is a `Conflict`.
+    """
     names = [one.name for one in parameters]
     for name in values:
         if not names:
@@ -256,7 +263,7 @@ def bound(
         except ValueError as error:
             raise ValueError(f"{owner}: {error}") from error
     if wrong := conflict(found):
-        raise ValueError(f"{owner}: {wrong}")
+        raise Conflict(f"{owner}: {wrong}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import date
 
 import polars as pl
@@ -15,7 +16,8 @@ import quantlytic_assets as ql
 from quantlytic_assets.commands.backtest import show_backtest, show_search
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.schemas import features
-from quantlytic_assets.services.backtest import run_backtest
+from quantlytic_assets.services.backtest import full_history, run_backtest, run_search
+from quantlytic_assets.trading.backtest.search import IN_SAMPLE
 from quantlytic_tests.storage.places import close_all
 from quantlytic_tests.trading.backtest.histories import FIRST, LAST, recorded
 
@@ -148,6 +150,34 @@ def test_a_search_says_what_the_best_is_worth_out_of_sample(installation, tmp_pa
     assert "<h2>Heat map</h2>" in page and page.count("<tr>") == 9 and "overfitting" in page
 
 
+def test_points_whose_parameters_do_not_go_together_are_left_out(installation):
+    axes = ["rule.ma_cross.fast=10,60", "rule.ma_cross.slow=50,100"]
+    said = told(show_search, installation, "cross", axes, None, None, [], False, None, None, False)
+    assert "cross: 3 points" in said and "1 points were left out: their parameters do not go together" in said
+    with pytest.raises(CommandError, match="at no point of the grid do the parameters go together"):
+        told(show_search, installation, "cross", ["rule.ma_cross.fast=60"], None, None, [], False, None, None, False)
+
+
+def test_trials_are_chosen_before_the_split_the_same_ones_each_time(installation, monkeypatch):
+    axes = {"rule.ma_cross.fast": range(2, 40), "rule.ma_cross.slow": range(20, 200), "exits.stop_loss": [None, 0.1]}
+    dataset, cross = installation.universe.datasets["daily"], installation.universe.rules["cross"]
+    lake = installation.resources.lake
+    found, again = (run_search(lake, dataset, cross, axes, trials=30, workers=workers) for workers in (2, 1))
+    assert found.points == again.points and found.table.equals(again.table)
+    assert len(found.points) == 30 and len({tuple(point.values()) for point in found.points}) == 30
+    assert all(point["rule.ma_cross.fast"] < point["rule.ma_cross.slow"] for point in found.points)
+    # What lies after the split is not looked at: cut off, the same points are chosen.
+    counted = int(len(found.sessions) * IN_SAMPLE)
+    known = full_history(lake, dataset, cross)
+    cut = replace(known, bars=known.bars.filter(pl.col("session") < found.sessions[counted + 1]))
+    monkeypatch.setattr("quantlytic_assets.trading.backtest.search.IN_SAMPLE", 1.0)
+    blind = run_search(lake, dataset, cross, axes, trials=30, history=cut)
+    assert blind.points == found.points
+    # A space of four points has no fifth one.
+    few = run_search(lake, dataset, cross, {"rule.ma_cross.fast": [5, 9], "rule.ma_cross.slow": [20, 30]}, trials=9)
+    assert len(few.points) == 4
+
+
 def test_several_workers_find_what_one_finds(installation, capsys):
     found = []
     for workers in (1, 3):
@@ -170,8 +200,8 @@ def test_a_bot_is_traded_bar_by_bar(installation):
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        (("nobody", None, None, []), UsageError, "there are: cross, nothing, once, own"),
-        (("model", None, None, []), UsageError, "a model's strategy"),
+        (("nobody", None, None, []), UsageError, "there are: cross,"),
+        (("model", None, None, []), CommandError, "its model has predicted nothing; run: quantlytic backfill model"),
         (("cross", None, None, ["rule.ma_cross.fst=3"]), UsageError, "fast"),
         (("cross", None, None, ["exits.stop_los=3%"]), UsageError, "did you mean stop_loss"),
         (("cross", None, None, ["exits.stop_loss"]), UsageError, "write path=value"),

@@ -23,7 +23,6 @@ from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.tables.signals import targets
 from quantlytic_assets.trading.account_tables import engine_events
-from quantlytic_assets.trading.backtest.changes import grid
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
 from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 from quantlytic_tests.frames import make_dataset
@@ -196,10 +195,10 @@ def test_a_portfolio_trades_what_its_members_want_in_their_shares(tmp_path, days
     assert (both["target"] - expected).abs().max() < 1e-12
     assert {0.0, 0.3, 0.6} <= set(both["target"].round(9)) and "cross 30.0%, trees 30.0%" in set(both["reason"])
     # The shares can be searched.
-    found = run_search(desk.lake, DATASET, mix, grid(["rule.portfolio.cross=0,0.6"]), FIRST)
+    found = run_search(desk.lake, DATASET, mix, {"rule.portfolio.cross": [0.0, 0.6]}, FIRST)
     assert found.table["total_return"].n_unique() == 2
-    with pytest.raises(ValueError, match="together at most 100%, not 120%"):
-        run_search(desk.lake, DATASET, mix, grid(["rule.portfolio.cross=0.9"]), FIRST)
+    with pytest.raises(BacktestError, match="at no point of the grid do the parameters go together"):
+        run_search(desk.lake, DATASET, mix, {"rule.portfolio.cross": [0.9]}, FIRST)
 
 
 def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from itertools import product
 from typing import Any
-
-import numpy as np
 
 from quantlytic_assets.trading.engine.settings import EngineSettings
 
@@ -28,10 +27,10 @@ def parsed(text: str) -> tuple[str, Any]:
     return path.strip(), _value(value.strip())
 
 
-def grid(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """All combinations of `path=first:last:step` and `path=value,value,…`, the last one changing fastest.
+def axes_of(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of each path, of `path=first:last:step` and `path=value,value,…`.
 
-    Raises `ValueError` for a range that has no values, and for more than 20,000 combinations.
+    Raises `ValueError` for a range that has no values.
     """
     axes: dict[str, list[Any]] = {}
     for text in texts:
@@ -41,9 +40,19 @@ def grid(texts: Sequence[str]) -> list[dict[str, Any]]:
         if path in axes:
             raise ValueError(f"{path} is there twice")
         axes[path] = _range(path, values) if ":" in values else [_value(one.strip()) for one in values.split(",")]
-    count = int(np.prod([len(values) for values in axes.values()], dtype=np.int64)) if axes else 0
+    return axes
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the axes' values, the last one changing fastest.
+
+    Raises `ValueError` for more than 20,000 combinations.
+    """
+    count = math.prod(len(values) for values in axes.values()) if axes else 0
     if not 1 <= count <= MOST_POINTS:
-        raise ValueError(f"the grid has {count:,} points; take from 1 to {MOST_POINTS:,}")
+        raise ValueError(
+            f"the grid has {count:,} points; take from 1 to {MOST_POINTS:,}, or --trials to try some of them"
+        )
     return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
 
 

@@ -62,11 +62,16 @@ def trial(
     return curve["session"].to_list(), session_returns(curve, own.capital)
 
 
+def cut_of(sessions: int) -> int:
+    """How many of the sessions the choice is made on. Raises `ValueError` for fewer than two."""
+    if sessions < 2:
+        raise ValueError("a search needs at least two sessions")
+    return min(sessions - 1, max(1, int(sessions * IN_SAMPLE)))
+
+
 def searched(points: Sequence[Mapping[str, Any]], sessions: list[date], returns: np.ndarray) -> Search:
     """What the returns [session, point] of all points say. Raises `ValueError` for fewer than two sessions."""
-    if len(sessions) < 2:
-        raise ValueError("a search needs at least two sessions")
-    cut = min(len(sessions) - 1, max(1, int(len(sessions) * IN_SAMPLE)))
+    cut = cut_of(len(sessions))
     inside, outside = session_sharpes(returns[:cut]), session_sharpes(returns[cut:])
     table = pl.DataFrame([{name: _shown(value) for name, value in point.items()} for point in points]).with_columns(
         pl.Series("total_return", np.prod(1 + returns, axis=0) - 1),

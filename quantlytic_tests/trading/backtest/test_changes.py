@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantlytic_assets.trading.backtest.changes import changed, grid, parsed
+from quantlytic_assets.trading.backtest.changes import axes_of, changed, grid, parsed
 from quantlytic_assets.trading.engine.settings import EngineSettings
 
 RULE = {"ma_cross": {"fast": 20, "slow": 50}}
@@ -63,12 +63,12 @@ def test_a_path_or_value_that_cannot_be_is_named(path, value, said):
 
 
 def test_a_grid_is_every_combination():
-    points = grid(["rule.ma_cross.fast=5:15:5", "exits.stop_loss=2%,5%"])
+    points = grid(axes_of(["rule.ma_cross.fast=5:15:5", "exits.stop_loss=2%,5%"]))
     assert [tuple(point.values()) for point in points] == [
         (5, 0.02), (5, 0.05), (10, 0.02), (10, 0.05), (15, 0.02), (15, 0.05),
     ]  # fmt: skip
-    assert [point["x"] for point in grid(["x=0:1:0.1"])] == [round(i / 10, 12) for i in range(11)]
-    assert [point["x"] for point in grid(["x=2:4"])] == [2, 3, 4]
+    assert [point["x"] for point in grid(axes_of(["x=0:1:0.1"]))] == [round(i / 10, 12) for i in range(11)]
+    assert [point["x"] for point in grid(axes_of(["x=2:4"]))] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_a_grid_is_every_combination():
 )
 def test_a_grid_that_is_none_says_why(axes, said):
     with pytest.raises(ValueError, match=said):
-        grid(axes)
+        grid(axes_of(axes))

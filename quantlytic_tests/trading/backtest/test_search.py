@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.trading.backtest.changes import grid
+from quantlytic_assets.trading.backtest.changes import axes_of, grid
 from quantlytic_assets.trading.backtest.figures import confidence, figures, moved_in_time, with_costs_doubled
 from quantlytic_assets.trading.backtest.search import searched, trial, walked_forward
 from quantlytic_assets.trading.backtest.simulation import simulate
@@ -56,7 +56,7 @@ def test_each_point_of_a_grid_is_a_simulation_of_its_own():
     history, rules = recorded(), Registry()
     market = history.market(SYMBOLS)
     rule = {"ma_cross": {"fast": 20, "slow": 50}}
-    for point in grid(["rule.ma_cross.fast=5,10", "costs.slippage_bps=0,5"]):
+    for point in grid(axes_of(["rule.ma_cross.fast=5,10", "costs.slippage_bps=0,5"])):
         sessions, earned = trial(history, market, rules.bind, rule, SETTINGS, SYMBOLS, point, None, None)
         own = {"ma_cross": {"fast": point["rule.ma_cross.fast"], "slow": 50}}
         costs = Costs(commission_bps=1, slippage_bps=point["costs.slippage_bps"])
