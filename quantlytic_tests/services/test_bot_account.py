@@ -131,7 +131,7 @@ def test_partition_by_partition_and_day_by_day_are_the_same(once, strategy, tmp_
     # What it was when the bot was made is not kept, what the bot has made of it is.
     assert {"closes", "bought", "dry", "_last"} <= set(kept) and "eager" not in kept
     days = a_desk(tmp_path / "days")
-    for day in recorded_days().filter(pl.col("session") >= FIRST)["session"].unique().sort().head(12):
+    for day in recorded_days().filter(pl.col("session") >= FIRST)["session"].unique().sort().head(11):
         days.trade(day, day + timedelta(days=1), strategy=strategy, dataset=DATASET)
     own = days.events()
     assert own.equals(once.events().head(len(own))) and own.filter(kind="fill").height > 0
