@@ -180,12 +180,12 @@ def test_signals_of_a_rule_are_made_with_its_dataset_and_again_when_the_rule_cha
     assert f"cross on daily: {rows['signal'].to_list().count('buy')} buys" in text and "AAPL" in text
     # Nothing is pending, until the rule is another one.
     again = Backfill(first, Console(file=io.StringIO()))
-    again.rule(first.universe.rules["cross"], only_pending=True)
+    again.strategy(first.universe.strategies["cross"], only_pending=True)
     assert again.outcome.partitions == 0
     changed = with_rules(installation, tmp_path, cross=RULE | {"rule": {"ma_cross": {"fast": 5, "slow": 12}}})
     again = Backfill(changed, Console(file=io.StringIO()))
     again.dataset(changed.dataset("daily"), only_pending=True)
-    again.rule(changed.universe.rules["cross"], only_pending=True)
+    again.strategy(changed.universe.strategies["cross"], only_pending=True)
     assert again.outcome.failures == []
     assert {
         day: event.tags["dagster/code_version"] for day, event in signals_of(changed, key).items()
@@ -208,7 +208,7 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     # It was traded on paper too, and once; a restart trades it anew.
     account = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
     assert account.filter(kind="fill")["session"].to_list() == [date(2014, 5, 2)]
-    assert "hold on daily, paper account" in out.getvalue()
+    assert "hold on daily, simulated" in out.getvalue()
     # The rows that each partition is said to have are there.
     said = signals_of(named, dg.AssetKey(["hold", "paper_trades"]))
     assert {key: event.metadata["dagster/partition_row_count"].value for key, event in said.items()} == {
@@ -229,9 +229,9 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     out = io.StringIO()
     run_backfill(named, Console(file=out, width=120), "dip", *days, [], False, False)
     fills = lake.query("SELECT session FROM trading.fills WHERE strategy = 'dip' ORDER BY fill_time")
-    assert fills["session"][0] == date(2014, 5, 1) and "dip on daily, paper account" in out.getvalue()
+    assert fills["session"][0] == date(2014, 5, 1) and "dip on daily, simulated" in out.getvalue()
     (event,) = signals_of(named, dg.AssetKey(["dip", "paper_trades"])).values()
     assert event.metadata["halted"].value.endswith("too late for these sessions; takes effect with the next bar")
     again = Backfill(named, Console(file=io.StringIO()))
-    again.rule(named.universe.rules["dip"], *days, only_pending=True)
+    again.strategy(named.universe.strategies["dip"], *days, only_pending=True)
     assert again.outcome.partitions == 0
