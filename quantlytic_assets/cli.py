@@ -337,11 +337,51 @@ def notify(text: Annotated[str, typer.Argument(help="What to say.")]) -> None:
 
 
 @app.command()
+def halt(
+    strategy: Annotated[
+        str | None,
+        typer.Argument(help="Default: list the accounts.", autocompletion=complete_strategy),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for those who ask later.")] = None,
+    liquidate: Annotated[
+        bool | None,
+        typer.Option("--liquidate/--keep", help="What becomes of what is held; default: risk.liquidate decides."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Halt the paper account of a strategy from the next bar on; without a strategy, show how the accounts stand."""
+    from quantlytic_assets.commands.halts import run_halt, show_accounts
+
+    if strategy is not None:
+        if as_json:
+            raise UsageError("--json goes with the list of accounts: quantlytic halt --json")
+        run_halt(_installation, out, strategy, reason, liquidate)
+        return
+    if reason is not None or liquidate is not None:
+        raise UsageError("say which strategy is to be halted: quantlytic halt STRATEGY")
+    show_accounts(_installation, out, as_json)
+
+
+@app.command()
+def resume(
+    strategy: Annotated[str, typer.Argument(help="A strategy that is halted.", autocompletion=complete_strategy)],
+    reason: Annotated[str | None, typer.Option(help="Why, for those who ask later.")] = None,
+) -> None:
+    """Let the paper account of a halted strategy go on, whatever it was halted for."""
+    from quantlytic_assets.commands.halts import run_resume
+
+    run_resume(_installation, out, strategy, reason)
+
+
+@app.command()
 def status(as_json: _Json = False) -> None:
-    """Sessions, bars, holes and bytes of each dataset."""
+    """Sessions, bars, holes and bytes of each dataset, and strategies that are halted."""
+    from quantlytic_assets.commands.halts import show_halted
     from quantlytic_assets.commands.inspection import show_status
 
     show_status(_installation, out, as_json)
+    if not as_json:
+        show_halted(_installation, out)
 
 
 @app.command()

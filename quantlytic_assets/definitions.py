@@ -73,9 +73,10 @@ def dataset_stages(dataset: Dataset) -> list[tuple[dg.AssetKey, ...]]:
 
 
 def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
-    """A strategy's asset keys by name."""
+    """A strategy's asset keys by name; a bot, which sees its positions when it decides, has no signals."""
     of_model = ("model", "predictions") if isinstance(strategy, ModelStrategy) else ()
-    names = (*of_model, "signals", "paper_trades", "performance")
+    of_rule = () if strategy.bar_by_bar else ("signals",)
+    names = (*of_model, *of_rule, "paper_trades", "performance")
     return {name: strategy_key(strategy, name) for name in names}
 
 
@@ -153,21 +154,21 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     keep = None if isinstance(strategy, ModelStrategy) else dataset.keep
     common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(keep))
     jobs = []
-    assets = [
-        signals_asset(dataset, strategy, common),
-        paper_trades_asset(dataset, strategy, common),
-        performance_asset(dataset, strategy, unpartitioned),
-    ]
-    traded = ["signals", "paper_trades"]
+    assets = [paper_trades_asset(dataset, strategy, common), performance_asset(dataset, strategy, unpartitioned)]
+    if not strategy.bar_by_bar:
+        assets = [signals_asset(dataset, strategy, common), *assets]
+    made = [] if strategy.bar_by_bar else ["signals"]
     if isinstance(strategy, ModelStrategy):
         jobs.append(_job(model_job_name(strategy), [keys["model"]], f"Trains {strategy.name}."))
         assets = [model_asset(dataset, strategy, common), predictions_asset(dataset, strategy, common), *assets]
-        traded = ["predictions", *traded]
+        made = ["predictions", *made]
     jobs += [
         _job(
             trading_job_name(strategy),
-            [keys[name] for name in traded],
-            f"Makes the {' and '.join(traded[:-1])} of {strategy.name} and trades them on paper.",
+            [keys[name] for name in (*made, "paper_trades")],
+            f"Makes the {' and '.join(made)} of {strategy.name} and trades them on paper."
+            if made
+            else f"Trades {strategy.name} on paper.",
             partitions_def,
         ),
         _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
@@ -250,11 +251,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     parts += [
         _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
         for strategy in universe.strategies.values()
-        # A bot decides with its positions in view: it has no signals beforehand.
-        if not strategy.bar_by_bar
     ]
     parts.append(_maintenance_parts(universe))
-    parts.append(dg.Definitions(sensors=[alert_sensor(list(universe.datasets.values()))]))
+    parts.append(dg.Definitions(sensors=[alert_sensor(list(universe.datasets.values()), list(universe.strategies))]))
     wiring = dg.Definitions(
         resources={
             "quantlytic": dg.ResourceDefinition.hardcoded_resource(resources),

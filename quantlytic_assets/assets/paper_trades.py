@@ -1,4 +1,4 @@
-"""`<strategy>/paper_trades`: signals made into orders and fills, once each, and shown as lake tables.
+"""`<strategy>/paper_trades`: signals, or a bot's wishes, made into orders and fills, once each, as lake tables.
 
 The engine trades, as in a backtest; what happened is on record in the state database, and the lake's tables are a copy
 of it (`services.rule_account`).
@@ -11,12 +11,13 @@ import dagster as dg
 import polars as pl
 
 from quantlytic_assets.assets.columns import table_metadata
-from quantlytic_assets.assets.keys import corporate_actions_key, strategy_key
+from quantlytic_assets.assets.keys import corporate_actions_key, feature_key, strategy_key
 from quantlytic_assets.assets.partitions import strategy_definition
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, report
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import EVENTS
+from quantlytic_assets.services.halts import standings
 from quantlytic_assets.services.old_accounts import LostAccount
 from quantlytic_assets.services.rule_account import trade_rule
 from quantlytic_assets.services.signals import NoSignals
@@ -32,10 +33,11 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
     # A new action is no reason to trade: what it changes comes with the next bar.
     actions = corporate_actions_key(dataset)
     condition = common["automation_condition"].ignore(dg.AssetSelection.assets(actions))
+    decided_by = feature_key(dataset, "indicators") if strategy.bar_by_bar else strategy_key(strategy, "signals")
 
     @dg.asset(
         key=strategy_key(strategy, "paper_trades"),
-        deps=[strategy_key(strategy, "signals"), actions],
+        deps=[decided_by, actions],
         partitions_def=strategy_definition(dataset, strategy),
         description=f"The paper account of {strategy.name} (trading.events, orders, fills, positions and equity): the "
         "engine of backtests goes on from the last bar that was traded. Each bar is traded once; one that comes late "
@@ -57,8 +59,11 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         written = event_counts(resources.lake, strategy.name, **asked)
         counted = session_counts(resources.lake, strategy.name, **asked).join(written, on="session", how="left")
         metadata = group_by_key(context.partition_keys, account_counts(counted, dataset), _NOTHING)
-        links = resources.links
+        links, standing = resources.links, standings(resources.accounts, [strategy.name])[strategy.name]
+        if standing.halted:
+            context.log.warning(f"{strategy.name}: {standing.said}")
         for key, entry in metadata.items():
+            entry.update({"halted": standing.said} if standing.halted else {})
             chart = links.trading_chart(strategy.name, key, "trades")
             entry.update(chart_and_page(chart, links.strategy(strategy.name)))
         report(context, metadata)

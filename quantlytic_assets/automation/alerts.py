@@ -1,4 +1,4 @@
-"""The sensor `alerts`: tells people of a live dataset that went stale, of closed sessions with holes, of failed runs.
+"""The sensor `alerts`: tells of a live dataset that went stale, closed sessions with holes, failed runs, and halts.
 
 It reads the lake and the instance, and sends by `notify`; what is told when is decided in `alert_plan`.
 """
@@ -20,6 +20,7 @@ from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.services.gaps import wanted_pairs
+from quantlytic_assets.services.halts import standings
 from quantlytic_assets.tables.bars import newest_close
 from quantlytic_assets.tables.coverage import lacking
 from quantlytic_assets.universe.models import Dataset
@@ -37,16 +38,22 @@ _SYMBOLS_NAMED = 10
 
 
 def alert_sensor(
-    datasets: Sequence[Dataset], clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    datasets: Sequence[Dataset],
+    strategies: Sequence[str] = (),
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dg.SensorDefinition:
-    """The sensor; it needs QUANTLYTIC_NOTIFY. `clock` gives the time in UTC and is there for tests."""
+    """The sensor; it needs QUANTLYTIC_NOTIFY.
+
+    strategies: the names of those with an account that can be halted. `clock` gives the time in UTC and is there for
+    tests.
+    """
 
     @dg.sensor(
         name="alerts",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tells the addresses of QUANTLYTIC_NOTIFY when a live dataset goes stale, a session closed with "
-        "holes, or a run failed; once, and once more when it is mended. Cursor: what was notified.",
+        "holes, a run failed, or a strategy is halted; once, and once more when it is over. Cursor: what was notified.",
         required_resource_keys={"quantlytic"},
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -60,6 +67,7 @@ def alert_sensor(
         for dataset in datasets:
             found += stale(resources, dataset, now)
             found += closed_with_holes(resources, dataset, now, notified.standing)
+        found += halted(resources, strategies)
         failed, runs_until = failed_runs(context.instance, notified.runs_until, now)
         notified = replace(take_in(notified, [*found, *failed], len(notifier)), runs_until=runs_until)
         sending = due(notified, now.timestamp())
@@ -114,6 +122,20 @@ def stale(resources: Resources, dataset: Dataset, now: datetime) -> list[Alert]:
             f"{dataset.name}_automation.",
             f"Bars of {dataset.name} come in again, or its session is over.",
         )
+    ]
+
+
+def halted(resources: Resources, strategies: Sequence[str]) -> list[Alert]:
+    """An alert for each strategy that is halted, by a limit or by hand."""
+    return [
+        Alert(
+            f"halted:{name}",
+            f"{name} is halted",
+            f"{name}: {standing.said}. `quantlytic resume {name}` lets it go on.",
+            f"{name} is not halted any more.",
+        )
+        for name, standing in (standings(resources.accounts, strategies) if strategies else {}).items()
+        if standing.halted
     ]
 
 

@@ -47,7 +47,7 @@ def strategy_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """The checks of a strategy, one an asset: types, values and keys of its rows, and whether the account adds up."""
     written = {
-        "signals": [trading.SIGNALS],
+        **({} if strategy.bar_by_bar else {"signals": [trading.SIGNALS]}),
         "paper_trades": [trading.EVENTS, trading.ORDERS, trading.FILLS, trading.POSITIONS, trading.EQUITY],
     }
     models = []

@@ -120,7 +120,7 @@ class Backfill:
     def strategy(
         self, strategy: Strategy, first: date | None = None, last: date | None = None, only_pending: bool = False
     ) -> None:
-        """Models and predictions where there is a model, signals, paper trades and report of a strategy.
+        """Models and predictions where there is a model, signals of a rule, paper trades and report of a strategy.
 
         For the partitions that have features, and a model or the signals of members where the strategy has these.
         `only_pending`: those that are missing, older than what they are made of, or made by another rule.
@@ -143,13 +143,13 @@ class Backfill:
             made = newest_by_partition(instance, key)
             days = [day for day in days if day in made]
         if only_pending:
-            job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
-            version = job.asset_layer.get(keys["signals"]).code_version
             made_of = [keys[name] for name in ("predictions", "signals", "paper_trades") if name in keys]
-            behind = {
-                *pending_in_stages(instance, [(features_key(dataset), *decided), *((key,) for key in made_of)], days),
-                *made_by_other_code(instance, keys["signals"], version, days),
-            }
+            stages = [(features_key(dataset), *decided), *((key,) for key in made_of)]
+            behind = set(pending_in_stages(instance, stages, days))
+            if "signals" in keys:
+                job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
+                version = job.asset_layer.get(keys["signals"]).code_version
+                behind.update(made_by_other_code(instance, keys["signals"], version, days))
             days = [key for key in days if key in behind]
         self._trade(strategy, days, every)
         self._report(strategy, keys, only_pending)

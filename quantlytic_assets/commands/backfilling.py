@@ -79,11 +79,6 @@ def run_backfill(
     check_symbols(dataset, symbols)
     if restart and not (named.is_strategy and strategies[0].broker == "simulated"):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
-    if named.is_strategy and strategies[0].bar_by_bar:
-        raise UsageError(
-            f"{name} follows the bot {strategies[0].rule_name}, which decides with its positions in view and has no "
-            f"signals beforehand; run: quantlytic backtest {name}"
-        )
     if force and named.is_strategy:
         raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")
     if first and last and first > last:
@@ -107,7 +102,7 @@ def run_backfill(
     backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
         _forget_trades(installation, name)
-    traded = with_members(one for one in strategies if not one.bar_by_bar)
+    traded = with_members(strategies)
     for strategy in traded:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, first, last)

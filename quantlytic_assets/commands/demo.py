@@ -24,7 +24,7 @@ def run_demo(installation: Installation, out: Console) -> None:
     backfill = Backfill(installation, out)
     for dataset in installation.universe.datasets.values():
         backfill.dataset(dataset, only_pending=True)
-    strategies = with_members(one for one in installation.universe.strategies.values() if not one.bar_by_bar)
+    strategies = with_members(installation.universe.strategies.values())
     for strategy in strategies:
         if not backfill.outcome.failures:
             backfill.strategy(strategy, only_pending=True)

@@ -31,7 +31,9 @@ def show_results(
     """Print each strategy's signals and newest performance beside buy and hold, then once what each figure means."""
     names: dict[str, None] = {}
     for strategy in strategies:
-        _show_signals(installation, out, strategy, first, last)
+        # A bot has none.
+        if not strategy.bar_by_bar:
+            _show_signals(installation, out, strategy, first, last)
         names |= dict.fromkeys(_show_strategy(installation, out, strategy))
     if names:
         out.print(legend(names), highlight=False, style="dim")

@@ -1,9 +1,10 @@
-"""Trading a strategy that follows a rule on paper: from where its account stands, bar by bar, each bar once.
+"""Trading a strategy on paper, by its rule or its bot: from where its account stands, bar by bar, each bar once.
 
 The engine is the one of backtests. What happened is on record in the state database (`storage.accounts`); tables of the
 lake are a copy of it. A step goes on from the last bar that was traded, whatever sessions are asked for: partition by
 partition, all at once, or a bar at a time give the same events. Bars that come for a time that was traded before are
-seen late: an event says so, and they are not traded.
+seen late: an event says so, and they are not traded. What people ask of an account (`services.halts`) is part of the
+step with whose bars it takes effect.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.schemas.trading import EVENTS
+from quantlytic_assets.services.deciding import trader
+from quantlytic_assets.services.halts import due
 from quantlytic_assets.services.history import read_history
 from quantlytic_assets.services.inputs import known_through
 from quantlytic_assets.services.old_accounts import taken_over
-from quantlytic_assets.services.signals import bound_rule, rule_frame
 from quantlytic_assets.storage.accounts import Accounts, StoredAccount
-from quantlytic_assets.tables.features import indicators
 from quantlytic_assets.tables.predictions import model_versions
 from quantlytic_assets.trading.account_tables import (
     engine_events,
@@ -35,18 +36,17 @@ from quantlytic_assets.trading.account_tables import (
     session_row,
     sessions_frame,
 )
-from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.events import Events, to_frame
 from quantlytic_assets.trading.engine.market import micros
 from quantlytic_assets.trading.engine.requests import Requests
-from quantlytic_assets.trading.engine.run import run
 from quantlytic_assets.trading.engine.state import State
 from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
+    from quantlytic_assets.trading.backtest.simulation import History
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.universe.models import Dataset, Strategy
 
@@ -78,7 +78,8 @@ def trade_rule(
     """Trade what was not traded of the sessions up to `before`, and copy the sessions from `first` on into the lake.
 
     An account begins with the first session that is asked for. Raises `NoSignals` for features that were never
-    computed, `RuleError` where the rule fails, and `LostAccount` for an account of an older version that is gone.
+    computed, `RuleError` where the rule or bot fails or a bot keeps what can't be stored, and `LostAccount` for an
+    account of an older version that is gone.
     """
     stored = accounts.last(strategy.name) or taken_over(lake, accounts, dataset, strategy)
     # From a session that was traded already: of what came late since then is taken note.
@@ -90,7 +91,7 @@ def trade_rule(
         fresh = _fresh(market, stored, now or datetime.now(UTC))
         fresh = _known(market, fresh, known_through(lake, strategy, before))
         if fresh.start < fresh.stop:
-            done = _step(lake, accounts, strategy, market, fresh, stored, before)
+            done = _step(lake, accounts, strategy, history, market, fresh, stored, before)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
     return done
 
@@ -136,22 +137,19 @@ def _step(
     lake: Lake,
     accounts: Accounts,
     strategy: Strategy,
+    history: History,
     market: Market,
     fresh: slice,
     stored: StoredAccount | None,
     before: date,
 ) -> RuleTrades:
     """Trade these times, session by session, and write all of it in one transaction."""
-    rule = bound_rule(strategy)
-    settings = sized(rule, strategy.settings)
     days = market.sessions
     since = days[fresh.start]
     models = (
         model_versions(lake, strategy.name, since=since, before=before) if isinstance(strategy, ModelStrategy) else {}
     )
-    frame = rule_frame(lake, strategy, rule, since, before)
-    weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
-    targets, atr = market.matrix(weights, "weight"), _atr(lake, strategy, market, since, before)
+    decides = trader(lake, strategy, history, market, since, before, stored.bot if stored else None)
     state, costs = None, 0.0
     late, rows = pl.DataFrame(), dict[date, dict[str, object]]()
     if stored:
@@ -160,16 +158,16 @@ def _step(
         costs = float(known["costs_to_date"][-1])
         late = _late(market[: fresh.start], known)
         rows = _counted_again(known, late)
-    asked = {0: _noted(strategy, late)} if len(late) else None
+    # They are read after the account was: what another step takes in meanwhile makes this one fail, and is not doubled.
+    asked, taken = due(accounts.requests(strategy.name, pending=True), market, fresh)
+    if len(late):
+        asked.setdefault(fresh.start, Requests(market.symbols)).extend(_noted(strategy, late))
     events: list[Events] = []
     sessions = market.times[fresh, c.SESSION]
-    edges = [0, *(np.flatnonzero(np.diff(sessions)) + 1).tolist(), len(sessions)]
-    for one, other in pairwise(edges):
-        stretch = slice(fresh.start + one, fresh.start + other)
-        done = run(
-            market[stretch], targets[stretch], settings, state,
-            atr=None if atr is None else atr[stretch], orders=None if events else asked,
-        )  # fmt: skip
+    changes = (np.flatnonzero(np.diff(sessions)) + 1 + fresh.start).tolist()
+    # Of each stretch the first time has what is asked for by hand.
+    for stretch in (slice(*edge) for edge in pairwise(sorted({fresh.start, fresh.stop, *changes, *asked}))):
+        done = decides.trade(stretch, state, asked.get(stretch.start))
         state = done.state
         events.append(done.events)
         filled = done.events.floats[done.events.integers[:, c.E_KIND] == c.K_FILL]
@@ -195,8 +193,12 @@ def _step(
         events=(stored.events if stored else 0) + len(every),
         symbols=strategy.symbols,
         state=state.to_bytes(),
+        halted=state.halted,
+        halted_since=_halted_since(state, every, stored),
+        bot=decides.remembered(),
     )
-    if not accounts.advance(strategy.name, stored, after, event_rows(every), sessions_frame(list(rows.values()))):
+    frame = sessions_frame(list(rows.values()))
+    if not accounts.advance(strategy.name, stored, after, event_rows(every), frame, taken):
         # Another process has traded these bars.
         return RuleTrades(strategy.name)
     seen = int(late["bars"].sum()) if len(late) else 0
@@ -238,15 +240,12 @@ def _noted(strategy: Strategy, late: pl.DataFrame) -> Requests:
     return requests
 
 
-def _atr(lake: Lake, strategy: Strategy, market: Market, first: date, before: date) -> np.ndarray | None:
-    """The ATR of each time and symbol, where exits need it."""
-    if strategy.settings.exits.atr_stop is None:
+def _halted_since(state: State, events: pl.DataFrame, stored: StoredAccount | None) -> datetime | None:
+    """When the account was halted, UTC: in this step, or before it; None where it is not."""
+    if state.halted is None:
         return None
-    columns = ["symbol", "open_time", ATR_COLUMN]
-    read = indicators(
-        lake, strategy.dataset, strategy.interval, columns, since=first, before=before, symbols=strategy.symbols
-    )
-    return market.matrix(read, ATR_COLUMN)
+    halts = events.filter(kind="halt")["event_time"]
+    return halts[-1] if len(halts) else stored.halted_since if stored else None
 
 
 def _held(state: State, strategy: Strategy) -> dict[str, tuple[float, float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
@@ -72,11 +73,7 @@ def rule_frame(lake: Queries, strategy: Strategy, rule: Rule, first: date, last:
     `NoSignals` where a column was never computed.
     """
     columns = read_columns(strategy, rule)
-    missing = sorted({*columns} - {*BASE_COLUMNS} - {*feature_columns(lake)})
-    if missing:
-        raise NoSignals(
-            f"features.indicators has no column {', '.join(missing)} yet; run: quantlytic backfill {strategy.dataset}"
-        )
+    check_columns(lake, strategy, columns)
 
     def read(since: date, before: date) -> pl.DataFrame:
         found = indicators(
@@ -95,6 +92,24 @@ def rule_frame(lake: Queries, strategy: Strategy, rule: Rule, first: date, last:
     if since is None:
         return frame
     return pl.concat([read(since, first), frame]).sort("symbol", "open_time")
+
+
+def rule_targets(lake: Queries, strategy: Strategy, rule: Rule, first: date, last: date) -> pl.DataFrame:
+    """symbol, open_time and `weight`, −1 to 1 or null, of the rule at the usable bars of the sessions [first, last).
+
+    Raises `NoSignals` for features that were never computed, and `RuleError` where the rule fails.
+    """
+    frame = rule_frame(lake, strategy, rule, first, last)
+    return frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
+
+
+def check_columns(lake: Queries, strategy: Strategy, columns: Iterable[str]) -> None:
+    """Raise `NoSignals` where a column of features.indicators was never computed."""
+    missing = sorted({*columns} - {*BASE_COLUMNS} - {*feature_columns(lake)})
+    if missing:
+        raise NoSignals(
+            f"features.indicators has no column {', '.join(missing)} yet; run: quantlytic backfill {strategy.dataset}"
+        )
 
 
 def make_signals(lake: Queries, strategy: Strategy, first: date, last: date) -> pl.DataFrame:

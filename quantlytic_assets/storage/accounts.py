@@ -1,20 +1,25 @@
-"""The durable record of accounts that the engine trades: events, sessions, and the state that each goes on from.
+"""The durable record of accounts that the engine trades: events, sessions, the state that each goes on from, requests.
 
 What is in here has happened and is never rewritten. A step writes all of these in one transaction, or nothing.
+Requests are what people asked of an account: to halt, or to go on. The step that takes one in says so in the same
+transaction, so that none is lost or taken in twice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
+from types import MappingProxyType
+from typing import Literal
 
 import polars as pl
 import sqlalchemy as sa
 
 from quantlytic_assets.schemas.trading import ACCOUNT_SESSIONS_SCHEMA, EVENTS
 from quantlytic_assets.storage.state import ACCOUNT_EVENTS as _events
+from quantlytic_assets.storage.state import ACCOUNT_REQUESTS as _requests
 from quantlytic_assets.storage.state import ACCOUNT_SESSIONS as _sessions
 from quantlytic_assets.storage.state import ACCOUNT_STATES as _states
 from quantlytic_assets.storage.state import OLD_FILLS as _old_fills
@@ -37,7 +42,8 @@ class StoredAccount:
 
     through: open time of the last bar traded, UTC, of that `session`. oldest_open: the earliest session in which an
     order was decided that still works, else `session`. events: the number of the last one. symbols: in the state's
-    order. state: the engine's.
+    order. state: the engine's. halted, halted_since: why the account is halted, in the engine's word, and since when
+    (UTC). bot: what its bot remembers (`strategies.bot_memory`).
     """
 
     through: datetime
@@ -46,6 +52,27 @@ class StoredAccount:
     events: int
     symbols: tuple[str, ...]
     state: bytes
+    halted: str | None = None
+    halted_since: datetime | None = None
+    bot: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked of an account, and when (UTC).
+
+    liquidate: whether a halt closes what is held; None leaves that to the strategy's settings. effective_at: the time
+    of the bar with which the account took it in, UTC; None before.
+    """
+
+    id: int
+    strategy: str
+    action: Literal["halt", "resume"]
+    liquidate: bool | None
+    reason: str | None
+    requested_by: str
+    requested_at: datetime
+    effective_at: datetime | None = None
 
 
 class Accounts:
@@ -66,11 +93,12 @@ class Accounts:
         """Where the account goes on from; None before its first bar."""
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(_states).where(_states.c.strategy == strategy)).one_or_none()
-        if row is None:
-            return None
-        return StoredAccount(
-            row.through, row.session, row.oldest_open, row.events, tuple(json.loads(row.symbols)), row.state
-        )
+        return None if row is None else _stored(row)
+
+    def every(self) -> dict[str, StoredAccount]:
+        """Where each account that has traded goes on from, by strategy."""
+        with self._engine.connect() as connection:
+            return {row.strategy: _stored(row) for row in connection.execute(sa.select(_states))}
 
     def advance(
         self,
@@ -79,15 +107,18 @@ class Accounts:
         after: StoredAccount,
         events: pl.DataFrame,
         sessions: pl.DataFrame,
+        taken: Mapping[int, datetime] = MappingProxyType({}),
     ) -> bool:
         """Writes a step from `before` to `after`, events and sessions with it; False where another process was quicker.
 
         events: columns of trading.events without strategy and recorded_at. sessions:
-        ACCOUNT_SESSIONS_SCHEMA; those that are on record already are replaced, for more of their bars have come.
+        ACCOUNT_SESSIONS_SCHEMA; those that are on record already are replaced, for more of their bars have come. taken:
+        by number, the requests that the step took in, and the times (UTC) of the bars at which it did.
         """
         state = {
             "through": after.through, "session": after.session, "oldest_open": after.oldest_open,
             "events": after.events, "symbols": json.dumps(after.symbols), "state": after.state,
+            "halted": after.halted, "halted_since": after.halted_since, "bot": after.bot,
         }  # fmt: skip
         with self._engine.connect() as connection, connection.begin() as transaction:
             try:
@@ -102,6 +133,8 @@ class Accounts:
             except sa.exc.IntegrityError:
                 transaction.rollback()
                 return False
+            for number, when in taken.items():
+                connection.execute(sa.update(_requests).where(_requests.c.id == number).values(effective_at=when))
             mine = sa.delete(_sessions).where(_sessions.c.strategy == strategy)
             replaced = sessions["session"].to_list()
             for start in range(0, len(replaced), _AT_ONCE):
@@ -141,9 +174,36 @@ class Accounts:
         told, done = (pl.DataFrame(found, schema) for found, schema in zip((rows, more), schemas, strict=True))
         return told, done
 
-    def reset(self, strategy: str) -> None:
-        """Forgets an account, for a fresh start."""
+    def request(
+        self,
+        strategy: str,
+        action: Literal["halt", "resume"],
+        requested_by: str,
+        reason: str | None = None,
+        liquidate: bool | None = None,
+    ) -> Request:
+        """Puts on record what a person asks of an account, which may not have traded yet; durable when it returns."""
+        asked = Request(0, strategy, action, liquidate, reason, requested_by, self._clock())
+        values = {name: value for name, value in asdict(asked).items() if name != "id"}
         with self._engine.begin() as connection:
+            number = connection.execute(sa.insert(_requests).values(values).returning(_requests.c.id)).scalar_one()
+        return replace(asked, id=number)
+
+    def requests(self, strategy: str | None = None, *, pending: bool = False) -> list[Request]:
+        """What was asked of an account, or of all, in its order; `pending`: only what was not taken in yet."""
+        query = sa.select(_requests).order_by(_requests.c.id)
+        if strategy is not None:
+            query = query.where(_requests.c.strategy == strategy)
+        if pending:
+            query = query.where(_requests.c.effective_at.is_(None))
+        with self._engine.connect() as connection:
+            return [Request(**row) for row in connection.execute(query).mappings()]
+
+    def reset(self, strategy: str) -> None:
+        """Forgets an account, for a fresh start, which takes in anew what people asked of it, each at its time."""
+        with self._engine.begin() as connection:
+            own = sa.update(_requests).where(_requests.c.strategy == strategy)
+            connection.execute(own.values(effective_at=None))
             for table in (_states, _sessions, _events, _old_sessions, _old_fills, _old_orders):
                 connection.execute(sa.delete(table).where(table.c.strategy == strategy))
 
@@ -164,3 +224,10 @@ class Accounts:
         with self._engine.connect() as connection:
             rows: Sequence[sa.Row] = connection.execute(query.order_by(order)).all()
         return pl.DataFrame(rows, schema, orient="row")
+
+
+def _stored(row: sa.Row) -> StoredAccount:
+    return StoredAccount(
+        row.through, row.session, row.oldest_open, row.events, tuple(json.loads(row.symbols)), row.state,
+        row.halted, row.halted_since, row.bot,
+    )  # fmt: skip

@@ -146,6 +146,7 @@ ACCOUNT_SESSIONS = sa.Table(
 )
 
 # Where each account goes on from: the engine's state after the bar that opened at `through`.
+# halted, halted_since: why and since when it is halted, if it is. bot: JSON of what its bot remembers, if it has one.
 ACCOUNT_STATES = sa.Table(
     "account_states",
     METADATA,
@@ -156,6 +157,26 @@ ACCOUNT_STATES = sa.Table(
     sa.Column("events", sa.BigInteger, nullable=False),
     sa.Column("symbols", sa.String, nullable=False),
     sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.Column("halted", sa.String),
+    sa.Column("halted_since", UtcTime),
+    sa.Column("bot", sa.String),
+)
+
+# What people asked of accounts, in its order; only `effective_at` is filled in later, once. action: halt or resume.
+# liquidate: whether a halt closes what is held, null where the strategy's settings decide. effective_at: time of the
+# bar, UTC, with which the account took it in; null before.
+ACCOUNT_REQUESTS = sa.Table(
+    "account_requests",
+    METADATA,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("liquidate", sa.Boolean),
+    sa.Column("reason", sa.String),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("requested_at", UtcTime, nullable=False),
+    sa.Column("effective_at", UtcTime),
+    sa.Index("account_requests_by_strategy", "strategy"),
 )
 
 

@@ -49,13 +49,16 @@ class TargetIntent(NamedTuple):
 
 
 Intent = OrderIntent | TargetIntent
+# What a bot is driven by: no part of what it remembers.
+OWN_ATTRIBUTES = ("_positions", "_intents")
 
 
 class Bot:
     """The base of a strategy that decides bar by bar.
 
     Derive from it, give parameters as attributes of the class with their defaults (numbers, or true and false), and
-    write `on_bar`. What is kept between bars are attributes of the object; `on_start` sets them.
+    write `on_bar`. What is kept between bars are attributes of the object; `on_start` sets them. The paper account goes
+    on with them in its next run (`strategies.bot_memory` says which values can be kept).
 
         class Dip(Bot):
             size = 10
@@ -69,9 +72,11 @@ class Bot:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name in ("order", "target", "position", "decide"):
+        for name in ("order", "target", "position", "decide", *OWN_ATTRIBUTES):
             if name in vars(cls):
                 raise ValueError(f"{cls.__name__}.{name} hides what Bot has under this name; choose another name")
+        if vars(cls).get("__slots__"):
+            raise ValueError(f"{cls.__name__} has __slots__, in which nothing is remembered between runs; remove them")
 
     def __init__(self, **parameters: object):
         for name, value in bound(type(self).__name__, parameters_of(type(self)), parameters).items():
@@ -81,7 +86,7 @@ class Bot:
         self.on_start()
 
     def on_start(self) -> None:
-        """Called once, before the first bar."""
+        """Called when the bot is made, before its first bar; what it kept of earlier runs is set afterwards."""
 
     def on_bar(self, bar: Bar) -> None:
         """Called for each bar, oldest first, when its row can be used."""

@@ -7,9 +7,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from quantlytic_assets.automation.alerts import alert_sensor, closed_with_holes, failed_runs, running_since, stale
+from quantlytic_assets.automation.alerts import (
+    alert_sensor,
+    closed_with_holes,
+    failed_runs,
+    halted,
+    running_since,
+    stale,
+)
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA
 from quantlytic_assets.resources import make_resources
+from quantlytic_assets.services.halts import ask_to_halt, ask_to_resume
 from quantlytic_tests.frames import make_bars, make_dataset, minutes, utc
 from quantlytic_tests.receivers import Webhook
 from quantlytic_tests.storage.places import make_settings
@@ -167,7 +175,7 @@ def test_the_sensor_tells_once_retries_and_says_when_it_is_mended(tmp_path, reso
     # New today, so that there is no session of last week to speak of.
     dataset = replace(LIVE, first_session=NOW.date())
     now, cursor = NOW, None
-    sensor = alert_sensor([dataset], lambda: now)
+    sensor = alert_sensor([dataset], clock=lambda: now)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
     def turn(minutes=0):
@@ -194,6 +202,15 @@ def test_the_sensor_tells_once_retries_and_says_when_it_is_mended(tmp_path, reso
         turn(minutes=2)
         assert turn(minutes=2) == "0 messages sent, 0 wait, 0 alerts stand"
         assert [title for title, _ in webhook.texts][2:] == ["live is stale: mended"]
+
+
+def test_a_halted_strategy_is_told_of_until_it_is_resumed(resources):
+    ask_to_halt(resources.accounts, "cross", "anna", "earnings")
+    (alert,) = halted(resources, ["cross", "hold"])
+    assert (alert.key, alert.title) == ("halted:cross", "cross is halted")
+    assert "as anna asked at " in alert.body and "`quantlytic resume cross` lets it go on" in alert.body
+    ask_to_resume(resources.accounts, "cross", "anna")
+    assert halted(resources, ["cross", "hold"]) == []
 
 
 def test_without_an_address_it_says_what_to_set(tmp_path):

@@ -17,6 +17,7 @@ from quantlytic_assets.commands.backfilling import run_backfill
 from quantlytic_assets.commands.installation import Installation, UsageError
 from quantlytic_assets.market_data.actions.reconcile import ACTIONS_SCHEMA
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.services.halts import ask_to_halt
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 from quantlytic_tests.storage.places import close_all
 
@@ -136,7 +137,7 @@ from quantlytic_assets.plugins import Bot
 
 class Dip(Bot):
     def on_bar(self, bar):
-        pass
+        self.target(bar.symbol, 0.5)
 """
 
 
@@ -179,12 +180,12 @@ def test_signals_of_a_rule_are_made_with_its_dataset_and_again_when_the_rule_cha
     assert f"cross on daily: {rows['signal'].to_list().count('buy')} buys" in text and "AAPL" in text
     # Nothing is pending, until the rule is another one.
     again = Backfill(first, Console(file=io.StringIO()))
-    again.rule(first.universe.rules["cross"], only_pending=True)
+    again.strategy(first.universe.strategies["cross"], only_pending=True)
     assert again.outcome.partitions == 0
     changed = with_rules(installation, tmp_path, cross=RULE | {"rule": {"ma_cross": {"fast": 5, "slow": 12}}})
     again = Backfill(changed, Console(file=io.StringIO()))
     again.dataset(changed.dataset("daily"), only_pending=True)
-    again.rule(changed.universe.rules["cross"], only_pending=True)
+    again.strategy(changed.universe.strategies["cross"], only_pending=True)
     assert again.outcome.failures == []
     assert {
         day: event.tags["dagster/code_version"] for day, event in signals_of(changed, key).items()
@@ -194,8 +195,9 @@ def test_signals_of_a_rule_are_made_with_its_dataset_and_again_when_the_rule_cha
 
 
 def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, tmp_path):
-    rules = {"cross": RULE, "hold": RULE | {"rule": "buy_and_hold"}}
-    named, out = with_rules(installation, tmp_path, **rules), io.StringIO()
+    rules = {"cross": RULE, "hold": RULE | {"rule": "buy_and_hold"}, "dip": RULE | {"rule": "Dip"}}
+    (tmp_path / "mine.py").write_text(BOT)
+    named, out = with_rules(installation, tmp_path, plugins=True, **rules), io.StringIO()
     run_backfill(named, Console(file=out, width=120), "hold", date(2014, 5, 5), date(2014, 5, 20), [], False, False)
     lake = named.resources.lake
     found = lake.query("SELECT strategy, min(session), max(session), count(*) FROM trading.signals GROUP BY ALL")
@@ -206,7 +208,7 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     # It was traded on paper too, and once; a restart trades it anew.
     account = lake.query("SELECT session, kind, event_time FROM trading.events WHERE strategy = 'hold' ORDER BY seq")
     assert account.filter(kind="fill")["session"].to_list() == [date(2014, 5, 2)]
-    assert "hold on daily, paper account" in out.getvalue()
+    assert "hold on daily, simulated" in out.getvalue()
     # The rows that each partition is said to have are there.
     said = signals_of(named, dg.AssetKey(["hold", "paper_trades"]))
     assert {key: event.metadata["dagster/partition_row_count"].value for key, event in said.items()} == {
@@ -218,14 +220,18 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
     assert again.equals(account)
     with pytest.raises(UsageError, match="name the dataset: quantlytic backfill daily --force"):
         run_backfill(named, Console(file=io.StringIO()), "hold", None, None, [], False, False, force=True)
-    with pytest.raises(UsageError, match="there are: daily, cross, hold"):
+    with pytest.raises(UsageError, match="there are: daily, cross, dip, hold"):
         run_backfill(named, Console(file=io.StringIO()), "crss", None, None, [], False, False)
-
-
-def test_a_bot_has_no_signals_to_backfill_and_no_asset(installation, tmp_path):
-    (tmp_path / "mine.py").write_text(BOT)
-    made = with_rules(installation, tmp_path, plugins=True, dip=RULE | {"rule": "Dip"})
-    with pytest.raises(UsageError, match="dip follows the bot Dip, .*; run: quantlytic backtest dip"):
-        run_backfill(made, Console(file=io.StringIO()), "dip", None, None, [], False, False)
-    keys = made.definitions.get_repository_def().asset_graph.get_all_asset_keys()
-    assert not any(key.path[0] == "dip" for key in keys)
+    # A bot has no signals and an account of its own; that it is halted is said with each partition.
+    keys = named.definitions.get_repository_def().asset_graph.get_all_asset_keys()
+    assert {key.path[1] for key in keys if key.path[0] == "dip"} == {"paper_trades", "performance"}
+    ask_to_halt(named.resources.accounts, "dip", "anna", "too late for these sessions")
+    out = io.StringIO()
+    run_backfill(named, Console(file=out, width=120), "dip", *days, [], False, False)
+    fills = lake.query("SELECT session FROM trading.fills WHERE strategy = 'dip' ORDER BY fill_time")
+    assert fills["session"][0] == date(2014, 5, 1) and "dip on daily, simulated" in out.getvalue()
+    (event,) = signals_of(named, dg.AssetKey(["dip", "paper_trades"])).values()
+    assert event.metadata["halted"].value.endswith("too late for these sessions; takes effect with the next bar")
+    again = Backfill(named, Console(file=io.StringIO()))
+    again.strategy(named.universe.strategies["dip"], *days, only_pending=True)
+    assert again.outcome.partitions == 0

@@ -9,87 +9,24 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from quantlytic_assets.features.batch import compute
-from quantlytic_assets.features.registry import Registry
-from quantlytic_assets.schemas import features
 from quantlytic_assets.schemas.clean import CORPORATE_ACTIONS
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.services.accounts import read_account
 from quantlytic_assets.services.backtest import BacktestError, run_backtest, run_search
-from quantlytic_assets.services.rule_account import RuleTrades, publish, trade_rule
+from quantlytic_assets.services.rule_account import RuleTrades, publish
 from quantlytic_assets.services.signals import make_signals, write_signals
-from quantlytic_assets.storage.accounts import Accounts
-from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.tables.signals import targets
 from quantlytic_assets.trading.account_tables import engine_events
-from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk
-from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
-from quantlytic_tests.frames import make_dataset
-from quantlytic_tests.trading.backtest.histories import recorded
-
-FIRST, END = date(2011, 1, 3), date(2012, 1, 1)
-SETTINGS = EngineSettings(
-    100_000.0,
-    costs=Costs(commission_bps=1, slippage_bps=2, minimum=1),
-    exits=Exits(stop_loss=0.04, trailing_stop=0.03),
-    orders=OrderStyle(type="limit", offset_bps=10, time_in_force="gtc"),
-    risk=Risk(max_position=0.6),
-    rebalance_band=0.1,
-)
-STRATEGY = Strategy(
-    "cross", "daily", "1d", ("AAPL", "IBM"), {"ma_cross": {"fast": 5, "slow": 20}}, SETTINGS,
-    declared=("core", "sma(5)"),
-)  # fmt: skip
-DATASET = replace(make_dataset("XNYS", "1d", first=FIRST, last=END), name="daily")
-TABLES = (EVENTS, ORDERS, FILLS, POSITIONS, EQUITY)
+from quantlytic_assets.trading.engine.settings import Exits, OrderStyle
+from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy
+from quantlytic_tests.services.desk import DATASET, END, FIRST, SETTINGS, STRATEGY, TABLES, Desk, recorded_days
 
 
 @pytest.fixture(scope="module")
 def days():
-    """Bars with their features, as features.bars and features.indicators have them."""
-    library = Registry()
-    bars = compute(recorded().bars, library.features(["ret", "sma(5)", "sma(20)"])).filter(pl.col("session") < END)
-    return bars.with_columns(
-        pl.lit("daily").alias("dataset"), pl.lit(True).alias("complete"), pl.lit(200, pl.Int32).alias("history_bars")
-    ).filter(pl.col("session") >= date(2010, 10, 1))
-
-
-class Desk:
-    """A lake and a state database, and what a strategy does with the bars that were given to them."""
-
-    def __init__(self, root, days):
-        root.mkdir(exist_ok=True)
-        self.root, self.days = root, days
-        self.lake = local_lake(root / "lake")
-        self.accounts = Accounts(f"sqlite:///{root / 'state.sqlite'}", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-        shown = [*features.INDICATORS.polars.names(), "ret_1", "sma_5", "sma_20"]
-        with self.lake.transaction() as connection:
-            for table in (features.BARS, features.LABELS):
-                connection.execute(f"CREATE TABLE {table.name} ({table.ddl})")
-            more = ", ".join(f"{name} DOUBLE" for name in ("ret_1", "sma_5", "sma_20"))
-            connection.execute(f"CREATE TABLE features.indicators ({features.INDICATORS.ddl}, {more})")
-        hours = days.group_by("session").agg(pl.col("open_time").min(), pl.col("close_time").max())
-        self.shown = shown
-        self.lake.replace([("clean.sessions", "true", [], hours.with_columns(pl.lit("daily").alias("dataset")))])
-
-    def give(self, days):
-        """Put these bars and their features into the lake, in place of all others."""
-        self.lake.replace(
-            [
-                (features.BARS.name, "true", [], days.select(features.BARS.polars.names())),
-                ("features.indicators", "true", [], days.select(self.shown)),
-            ]
-        )
-
-    def trade(self, first, before, now=None, strategy=STRATEGY) -> RuleTrades:
-        return trade_rule(self.lake, self.accounts, DATASET, strategy, first, before, now)
-
-    def events(self) -> pl.DataFrame:
-        return engine_events(self.accounts.events("cross"))
-
-    def published(self):
-        return {table.name: self.lake.query(f"SELECT * FROM {table.name} ORDER BY ALL") for table in TABLES}
+    """Bars with their features."""
+    return recorded_days()
 
 
 @pytest.fixture(scope="module")

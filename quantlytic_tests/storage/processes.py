@@ -31,7 +31,7 @@ HEADERS = {"schema": "bar", "version": "1", "encoding": "json"}
 def context() -> BaseContext:
     """Where processes come from."""
     chosen = multiprocessing.get_context("forkserver")
-    chosen.set_forkserver_preload([__name__])
+    chosen.set_forkserver_preload([__name__, "quantlytic_tests.services.desk"])
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from datetime import date
+from datetime import UTC, date, datetime
 from types import ModuleType
 
 import pytest
@@ -12,10 +12,11 @@ from alembic.runtime.migration import MigrationContext
 
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.services.migrations import Change, migrate, open_up_to_date, pending_changes
+from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.migrations import lake as lake_layout
 from quantlytic_assets.storage.migrations.layout import NewLayout, OldLayout
-from quantlytic_assets.storage.migrations.state import state_revisions
+from quantlytic_assets.storage.migrations.state import state_revisions, upgrade_state
 from quantlytic_assets.storage.migrations.tables import add_column, rename_column, rename_table
 from quantlytic_assets.storage.state import METADATA, open_state, state_engine
 from quantlytic_tests.storage.places import Place
@@ -211,3 +212,26 @@ def test_a_state_database_of_a_newer_version_is_refused(place):
 
 def test_revisions_are_numbered_without_a_hole():
     assert list(state_revisions()) == [f"{number:04}" for number in range(1, len(state_revisions()) + 1)]
+
+
+def test_an_account_that_a_limit_had_halted_is_marked_when_it_is_migrated(tmp_path):
+    url = f"sqlite:///{tmp_path / 'state.sqlite'}"
+    upgrade_state(state_engine(url), "0004")
+    now, turns = "2025-03-03 21:00:00", {"gone_on": ["halt", "resume"], "halted": ["halt", "resume", "halt", "fill"]}
+    with state_engine(url).begin() as connection:
+        for strategy, kinds in turns.items():
+            connection.execute(
+                sa.text("INSERT INTO account_states VALUES (:strategy, :now, '2025-03-03', '2025-03-03', 4, '[]', '')"),
+                {"strategy": strategy, "now": now},
+            )
+            for number, kind in enumerate(kinds):
+                connection.execute(
+                    sa.text("INSERT INTO account_events VALUES (:s, :n, :day, :at, :kind, NULL, NULL, :p, :at)"),
+                    {"s": strategy, "n": number, "day": f"2025-03-0{number + 1}", "kind": kind,
+                     "at": f"2025-03-0{number + 1} 21:00:00", "p": '{"reason":"max_drawdown"}'},
+                )  # fmt: skip
+    upgrade_state(state_engine(url))
+    accounts = Accounts(url).every()
+    since = datetime(2025, 3, 3, 21, tzinfo=UTC)
+    assert (accounts["halted"].halted, accounts["halted"].halted_since) == ("max_drawdown", since)
+    assert (accounts["gone_on"].halted, accounts["gone_on"].halted_since) == (None, None)

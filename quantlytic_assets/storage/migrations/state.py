@@ -53,10 +53,11 @@ def is_empty(engine: sa.Engine) -> bool:
         return _revision(connection) is None and not _FIRST_TABLES & set(sa.inspect(connection).get_table_names())
 
 
-def upgrade_state(engine: sa.Engine) -> None:
+def upgrade_state(engine: sa.Engine, to: str = "head") -> None:
     """Apply the revisions that the database lacks, all in one transaction; others who do the same wait and do nothing.
 
-    Raises `NewLayout` where its revision is not known to this code.
+    to: the last revision to apply; an earlier one than this code's is there for tests. Raises `NewLayout` where its
+    revision is not known to this code.
     """
     from alembic import command
     from alembic.config import Config
@@ -72,7 +73,7 @@ def upgrade_state(engine: sa.Engine) -> None:
         if _revision(connection) not in (None, *state_revisions()):
             raise NewLayout(_WHAT, f"revision {_revision(connection)}")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
         connection.commit()
 
 

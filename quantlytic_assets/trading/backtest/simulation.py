@@ -16,12 +16,13 @@ import polars as pl
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.features.spec import Feature, column_names
-from quantlytic_assets.strategies.bots import Bar, Bot, TargetIntent
+from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.trading.bot_run import bars_by_time, run_bot
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
-from quantlytic_assets.trading.engine.run import Result, Stepper, run
+from quantlytic_assets.trading.engine.run import Result, run
 from quantlytic_assets.trading.engine.settings import EngineSettings, OrderStyle, Sizing
 
 # The window of the ATR that `exits.atr_stop` is a multiple of.
@@ -116,7 +117,8 @@ def simulate(
     atr = _atr(history, market, settings, registry)
     atr = None if atr is None else atr[stretch]
     if isinstance(strategy, Bot):
-        result = _by_bot(history.with_features(declared, registry), strategy, settings, traded, atr, events, declared)
+        bars = bars_by_time(history.with_features(declared, registry), market.symbols, column_names(declared))
+        result = run_bot(strategy, bars, traded, settings, atr=atr, events=events)
         return Simulation(traded, settings, result, atr=atr)
     targets = targets_of(history, strategy, market, registry)[stretch]
     own = sized(strategy, settings)
@@ -165,35 +167,3 @@ def _atr(history: History, market: Market, settings: EngineSettings, registry: R
         return None
     (feature,) = (registry or Registry()).features([ATR])
     return market.matrix(history.with_features([feature]), feature.columns[0])
-
-
-def _by_bot(
-    bars: pl.DataFrame,
-    bot: Bot,
-    settings: EngineSettings,
-    market: Market,
-    atr: np.ndarray | None,
-    events: bool,
-    declared: Sequence[Feature],
-) -> Result:
-    """Hands the bot one bar after the other, those of one time in the order of the symbols; wishes go to the engine."""
-    stepper = Stepper(market, settings, atr=atr, events=events)
-    columns = column_names(declared)
-    fields = ("symbol", "session", "open_time", "available_at", "open", "high", "low", "close", "volume")
-    wanted = bars.filter(pl.col("close").is_not_null(), pl.col("symbol").is_in(market.symbols))
-    of_time: dict[datetime, list[Bar]] = {}
-    for row in wanted.sort("open_time", "symbol").select(*fields, *columns).iter_rows():
-        seen = dict(zip(columns, row[len(fields) :], strict=True))
-        of_time.setdefault(row[2], []).append(Bar._make((*row[: len(fields)], seen)))
-    opens = pl.Series(market.times[:, c.OPENS]).cast(BARS_SCHEMA["open_time"]).to_list()
-    while stepper.step():
-        held = {symbol: stepper.position(place) for place, symbol in enumerate(market.symbols)}
-        for bar in of_time.get(opens[stepper.time], ()):
-            for intent in bot.decide(bar, held):
-                if isinstance(intent, TargetIntent):
-                    stepper.target(intent.symbol, intent.weight)
-                else:
-                    prices = {"limit": intent.limit, "stop": intent.stop}
-                    given = {name: price for name, price in prices.items() if price is not None}
-                    stepper.submit(intent.symbol, intent.size, **given)
-    return stepper.finish()

@@ -16,7 +16,7 @@ STATIC_FIELDS = 3
 # The account as floats and as integers.
 CASH, EQUITY, GROSS, NET, PEAK, DAY_START, SESSION_EQUITY = range(7)
 ACCOUNT_FLOATS = 8
-BAR, LAST_SESSION, ORDERS, NEXT_ORDER, NEXT_EVENT, HALT, HALT_SESSIONS, RETURNS, DEAD = range(9)
+BAR, LAST_SESSION, ORDERS, NEXT_ORDER, NEXT_EVENT, HALT, HALT_SESSIONS, RETURNS, DEAD, HALT_LIQUIDATES = range(10)
 ACCOUNT_INTS = 10
 
 # What is known of each symbol: floats[field, symbol], integers[field, symbol].
@@ -50,9 +50,12 @@ KIND_STEP, GENERATION_STEP = 10_000, 100_000
 EXIT_KINDS = ("", "stop", "target", "trail")
 
 # Rows of the order intake: integers[row, field], floats[row, field].
-SUBMIT, CANCEL, MODIFY, HALT_NOW, RESUME_NOW, SEEN_LATE = range(6)
-ACTION, IN_SYMBOL, IN_SIDE, IN_TYPE, IN_FORCE, IN_LEG, IN_GROUP, IN_REDUCE_ONLY, IN_ORDER = range(9)
-INTAKE_INTS = 9
+# HALT_AT_OPEN and RESUME_AT_OPEN take effect before the bar's orders are filled, the others after its close.
+SUBMIT, CANCEL, MODIFY, HALT_NOW, RESUME_NOW, SEEN_LATE, HALT_AT_OPEN, RESUME_AT_OPEN = range(8)
+# Whether a halt closes what is held: the settings decide, it does, or it does not.
+BY_SETTINGS, LIQUIDATE, KEEP = range(3)
+ACTION, IN_SYMBOL, IN_SIDE, IN_TYPE, IN_FORCE, IN_LEG, IN_GROUP, IN_REDUCE_ONLY, IN_ORDER, IN_HALT = range(10)
+INTAKE_INTS = 10
 IN_QUANTITY, IN_LIMIT, IN_STOP, IN_TRAIL, IN_BRACKET_STOP, IN_BRACKET_TARGET, IN_BRACKET_TRAIL = range(7)
 INTAKE_FLOATS = 7
 

@@ -9,23 +9,38 @@ import numpy as np
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.compiling import helper
 from quantlytic_assets.trading.engine.orders import add, cancel, exit_kind, find, to_lot, to_tick
-from quantlytic_assets.trading.engine.risk import halt, resume
+from quantlytic_assets.trading.engine.risk import halt, liquidates, resume
 from quantlytic_assets.trading.engine.tape import emit, emit_order, refuse
-from quantlytic_assets.trading.engine.targets import count_pending
+from quantlytic_assets.trading.engine.targets import count_pending, liquidate
 
 NAN = np.nan
 _ROUNDING = 1e-9
 
 
 @helper
+def take_in_at_open(v, p, tape, time, static, integers, first, last):
+    """The rows of the intake from `first` to `last` that take effect when a bar opens: halts and resumptions."""
+    for row in range(first, last):
+        action = integers[row, c.ACTION]
+        if action == c.HALT_AT_OPEN:
+            halt(v, p, tape, time, c.R_BY_HAND, integers[row, c.IN_HALT])
+            if liquidates(v, p):
+                liquidate(v, p, tape, time, static)
+        elif action == c.RESUME_AT_OPEN and v.counts[c.HALT] != 0:
+            resume(v, tape, time, c.R_BY_HAND)
+
+
+@helper
 def take_in(v, p, tape, time, static, integers, floats, first, last):
-    """The rows of the intake from `first` to `last`, in their order."""
+    """The rows of the intake from `first` to `last`, in their order, but for those that took effect at the open."""
     for row in range(first, last):
         action = integers[row, c.ACTION]
         if action == c.SUBMIT:
             _submit(v, p, tape, time, static, integers[row], floats[row])
         elif action == c.HALT_NOW:
-            halt(v, tape, time, c.R_BY_HAND)
+            halt(v, p, tape, time, c.R_BY_HAND, integers[row, c.IN_HALT])
+        elif action == c.HALT_AT_OPEN or action == c.RESUME_AT_OPEN:
+            continue
         elif action == c.RESUME_NOW:
             if v.counts[c.HALT] != 0:
                 resume(v, tape, time, c.R_BY_HAND)

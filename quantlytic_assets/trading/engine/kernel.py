@@ -1,8 +1,8 @@
 """The engine's step, compiled: state and the cross-section of one time → events, over as many times as there are.
 
-A step has two halves. BARS: the session's corporate actions, fills of working orders, what ends with the bar, mark to
-market. DECIDE: halts, orders by hand, targets → sizes → risk → new orders. What is decided on a bar works from the
-first bar that opens when the deciding one is available, so the second half sees nothing of a later bar.
+A step has two halves. BARS: the session's corporate actions, halts at the open, fills of working orders, what ends with
+the bar, mark to market. DECIDE: halts, orders by hand, targets → sizes → risk → new orders. What is decided on a bar
+works from the first bar that opens when the deciding one is available, so the second half sees nothing of a later bar.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.actions import act, overnight
 from quantlytic_assets.trading.engine.compiling import entry, fingerprint, helper
 from quantlytic_assets.trading.engine.fills import end_of_bar, work
-from quantlytic_assets.trading.engine.intake import take_in
+from quantlytic_assets.trading.engine.intake import take_in, take_in_at_open
 from quantlytic_assets.trading.engine.orders import cancel, compact
 from quantlytic_assets.trading.engine.risk import begin_session, check, mark, take_closes
 from quantlytic_assets.trading.engine.state import views
@@ -39,13 +39,15 @@ def _begin(v, p, tape, moments, actions, values):
 
 
 @helper
-def bars_half(v, p, tape, bar, moments, static, atr, actions, values):
-    """Fills and marks of one time."""
+def bars_half(v, p, tape, bar, moments, static, atr, actions, values, intake, first, last):
+    """Fills and marks of one time, after the rows of the intake from `first` to `last` that come before them."""
     v.counts[c.BAR] += 1
     opening = moments[c.SESSION] > v.counts[c.LAST_SESSION]
     closing = moments[c.LAST_BAR] == 1
     if opening:
         _begin(v, p, tape, moments, actions, values)
+    if last > first:
+        take_in_at_open(v, p, tape, moments[c.OPENS], static, intake, first, last)
     if v.counts[c.ORDERS] > 0:
         work(v, p, tape, bar, moments, static, atr, opening, closing)
         end_of_bar(v, tape, bar, moments, closing)
@@ -81,14 +83,15 @@ def _advance(mark_of_sources: int) -> Any:
             while half <= c.DECIDE:
                 if t == stop - 1 and half > last_half:
                     break
-                first, last = (offsets[t], offsets[t + 1]) if has_intake and half == c.DECIDE else (0, 0)
-                orders, events = room_needed(v, last - first, len(actions))
+                first, last = (offsets[t], offsets[t + 1]) if has_intake else (0, 0)
+                orders, events = room_needed(v, max(last - first, 0), len(actions))
                 if orders > room:
                     return t, half, c.ORDERS_FULL, orders
                 if pace > 0 and used[0] + events > len(told):
                     return t, half, c.EVENTS_FULL, events
                 if half == c.BARS:
-                    bars_half(v, p, tape, bar, moments, static, atrs[t] if has_atr else nothing, actions, values)
+                    atr = atrs[t] if has_atr else nothing
+                    bars_half(v, p, tape, bar, moments, static, atr, actions, values, intake, first, last)
                 else:
                     time = moments[c.AVAILABLE]
                     check(v, p, tape, time)

@@ -26,6 +26,13 @@ class Requests:
         """Forgets all that was asked for."""
         self.count = self.submitted = 0
 
+    def extend(self, other: Requests) -> None:
+        """Asks also for what another one asks, after what is asked for already."""
+        for integers, floats in zip(other.integers[: other.count], other.floats[: other.count], strict=True):
+            row = self._row()
+            self.integers[row], self.floats[row] = integers, floats
+        self.submitted += other.submitted
+
     def _row(self) -> int:
         row = self.count
         if row == len(self.integers):
@@ -86,7 +93,7 @@ class Requests:
         row = self._row()
         self.integers[row] = (
             c.SUBMIT, self._place(symbol), 1 if quantity >= 0 else -1, kind, c.FORCES.index(time_in_force),
-            c.FIRST_OWN_LEG + self.submitted, group, reduce_only, 0,
+            c.FIRST_OWN_LEG + self.submitted, group, reduce_only, 0, 0,
         )  # fmt: skip
         self.floats[row] = (abs(quantity), limit, stop, trail, stop_loss, take_profit, trailing_stop)
         self.submitted += 1
@@ -95,26 +102,31 @@ class Requests:
     def cancel(self, order: int) -> None:
         """Asks to cancel a working order, by its number."""
         row = self._row()
-        self.integers[row] = (c.CANCEL, -1, 0, 0, 0, 0, 0, 0, order)
+        self.integers[row] = (c.CANCEL, -1, 0, 0, 0, 0, 0, 0, order, 0)
 
     def modify(self, order: int, *, quantity: float = NAN, limit: float = NAN, stop: float = NAN) -> None:
         """Asks to change a working order: its whole quantity, limit or stop; what is not given stays."""
         row = self._row()
-        self.integers[row] = (c.MODIFY, -1, 0, 0, 0, 0, 0, 0, order)
+        self.integers[row] = (c.MODIFY, -1, 0, 0, 0, 0, 0, 0, order, 0)
         self.floats[row] = (quantity, limit, stop, NAN, NAN, NAN, NAN)
 
-    def halt(self) -> None:
-        """Halts the account by hand."""
-        self.integers[self._row()] = (c.HALT_NOW, -1, 0, 0, 0, 0, 0, 0, 0)
+    def halt(self, liquidate: bool | None = None, *, at_open: bool = False) -> None:
+        """Halts the account by hand.
 
-    def resume(self) -> None:
-        """Lets a halted account go on."""
-        self.integers[self._row()] = (c.RESUME_NOW, -1, 0, 0, 0, 0, 0, 0, 0)
+        liquidate: whether what is held is closed; None leaves that to the settings. at_open: before the bar's orders
+        are filled, and what is closed is closed in that bar; else after its close, as what is decided on it.
+        """
+        wanted = c.BY_SETTINGS if liquidate is None else (c.LIQUIDATE if liquidate else c.KEEP)
+        self.integers[self._row()] = (c.HALT_AT_OPEN if at_open else c.HALT_NOW, -1, 0, 0, 0, 0, 0, 0, 0, wanted)
+
+    def resume(self, *, at_open: bool = False) -> None:
+        """Lets a halted account go on, before the bar's orders are filled (`at_open`) or after its close."""
+        self.integers[self._row()] = (c.RESUME_AT_OPEN if at_open else c.RESUME_NOW, -1, 0, 0, 0, 0, 0, 0, 0, 0)
 
     def seen_late(self, symbol: str | int, bars: float) -> None:
         """Notes that bars came after their time and were not traded."""
         row = self._row()
-        self.integers[row] = (c.SEEN_LATE, self._place(symbol), 0, 0, 0, 0, 0, 0, 0)
+        self.integers[row] = (c.SEEN_LATE, self._place(symbol), 0, 0, 0, 0, 0, 0, 0, 0)
         self.floats[row, c.IN_QUANTITY] = bars
 
 

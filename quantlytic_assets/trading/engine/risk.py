@@ -60,14 +60,31 @@ def _follow_returns(v, p, closes):
 
 
 @helper
-def halt(v, tape, time, reason):
-    """Halts the account: what would make a position is cancelled, and refused from now on."""
+def liquidates(v, p):
+    """Whether the account is halted and what is held is to be closed."""
+    if v.counts[c.HALT] == 0:
+        return False
+    wanted = v.counts[c.HALT_LIQUIDATES]
+    return p[c.P_LIQUIDATE] > 0.0 if wanted == c.BY_SETTINGS else wanted == c.LIQUIDATE
+
+
+@helper
+def halt(v, p, tape, time, reason, wanted):
+    """Halts the account: what would make a position is cancelled, and refused from now on.
+
+    wanted: whether what is held is closed (BY_SETTINGS, LIQUIDATE or KEEP). Where it is, reductions that wait for a
+    price are cancelled too, for they would be in the way of the liquidation.
+    """
     v.counts[c.HALT] = reason
     v.counts[c.HALT_SESSIONS] = 0
+    v.counts[c.HALT_LIQUIDATES] = wanted
     emit(v, tape, c.K_HALT, time, -1, reason, v.account[c.EQUITY])
+    closing = liquidates(v, p)
     for place in range(v.counts[c.ORDERS]):
         own = v.codes[place]
-        if own[c.STATUS] == c.LIVE and exit_kind(own[c.LEG]) == 0 and own[c.REDUCE_ONLY] == 0:
+        if own[c.STATUS] != c.LIVE or exit_kind(own[c.LEG]) != 0:
+            continue
+        if own[c.REDUCE_ONLY] == 0 or (closing and own[c.TYPE] != c.MARKET):
             cancel(v, tape, c.K_CANCELLED, time, place, c.R_HALTED)
 
 
@@ -77,6 +94,7 @@ def resume(v, tape, time, reason):
     if v.counts[c.HALT] == c.R_VAR or v.counts[c.HALT] == c.R_BY_HAND:
         v.counts[c.RETURNS] = 0
     v.counts[c.HALT] = 0
+    v.counts[c.HALT_LIQUIDATES] = c.BY_SETTINGS
     v.account[c.PEAK] = v.account[c.EQUITY]
     v.account[c.DAY_START] = v.account[c.EQUITY]
     emit(v, tape, c.K_RESUME, time, -1, reason, v.account[c.EQUITY])
@@ -123,7 +141,7 @@ def begin_session(v, p, tape, time, last):
     known = min(v.counts[c.RETURNS], c.RETURNS_WINDOW)
     limited = p[c.P_VAR] == p[c.P_VAR] and v.counts[c.HALT] == 0 and known >= _ENOUGH_RETURNS
     if limited and -_quantile(v, known, 0.05) > p[c.P_VAR]:
-        halt(v, tape, time, c.R_VAR)
+        halt(v, p, tape, time, c.R_VAR, c.BY_SETTINGS)
 
 
 @helper
@@ -133,9 +151,9 @@ def check(v, p, tape, time):
         return
     equity = v.account[c.EQUITY]
     if equity <= 0.0:
-        halt(v, tape, time, c.R_RUINED)
+        halt(v, p, tape, time, c.R_RUINED, c.BY_SETTINGS)
     # False where there is no limit.
     elif 1.0 - equity / v.account[c.DAY_START] > p[c.P_DAILY_LOSS]:
-        halt(v, tape, time, c.R_DAILY_LOSS)
+        halt(v, p, tape, time, c.R_DAILY_LOSS, c.BY_SETTINGS)
     elif 1.0 - equity / v.account[c.PEAK] > p[c.P_DRAWDOWN]:
-        halt(v, tape, time, c.R_DRAWDOWN)
+        halt(v, p, tape, time, c.R_DRAWDOWN, c.BY_SETTINGS)

@@ -146,7 +146,8 @@ def run(
 class Stepper:
     """The engine bar by bar: after each `step` one can look at the account and ask for orders or targets.
 
-    What is asked for after a step is decided on its bar, when the next `step` or `finish` comes.
+    What is asked for after a step is decided on its bar, when the next `step` or `finish` comes; what is asked for
+    before the first one, at that bar's open (halts and resumptions `at_open`) or with its decision.
     """
 
     def __init__(self, market: Market, settings: EngineSettings, state: State | None = None, *,
@@ -193,7 +194,9 @@ class Stepper:
             self._offsets[start + 1] = asked.count
             engine.run(start, half, stop, last_half, asked.integers, asked.floats, self._offsets)
             self._offsets[start + 1] = 0
-            asked.clear()
+            # Before the first step there is only an open to ask for: the rest waits for the decision on that bar.
+            if half == c.DECIDE:
+                asked.clear()
         else:
             engine.run(start, half, stop, last_half, *_NOTHING)
         if engine.state is not before:

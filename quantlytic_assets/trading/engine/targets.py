@@ -9,6 +9,7 @@ import numpy as np
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.compiling import helper
 from quantlytic_assets.trading.engine.orders import add, cancel, exit_kind, to_lot, to_tick
+from quantlytic_assets.trading.engine.risk import liquidates
 from quantlytic_assets.trading.engine.sizing import sized
 from quantlytic_assets.trading.engine.tape import emit, emit_order, refuse
 
@@ -51,7 +52,7 @@ def _wish(v, p, tape, bar, time, symbol, weight, equity):
     """The value that a symbol is to have; NaN where it is left as it is."""
     held, pending = v.symbols[c.QUANTITY, symbol], v.symbols[c.PENDING, symbol]
     reason = c.R_NONE
-    if v.counts[c.HALT] != 0 and p[c.P_LIQUIDATE] > 0.0:
+    if liquidates(v, p):
         weight, reason = 0.0, c.R_HALTED
         if held == 0.0 and pending == 0.0:
             return NAN
@@ -127,6 +128,17 @@ def decide(v, p, tape, bar, time, static, weights):
 
 
 @helper
+def liquidate(v, p, tape, time, static):
+    """Orders at the market for all that is held, as they can be given before a bar opens: at the closes before it."""
+    count_pending(v)
+    quantities, lasts = v.symbols[c.QUANTITY], v.symbols[c.LAST]
+    for symbol in range(len(quantities)):
+        if quantities[symbol] != 0.0 and lasts[symbol] > 0.0 and v.marks[c.DELISTED, symbol] == 0:
+            _told(v, tape, time, symbol, 0.0, c.R_HALTED)
+            _order(v, p, tape, symbol, 0.0, lasts[symbol], time, static)
+
+
+@helper
 def _order(v, p, tape, symbol, value, price, time, static):
     lot = static[c.LOT, symbol]
     wanted = math.copysign(to_lot(abs(value) / price, lot), value)
@@ -163,7 +175,7 @@ def _order(v, p, tape, symbol, value, price, time, static):
         leg = c.REDUCE
         if v.marks[c.LAST_REASON, symbol] == c.R_MAX_BARS:
             leg = c.TIME_EXIT
-        elif v.counts[c.HALT] != 0 and p[c.P_LIQUIDATE] > 0.0:
+        elif liquidates(v, p):
             leg = c.LIQUIDATION
         _send(v, p, tape, symbol, side, reducing, price, leg, time, static)
     if abs(change) - reducing > _DUST:

@@ -329,6 +329,43 @@ def test_halted_and_resumed_by_hand():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("liquidate", "settings", "sold"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_a_halt_at_the_open_stops_what_would_fill_there_and_sells_there(liquidate, settings, sold):
+    rows = [("AAA", day, 20, 20, 20, 20) for day in range(4)] + [("BBB", day, 30, 30, 30, 30) for day in range(4)]
+    market = daily(rows)
+    asked = {0: Requests(market.symbols), 1: Requests(market.symbols), 2: Requests(market.symbols)}
+    asked[0].submit("AAA", 10)
+    asked[1].submit("BBB", 10, time_in_force="gtc")
+    # A reduction that waits for its price would be in the way of the liquidation.
+    asked[1].submit("AAA", -10, limit=50.0, time_in_force="gtc", reduce_only=True)
+    asked[2].halt(liquidate, at_open=True)
+    result = run(market, None, account(risk=Risk(liquidate=settings)), orders=asked)
+    assert fills(result, "session", "symbol", "side") == [
+        (DAYS[1], "AAA", "buy"), *([(DAYS[2], "AAA", "sell")] if sold else []),
+    ]  # fmt: skip
+    cancelled = result.events.frame().filter(kind="order_cancelled")
+    assert set(cancelled["reason"]) == {"halted"} and len(cancelled) == 1 + sold
+    assert result.state.halted == "by_hand"
+
+
+def test_a_halt_by_hand_outlasts_the_rule_that_would_end_another_one_and_ends_at_an_open():
+    market = flat([20.0, 20.0, 17.0, 17.0, 17.0, 17.0, 17.0])
+    settings = account(risk=Risk(max_drawdown=0.1, resume_after_sessions=2))
+    targets = np.full((7, 1), 1.0)
+    asked = {3: Requests(market.symbols), 5: Requests(market.symbols)}
+    asked[3].halt()
+    asked[5].resume(at_open=True)
+    told = run(market, targets, settings, orders=asked).events.frame()
+    assert told.filter(pl.col("kind").is_in(["halt", "resume"])).select("kind", "reason", "session").rows() == [
+        ("halt", "max_drawdown", DAYS[2]), ("halt", "by_hand", DAYS[3]), ("resume", "by_hand", DAYS[5]),
+    ]  # fmt: skip
+    ruled = run(market, targets, settings).events.frame()
+    assert ruled.filter(kind="resume").select("reason", "session").rows() == [("rule", DAYS[4])]
+
+
 def test_the_value_at_risk_of_past_sessions_halts():
     prices = [20.0 * (1.05 if day % 2 else 1.0) for day in range(40)]
     result = run(flat(prices), np.full((40, 1), 1.0), account(risk=Risk(var_95=0.03)))

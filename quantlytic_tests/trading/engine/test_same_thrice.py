@@ -100,7 +100,7 @@ def asked_by_hand(market: Market, seed: int) -> dict[int, Requests]:
         if drawn.random() < 0.4:
             one.modify(int(drawn.integers(1, 60)), quantity=7.0, limit=31.0)
         if drawn.random() < 0.05:
-            one.halt()
+            one.halt([None, True, False][int(drawn.integers(0, 3))])
         if drawn.random() < 0.05:
             one.resume()
     return asked

@@ -1,0 +1,126 @@
+"""What trades the bars of a strategy: its rule's targets, or its bot, on what the lake has.
+
+Both give the same kind of result for a stretch of times, from where the account stands; a bot also says what it
+remembers for the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantlytic_assets.features.spec import column_names
+from quantlytic_assets.services.inputs import rules_of
+from quantlytic_assets.services.signals import check_columns, rule_targets
+from quantlytic_assets.strategies.bot_memory import Memory
+from quantlytic_assets.strategies.bots import Bot
+from quantlytic_assets.tables.features import indicators
+from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
+from quantlytic_assets.trading.bot_run import bars_by_time, run_bot
+from quantlytic_assets.trading.engine.run import Result, run
+from quantlytic_assets.universe.feature_choice import declared
+
+if TYPE_CHECKING:
+    from quantlytic_assets.strategies.spec import Rule
+    from quantlytic_assets.tables.select import Queries
+    from quantlytic_assets.trading.backtest.simulation import History
+    from quantlytic_assets.trading.engine.market import Market
+    from quantlytic_assets.trading.engine.requests import Requests
+    from quantlytic_assets.trading.engine.state import State
+    from quantlytic_assets.universe.models import Strategy
+
+
+@dataclass(frozen=True)
+class Trader:
+    """What trades stretches of a market, in their order.
+
+    trade: the result of a stretch of times from where the account stands (None: a new one), with what is asked for by
+    hand at its first time. remembered: what the bot keeps of all bars so far, None of a rule; raises `RuleError` where
+    it keeps what can't be stored.
+    """
+
+    trade: Callable[[slice, State | None, Requests | None], Result]
+    remembered: Callable[[], str | None]
+
+
+def trader(
+    lake: Queries,
+    strategy: Strategy,
+    history: History,
+    market: Market,
+    since: date,
+    before: date,
+    kept: str | None,
+) -> Trader:
+    """What trades the sessions [since, before) of a market, which is the history's.
+
+    kept: what the bot remembered of the bars before. Raises `NoSignals` for features that were never computed.
+    """
+    decides = rules_of(strategy).bind(strategy.rule)
+    atr = _atr(lake, strategy, market, since, before)
+    if isinstance(decides, Bot):
+        return _by_bot(lake, strategy, decides, history, market, atr, since, before, kept)
+    return _by_rule(lake, strategy, decides, market, atr, since, before)
+
+
+def _by_rule(
+    lake: Queries,
+    strategy: Strategy,
+    rule: Rule,
+    market: Market,
+    atr: np.ndarray | None,
+    since: date,
+    before: date,
+) -> Trader:
+    settings = sized(rule, strategy.settings)
+    targets = market.matrix(rule_targets(lake, strategy, rule, since, before), "weight")
+
+    def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
+        part = None if atr is None else atr[stretch]
+        orders = None if asked is None else {0: asked}
+        return run(market[stretch], targets[stretch], settings, state, atr=part, orders=orders)
+
+    return Trader(trade, lambda: None)
+
+
+def _by_bot(
+    lake: Queries,
+    strategy: Strategy,
+    bot: Bot,
+    history: History,
+    market: Market,
+    atr: np.ndarray | None,
+    since: date,
+    before: date,
+    kept: str | None,
+) -> Trader:
+    columns = column_names(declared(strategy.declared, strategy.plugins))
+    check_columns(lake, strategy, columns)
+    read = indicators(
+        lake, strategy.dataset, strategy.interval, ["symbol", "open_time", *columns],
+        since=since, before=before, symbols=strategy.symbols,
+    )  # fmt: skip
+    own = history.bars.filter(history.bars["session"] >= since)
+    bars = bars_by_time(own.join(read, on=["symbol", "open_time"], how="left"), market.symbols, columns)
+    memory = Memory(bot, kept)
+
+    def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
+        part = None if atr is None else atr[stretch]
+        return run_bot(bot, bars, market[stretch], strategy.settings, state, atr=part, asked=asked)
+
+    return Trader(trade, memory.text)
+
+
+def _atr(lake: Queries, strategy: Strategy, market: Market, first: date, before: date) -> np.ndarray | None:
+    """The ATR of each time and symbol, where exits need it."""
+    if strategy.settings.exits.atr_stop is None:
+        return None
+    columns = ["symbol", "open_time", ATR_COLUMN]
+    read = indicators(
+        lake, strategy.dataset, strategy.interval, columns, since=first, before=before, symbols=strategy.symbols
+    )
+    return market.matrix(read, ATR_COLUMN)
