@@ -202,7 +202,7 @@ def backfill(
         bool, typer.Option("--force", help="Ask vendors again for everything, known holes and archived bars too.")
     ] = False,
 ) -> None:
-    """Materialize sessions from raw bars to features, and the strategies on them."""
+    """Make what is missing or out of date, raw bars to features and the strategies on them; or sessions anew."""
     from quantlytic_assets.commands.backfilling import run_backfill
 
     wanted = [part.strip() for part in symbols.split(",") if part.strip()]

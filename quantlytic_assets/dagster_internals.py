@@ -37,9 +37,11 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import QueuePool
 
 if TYPE_CHECKING:
+    # What `Definitions.resolve_asset_graph` returns; the class itself is not exported.
     # What an automation condition is given; public methods return these, the classes themselves are not exported.
     from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView as AssetGraphView
     from dagster._core.asset_graph_view.entity_subset import EntitySubset as EntitySubset
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
     from dagster._core.events.log import EventLogEntry
     from dagster._core.launcher.base import CheckRunHealthResult as CheckRunHealthResult
     from dagster._serdes import ConfigurableClassData

@@ -15,7 +15,7 @@ from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.assets.coverage import coverage_asset
 from quantlytic_assets.assets.features import dbt_project, dbt_resource, feature_assets
-from quantlytic_assets.assets.keys import clean_bars_key, coverage_key, feature_key, raw_bars_key, strategy_key
+from quantlytic_assets.assets.keys import feature_key, strategy_key
 from quantlytic_assets.assets.maintenance import (
     archive_maintenance_asset,
     instance_maintenance_asset,
@@ -39,7 +39,6 @@ from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.services.features import families
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
@@ -52,24 +51,6 @@ MAINTENANCE = "maintenance"
 def features_key(dataset: Dataset) -> dg.AssetKey:
     """The asset that is ready when all features of a dataset are."""
     return feature_key(dataset, "indicators")
-
-
-def family_keys(dataset: Dataset) -> tuple[dg.AssetKey, ...]:
-    """The families of features that a dataset has."""
-    return tuple(feature_key(dataset, family) for family in families(dataset.features, dataset.plugins))
-
-
-def dataset_stages(dataset: Dataset) -> list[tuple[dg.AssetKey, ...]]:
-    """A dataset's assets in the order data flows; those of one stage are made of the stage before."""
-    return [
-        (raw_bars_key(dataset),),
-        (clean_bars_key(dataset),),
-        (coverage_key(dataset),),
-        (feature_key(dataset, "bars"),),
-        (feature_key(dataset, "closes"),),
-        family_keys(dataset),
-        (features_key(dataset),),
-    ]
 
 
 def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:

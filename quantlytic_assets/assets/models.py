@@ -26,7 +26,7 @@ from quantlytic_assets.learning.features import (
     resolve_features,
     with_labels,
 )
-from quantlytic_assets.learning.training import predictions_table, train
+from quantlytic_assets.learning.training import predictions_table, train, training_version
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.features import INDICATORS, LABELS
 from quantlytic_assets.schemas.ml import MODELS, PREDICTIONS
@@ -82,6 +82,7 @@ def model_asset(dataset: Dataset, strategy: ModelStrategy, common: Mapping[str, 
         key=strategy_key(strategy, "model"),
         deps=[dg.AssetDep(feature_key(dataset, name), partition_mapping=before) for name in ("indicators", "labels")],
         partitions_def=model_definition(dataset, strategy),
+        code_version=training_version(strategy),
         description=f"{strategy.model} of {strategy.name}, trained on what was known at the start of each "
         f"{strategy.retrain} step, purged and embargoed; in MLflow beside its naive baselines.",
         kinds={"scikitlearn", "mlflow"},

@@ -6,7 +6,7 @@ The command with its usage, its plan and what it prints is in `backfilling`, whi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -15,17 +15,23 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from quantlytic_assets.assets.keys import clean_bars_key
+from quantlytic_assets.assets.keys import clean_bars_key, raw_bars_key
 from quantlytic_assets.calendars import partitions
 from quantlytic_assets.commands.installation import CommandError
+from quantlytic_assets.commands.lacking import lacking_partitions
 from quantlytic_assets.commands.own_runs import own_run
-from quantlytic_assets.commands.pending import made_by_other_code, newest_by_partition, newest_of_all, pending_in_stages
+from quantlytic_assets.commands.pending import (
+    made_by_other_code,
+    newest_by_partition,
+    newest_of_all,
+    pending_assets,
+    pending_in_stages,
+)
+from quantlytic_assets.commands.recording import record_landing
 from quantlytic_assets.commands.training_history import explain_shortage, training_sessions
 from quantlytic_assets.dagster_internals import range_tags, runs_of_location
 from quantlytic_assets.definitions import (
     dataset_job_name,
-    dataset_stages,
-    family_keys,
     features_key,
     model_job_name,
     performance_job_name,
@@ -76,39 +82,62 @@ class Backfill:
     ) -> None:
         """Raw bars to features of a dataset for the partitions that hold sessions of `first` … `last`.
 
-        Without `first` from what the dataset keeps. `force`: vendors are asked again for everything. Partitions that
-        were cleaned again because of a split or rename that came with others' bars follow.
+        Without `first` from what the dataset keeps. `only_pending`: no more than what is missing or out of date in each
+        partition. `force`: vendors are asked again for everything. Partitions that were cleaned again because of a
+        split or rename that came with others' bars follow.
         """
-        every = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
-        keys = every
-        if only_pending:
-            keys = pending_in_stages(self.installation.instance, dataset_stages(dataset), every)
+        keys = partitions.keys_between(dataset, first or first_kept(dataset, datetime.now(UTC).date()), last)
         config: dict[str, Any] = {}
         if symbols or force:
             config = {"ops": {f"{dataset.name}__raw_bars": {"config": {"symbols": list(symbols), "force": force}}}}
-        spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
-        self._run_chunks(dataset.name, dataset_job_name(dataset), [span.keys for span in spans], config)
         if only_pending:
-            self._changed_features(dataset, sorted(set(every) - set(keys)))
+            self._behind(dataset, keys)
+        else:
+            self._whole(dataset, dataset.name, keys, config)
         while self._late and not self.outcome.failures:
             late, self._late = self._late, set()
             self._also_since[dataset.name] = min(late | {self._also_since.get(dataset.name, min(late))})
-            spans = partitions.windows(dataset, late, self.installation.settings.backfill_chunk)
-            self._run_chunks(f"{dataset.name} again", dataset_job_name(dataset), [span.keys for span in spans], {})
+            self._whole(dataset, f"{dataset.name} again", late)
 
-    def _changed_features(self, dataset: Dataset, keys: Sequence[str]) -> None:
-        """Make the families of which a dataset declares other features than before, and nothing else."""
-        job = self.installation.definitions.resolve_job_def(dataset_job_name(dataset))
-        behind: dict[str, list[dg.AssetKey]] = {}
-        for family in family_keys(dataset):
-            version = job.asset_layer.get(family).code_version
-            for key in made_by_other_code(self.installation.instance, family, version, keys):
-                behind.setdefault(key, []).append(family)
-        for changed in sorted({tuple(assets) for assets in behind.values()}):
-            of_these = [key for key, assets in behind.items() if tuple(assets) == changed]
+    def pending(self, dataset: Dataset, keys: Sequence[str]) -> dict[str, tuple[dg.AssetKey, ...]]:
+        """Those of `keys` in which assets of a dataset are missing or out of date, and which; see `pending_assets`."""
+        layer = self.installation.definitions.resolve_job_def(dataset_job_name(dataset)).asset_layer
+        graph = self.installation.definitions.resolve_asset_graph()
+        assets = [key for key in layer.selected_asset_keys if graph.get(key).is_partitioned]
+        return pending_assets(self.installation.instance, graph, assets, keys)
+
+    def missing(self, dataset: Dataset) -> None:
+        """Make what is missing or out of date of a dataset, and nothing else.
+
+        What stands on the bus is landed first. A partition is made whole where the archive lacks bars that a vendor may
+        still be asked for, and where the lake covers none of a session that was made: somebody deleted it. A partition
+        that lacks nothing is made as far as it is behind.
+        """
+        record_landing(self.installation, dataset, self.installation.resources.lander(dataset).land())
+        keys = partitions.keys_between(dataset, first_kept(dataset, datetime.now(UTC).date()), None)
+        lacking = lacking_partitions(self.installation, dataset, keys)
+        self._whole(dataset, dataset.name, [key for key in keys if key in lacking])
+        if not self.outcome.failures:
+            self.dataset(dataset, only_pending=True)
+
+    def _whole(
+        self, dataset: Dataset, what: str, keys: Collection[str], config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run a dataset's job in these partitions, all of its assets."""
+        spans = partitions.windows(dataset, keys, self.installation.settings.backfill_chunk)
+        self._run_chunks(what, dataset_job_name(dataset), [span.keys for span in spans], config or {})
+
+    def _behind(self, dataset: Dataset, keys: Sequence[str]) -> None:
+        """Make the assets of each partition that are behind."""
+        pending = self.pending(dataset, keys)
+        # Bars that are cleaned may bring actions, and be asked for: then all of it is made.
+        first = {raw_bars_key(dataset), clean_bars_key(dataset)}
+        self._whole(dataset, dataset.name, [key for key, found in pending.items() if not first.isdisjoint(found)])
+        others = {key: found for key, found in pending.items() if first.isdisjoint(found)}
+        for only in sorted(set(others.values()), key=len, reverse=True):
+            of_these = [key for key, found in others.items() if found == only]
             spans = partitions.windows(dataset, of_these, self.installation.settings.backfill_chunk)
-            only = [*changed, features_key(dataset)]
-            name = f"{dataset.name} {', '.join(key.path[-1] for key in changed)}"
+            name = f"{dataset.name} {', '.join(key.path[-1] for key in only)}"
             self._run_chunks(name, dataset_job_name(dataset), [span.keys for span in spans], {}, only)
 
     def clean(self, dataset: Dataset, keys: Sequence[str]) -> None:
@@ -123,7 +152,7 @@ class Backfill:
         """Models and predictions where there is a model, signals of a rule, paper trades and report of a strategy.
 
         For the partitions that have features, and a model or the signals of members where the strategy has these.
-        `only_pending`: those that are missing, older than what they are made of, or made by another rule.
+        `only_pending`: those that are missing, older than what they are made of, or of another declaration.
         """
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
@@ -132,11 +161,16 @@ class Backfill:
         keys = strategy_keys(strategy)
         every = _between(partitions.trading_keys(dataset, strategy), first, last)
         days = [key for key in every if key in features]
+        # Days scored by a model of before.
+        older: set[str] = set()
         if isinstance(strategy, ModelStrategy):
             self._train(dataset, strategy, features, first, last, only_pending)
             steps = partitions.model_steps(dataset, strategy)
             trained = newest_by_partition(instance, keys["model"])
-            days = [key for key in days if steps[bisect_right(steps, key) - 1] in trained]
+            scored = newest_by_partition(instance, keys["predictions"])
+            by = {key: steps[bisect_right(steps, key) - 1] for key in days}
+            days = [key for key in days if by[key] in trained]
+            older = {key for key in days if scored.get(key, -1) < trained[by[key]]}
         members = strategy.members if isinstance(strategy, PortfolioStrategy) else ()
         decided = [strategy_keys(member)["signals"] for member in members]
         for key in decided:
@@ -145,10 +179,9 @@ class Backfill:
         if only_pending:
             made_of = [keys[name] for name in ("predictions", "signals", "paper_trades") if name in keys]
             stages = [(features_key(dataset), *decided), *((key,) for key in made_of)]
-            behind = set(pending_in_stages(instance, stages, days))
+            behind = {*pending_in_stages(instance, stages, days), *older}
             if "signals" in keys:
-                job = self.installation.definitions.resolve_job_def(trading_job_name(strategy))
-                version = job.asset_layer.get(keys["signals"]).code_version
+                version = self._code_version(trading_job_name(strategy), keys["signals"])
                 behind.update(made_by_other_code(instance, keys["signals"], version, days))
             days = [key for key in days if key in behind]
         self._trade(strategy, days, every)
@@ -166,11 +199,16 @@ class Backfill:
         """Train the models of the steps that have enough to learn from, and say what the others lack."""
         steps = _between(partitions.model_steps(dataset, strategy), first, last)
         if only_pending:
-            models = newest_by_partition(self.installation.instance, strategy_keys(strategy)["model"])
+            instance, model = self.installation.instance, strategy_keys(strategy)["model"]
+            models = newest_by_partition(instance, model)
+            version = self._code_version(model_job_name(strategy), model)
+            other = made_by_other_code(instance, model, version, steps)
             steps = [
                 step
                 for step in steps
-                if step not in models or any(step > key and features[key] > models[step] for key in features)
+                if step not in models
+                or step in other
+                or any(step > key and features[key] > models[step] for key in features)
             ]
         lake = self.installation.resources.lake
         history = training_sessions(lake, dataset, strategy, steps)
@@ -180,6 +218,10 @@ class Backfill:
                 self.console.print(line, highlight=False, soft_wrap=True)
         runnable = [step for step in steps if step not in short]
         self._run_chunks(strategy.name, model_job_name(strategy), _neighbours(runnable, steps), {})
+
+    def _code_version(self, job_name: str, key: dg.AssetKey) -> str | None:
+        """The code version of an asset as it is declared now."""
+        return self.installation.definitions.resolve_job_def(job_name).asset_layer.get(key).code_version
 
     def _first(self, dataset: Dataset, first: date | None) -> date | None:
         """`first`, or what was cleaned again beside it, where that is earlier."""
@@ -211,7 +253,7 @@ class Backfill:
         what: str,
         job_name: str,
         chunks: Sequence[Sequence[str]],
-        config: dict[str, Any],
+        config: Mapping[str, Any],
         only: Sequence[dg.AssetKey] | None = None,
     ) -> None:
         if not chunks:
@@ -239,7 +281,7 @@ class Backfill:
         self,
         job: dg.JobDefinition,
         keys: Sequence[str],
-        config: dict,
+        config: Mapping[str, Any],
         advance: Callable[[], None],
         only: Sequence[dg.AssetKey] | None = None,
     ) -> None:

@@ -70,6 +70,9 @@ def run_backfill(
 ) -> None:
     """The command: backfill a dataset with its strategies, or one strategy; list the holes that remain, then results.
 
+    A dataset that is named without sessions, symbols and `force` has made what is missing or out of date, and nothing
+    else, as have its strategies. What is asked for by sessions or symbols is made anew.
+
     `restart` forgets the named strategy's simulated trades first; `force` asks again for what is archived or a known
     hole of the vendor's. Raises `CommandError` when a run failed, `UsageError` for a name, range or symbol that does
     not exist.
@@ -99,19 +102,25 @@ def run_backfill(
     from quantlytic_assets.commands.results import show_results
 
     backfill = Backfill(installation, out)
-    backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
+    exact = not (named.is_strategy or first or last or symbols or force)
+    if exact:
+        backfill.missing(dataset)
+    else:
+        backfill.dataset(dataset, first, last, symbols, only_pending=named.is_strategy, force=force)
     if restart:
         _forget_trades(installation, name)
     traded = with_members(strategies)
     for strategy in traded:
         if not backfill.outcome.failures:
-            backfill.strategy(strategy, first, last)
+            backfill.strategy(strategy, first, last, only_pending=exact)
     outcome = backfill.outcome
     out.print(
         f"{outcome.partitions} partitions materialized, {outcome.requests} vendor requests, "
         f"{len(outcome.failures)} failures",
         highlight=False,
     )
+    if exact and not outcome.partitions:
+        out.print(f"nothing was missing or out of date; --from {keys[0]} makes all of it anew", highlight=False)
     _show_holes(installation, out, dataset, first, last)
     show_results(installation, out, traded, first, last)
     if outcome.failures:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.commands.backfill import Backfill
@@ -17,17 +21,41 @@ if TYPE_CHECKING:
     from quantlytic_assets.commands.installation import Installation
 
 
+# What the process that compiles the engine runs.
+_PREPARE = "from quantlytic_assets.trading.engine.run import prepare; prepare()"
+
+
+@contextmanager
+def _engine_being_compiled(wanted: bool) -> Iterator[subprocess.Popen | None]:
+    """A process that compiles the trading engine, where it is wanted; ended with what it is compiled beside.
+
+    The machine code of a new installation takes as long as landing bars does, and a processor would have nothing to do
+    meanwhile. Who trades before it is done, or after it has failed, compiles it as ever.
+    """
+    if not wanted:
+        yield None
+        return
+    with subprocess.Popen([sys.executable, "-c", _PREPARE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as it:
+        try:
+            yield it
+        finally:
+            it.kill()
+
+
 def run_demo(installation: Installation, out: Console) -> None:
     """Build what is pending, print datasets and strategies; raises `CommandError` when a run failed."""
     started = time.monotonic()
     bring_up_to_date(installation, out)
     backfill = Backfill(installation, out)
-    for dataset in installation.universe.datasets.values():
-        backfill.dataset(dataset, only_pending=True)
     strategies = with_members(installation.universe.strategies.values())
-    for strategy in strategies:
-        if not backfill.outcome.failures:
-            backfill.strategy(strategy, only_pending=True)
+    with _engine_being_compiled(bool(strategies)) as compiling:
+        for dataset in installation.universe.datasets.values():
+            backfill.dataset(dataset, only_pending=True)
+        if compiling is not None and not backfill.outcome.failures:
+            compiling.wait()
+        for strategy in strategies:
+            if not backfill.outcome.failures:
+                backfill.strategy(strategy, only_pending=True)
     outcome = backfill.outcome
     show_status(installation, out, as_json=False)
     show_results(installation, out, strategies)

@@ -5,9 +5,11 @@ Which rows may be used is decided in `splits`; where a fitted model is kept is d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -55,6 +57,13 @@ class TrainedModel:
     holdout: pl.DataFrame
     importances: Importances
     learned_from: pl.DataFrame
+
+
+def training_version(strategy: ModelStrategy) -> str:
+    """A short text that is another one when the strategy declares another model, or other data to learn from."""
+    learned = [strategy.interval, strategy.symbols, resolve_features(strategy.features), strategy.horizon]
+    said = [strategy.model, *learned, strategy.min_train_sessions, strategy.embargo_sessions]
+    return sha256(json.dumps(said).encode()).hexdigest()[:12]
 
 
 def train(strategy: ModelStrategy, frame: pl.DataFrame, cut: datetime, sessions: pl.Series) -> TrainedModel:

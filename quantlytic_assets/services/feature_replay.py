@@ -1,8 +1,9 @@
 """Features computed again from data that ends at a bar: whether a table has what could have been known then.
 
 One comparison holds three promises at once. The bars end where the row was decided on, so a value that needed a later
-bar is another one. They begin `warmup` bars before it, so a value that needed an earlier one is another one too. And
-the last bar is taken by the online handles as well as by batch.
+bar is another one. They begin `warmup` bars before it, so a value that needed an earlier one is another one too; sums
+since the first bar go on from what is stored there. And the last bar is taken by the online handles as well as by
+batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.features.online import Board
 from quantlytic_assets.features.spec import column_names, column_scales
+from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.services.features import HISTORY_BARS, warmup, with_others
+from quantlytic_assets.services.sums import Sums
 from quantlytic_assets.tables.features import bars_through, drawn_rows, rows_at
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.plugins import registry_with
@@ -56,7 +59,9 @@ def replayed(
         read = bars.filter(pl.col("close").is_not_null()).group_by("symbol").len("read")
         enough = (pl.col("read") > warmup(features)) | (pl.col("history_bars") < HISTORY_BARS)
         stored = stored.join(read, on="symbol").filter(enough)
-        for way, found in _computed(bars, features, dataset).items():
+        sums = [feature for feature in features if feature.spec.cumulative]
+        begun = Sums(lake, FAMILIES[family], dataset.name, sums, before).first_stored(bars) if sums else None
+        for way, found in _computed(bars, features, dataset, begun).items():
             both = stored.join(found, on="symbol", suffix="_again")
             compared += len(both) * len(columns)
             at = (interval, open_time, session)
@@ -81,14 +86,16 @@ def _bars_until(
     return with_others(lake, bars.with_columns(*prices, listing, pl.col("shares").fill_null(1.0)), features)
 
 
-def _computed(bars: pl.DataFrame, features: Sequence[Feature], dataset: Dataset) -> dict[str, pl.DataFrame]:
-    """Symbol and the features' columns at each symbol's last bar, by batch and online."""
-    last = compute(bars, features, registry_with(dataset.plugins)).group_by("symbol", maintain_order=True).last()
+def _computed(
+    bars: pl.DataFrame, features: Sequence[Feature], dataset: Dataset, begun: pl.DataFrame | None
+) -> dict[str, pl.DataFrame]:
+    """Symbol and the features' columns at each symbol's last bar, by batch and online; sums go on from `begun`."""
+    last = compute(bars, features, registry_with(dataset.plugins), begun).group_by("symbol", maintain_order=True).last()
     made = {"batch": last}
     own = [feature for feature in features if feature.spec.kind != "cross_section"]
     newest = pl.col("open_time") == pl.col("open_time").max().over("symbol")
     board = Board(own)
-    board.open(bars.filter(~newest))
+    board.open(bars.filter(~newest), begun)
     updated: list[Mapping[str, Any]] = [
         {"symbol": bar["symbol"], **board.update(bar["symbol"], bar)} for bar in bars.filter(newest).to_dicts()
     ]

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from quantlytic_assets.features.batch import GROUP, compute
 from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.features.spec import column_names, column_scales
 from quantlytic_assets.schemas.features import FAMILIES, FAMILY_KEYS
+from quantlytic_assets.services.sums import Sums
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.tables.features import closes_by_availability, feature_counts
 from quantlytic_assets.tables.whole_rows import feature_columns
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from quantlytic_assets.features.spec import Feature, Scale
+    from quantlytic_assets.storage.dbt_writes import Move
     from quantlytic_assets.tables.select import Queries
     from quantlytic_assets.universe.models import Dataset
 
@@ -105,8 +107,21 @@ def close_frames(connection: duckdb.DuckDBPyConnection) -> Iterator[pl.DataFrame
         yield compute(bars.with_columns(_history(bars)), ()).select(*_KEYS, "close", "history_bars")
 
 
-def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterator[pl.DataFrame]:
-    """The rows of a family's table for the run's range, some symbols at a time."""
+class FamilyRows:
+    """The rows of a family's table for the run's range, some symbols at a time.
+
+    `moves`: how sums after these rows are off, which is known of the rows that were taken.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, family: str):
+        self.moves: list[Move] = []
+        self._frames = _feature_frames(connection, family, self.moves)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return self._frames
+
+
+def _feature_frames(connection: duckdb.DuckDBPyConnection, family: str, moves: list[Move]) -> Iterator[pl.DataFrame]:
     said = json.loads(os.environ[_VARIABLE])
     registry = registry_with(tuple(said["plugins"]))
     features = of_family(declared(said["declarations"], said["plugins"]), family)
@@ -114,15 +129,18 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
         return
     across = any(feature.spec.kind == "cross_section" for feature in features)
     columns = column_names(features)
+    sums = _sums(connection, family, features)
     seconds, size = 0.0, 0
     for bars in _bars_to_compute(connection, None if across else _CHUNK):
         given = with_others(_Session(connection), bars, features)
         # What is not let go is there beside what is made of it: with many bars, as much as all the rest.
         del bars
+        stored = sums.stored_before(given) if sums else None
         begun = time.perf_counter()
-        computed = compute(given, features, registry)
+        computed = compute(given, features, registry, stored)
         seconds += time.perf_counter() - begun
         size += computed.select(columns).estimated_size()
+        moves += sums.moves(computed) if sums else []
         rows = computed.select(*_KEYS, *columns)
         del given, computed
         yield rows
@@ -130,6 +148,15 @@ def feature_frames(connection: duckdb.DuckDBPyConnection, family: str) -> Iterat
     if COSTS in os.environ:
         costs = {"ms_per_column": round(seconds * 1000 / len(columns), 3), "bytes_per_column": size // len(columns)}
         (Path(os.environ[COSTS]) / f"{family}.json").write_text(json.dumps(costs))
+
+
+def _sums(connection: duckdb.DuckDBPyConnection, family: str, features: Sequence[Feature]) -> Sums | None:
+    """The sums since the first bar among a run's features of a family, if any."""
+    of_all = [feature for feature in features if feature.spec.cumulative]
+    if not of_all:
+        return None
+    dataset, end = os.environ["QUANTLYTIC_RUN_DATASET"], date.fromisoformat(os.environ["QUANTLYTIC_RUN_END"])
+    return Sums(_Session(connection), FAMILIES[family], dataset, of_all, end)
 
 
 def _bars_to_compute(connection: duckdb.DuckDBPyConnection, most: int | None) -> Iterator[pl.DataFrame]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.schemas.features import CLOSES, FAMILIES, FAMILY_KEYS, JOINED_BY
+from quantlytic_assets.schemas.features import BARS, CLOSES, FAMILIES, FAMILY_KEYS, JOINED_BY
 from quantlytic_assets.schemas.table import quoted
 from quantlytic_assets.storage.lake_locks import commit, locks_from_environment
+from quantlytic_assets.storage.literals import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,6 +29,24 @@ if TYPE_CHECKING:
 _SHARED = "memory.main.bars_to_compute"
 # Values of a row group of rows on their way to the lake: 32 MB.
 _GROUP_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Move:
+    """By how much a sum is to be moved in each row of a symbol and interval after a time, of one company.
+
+    `of_shares`: in first shares; a row's own number is that times its bar's shares.
+    """
+
+    dataset: str
+    column: str
+    symbol: str
+    interval: str
+    listing: str
+    after: datetime
+    by: float
+    of_shares: bool
+
 
 _turn: AbstractContextManager[object] | None = None
 # Whether the turn goes on when its model is done.
@@ -102,11 +123,12 @@ def replace_range(
     staged: Path,
     tail: str = "false",
     tail_key: Sequence[str] = (),
+    moves: Sequence[Move] = (),
 ) -> None:
     """Replace the rows of a table that meet the SQL condition `in_range` by the staged ones, in one transaction.
 
     Staged rows that meet `tail` (a condition on rows after the range) also replace those of the table with the same
-    `tail_key` (quoted column names).
+    `tail_key` (quoted column names). `moves` change rows after these.
     """
     if not any(staged.iterdir()):
         commit_statements(connection, [f"DELETE FROM {table} WHERE {in_range}"])
@@ -123,7 +145,26 @@ def replace_range(
             )
     # Files are numbered, and rows within them in their model's order, which is how they are read best.
     statements.append(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
+    statements += [_moved(table, move) for move in moves]
     commit_statements(connection, statements)
+
+
+def _moved(table: str, move: Move) -> str:
+    """The statement that moves a sum. Rows of before `listing` and `shares` existed have nothing there."""
+    column, company, after = quoted(move.column), literal(move.listing), literal(move.after)
+    shares = " * coalesce(bars.shares, 1)" if move.of_shares else ""
+    same = " AND ".join(
+        f"{side}.{quoted(name)} = {literal(value)}"
+        for side in ("of_table", "bars")
+        for name, value in (("dataset", move.dataset), ("symbol", move.symbol), ("interval", move.interval))
+    )
+    # The text of a float is the float again.
+    return (
+        f"UPDATE {table} AS of_table SET {column} = of_table.{column} + '{move.by!r}'::DOUBLE{shares} "
+        f"FROM lake.{BARS.name} AS bars WHERE {same} AND bars.open_time = of_table.open_time "
+        f"AND of_table.open_time > {after} AND bars.open_time > {after} "
+        f"AND coalesce(bars.listing, bars.symbol) = {company}"
+    )
 
 
 def show_families(connection: duckdb.DuckDBPyConnection, view: str, comments: Sequence[str] = ()) -> None:

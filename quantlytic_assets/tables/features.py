@@ -125,6 +125,27 @@ def trainable_sessions(
     return rows(lake, sql, [*parameters, *more], TRAINABLE_SCHEMA)
 
 
+def stored_values(
+    lake: Queries,
+    family: Table,
+    dataset: str,
+    columns: Sequence[str],
+    *,
+    since: date,
+    before: date,
+    symbols: Collection[str],
+) -> pl.DataFrame:
+    """symbol, interval, open_time and columns of a family, sessions [since, before), in no order.
+
+    Only rows that have a value in one of the columns.
+    """
+    known = Condition(" OR ".join(f"{quoted(name)} IS NOT NULL" for name in columns))
+    clause, parameters = where([equal("dataset", dataset), sessions(since, before), one_of("symbol", symbols), known])
+    names = ["symbol", "interval", "open_time", *columns]
+    sql = f"SELECT {', '.join(quoted(name) for name in names)} FROM lake.{family.name}{clause}"
+    return rows(lake, sql, parameters, family.schema(names))
+
+
 def drawn_rows(lake: Queries, dataset: str, since: date, before: date, count: int) -> pl.DataFrame:
     """interval, open_time and session of `count` usable bars drawn anew, sessions [since, before)."""
     clause, parameters = where([equal("dataset", dataset), sessions(since, before), Condition("close IS NOT NULL")])

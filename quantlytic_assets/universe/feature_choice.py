@@ -225,10 +225,10 @@ def _wrong(place: Place, declaration: str | None, registry: Registry) -> Mistake
     try:
         feature = registry.feature(declaration)
         if feature.spec.kind == "cross_section":
-            registry.of_column(feature.inputs[0])
-        if feature.spec.cumulative:
-            # One late bar would change each later row of a table for good.
-            yield place, f"{declaration} is a sum since the first bar, which no partition can hold; take cmf or mfi"
+            of = registry.of_column(feature.inputs[0])
+            if of.spec.cumulative:
+                # Its stored values are those of another family.
+                yield place, f"{declaration} compares sums since the first bar of each symbol; take a change of them"
     except ValueError as error:
         yield place, str(error)
 

@@ -54,6 +54,8 @@ def loaded(*arguments: str) -> tuple[int, str, set[str]]:
         (("gaps",), ("exchange_calendars",)),
         (("sql", "SELECT count(*) FROM clean.bars"), ("exchange_calendars", "pandas", "sqlalchemy", "numpy", "ruamel")),
         (("backfill", "crypto_1m", "--dry-run"), ()),
+        # TA-Lib would load pandas.
+        (("features", "rsi"), ("pandas",)),
         (("--help",), ("polars", "duckdb", "pydantic", "sqlalchemy")),
     ],
 )

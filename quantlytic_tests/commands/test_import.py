@@ -17,9 +17,7 @@ from quantlytic_assets.calendars.partitions import known_keys
 from quantlytic_assets.commands.backfill import Backfill
 from quantlytic_assets.commands.importing import run_import
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
-from quantlytic_assets.commands.pending import pending_in_stages
 from quantlytic_assets.commands.unimport import run_unimport
-from quantlytic_assets.definitions import dataset_stages
 from quantlytic_assets.imports.options import ImportOptions
 from quantlytic_assets.services.clean import quarantine_rejected
 from quantlytic_assets.services.imports import Imports
@@ -260,13 +258,16 @@ def test_what_is_made_of_the_bars_is_behind_until_it_is_made_again(desk):
     backfill = Backfill(desk.installation, Console(file=io.StringIO()))
     backfill.dataset(dataset)
     assert not backfill.outcome.failures
-    instance, chain = desk.installation.instance, dataset_stages(dataset)
     keys = known_keys(dataset)[:2]
-    assert pending_in_stages(instance, chain, keys) == []
+    assert backfill.pending(dataset, keys) == {}
     desk.taken_back(path)
-    assert pending_in_stages(instance, chain, keys) == [keys[0]]
+    behind = backfill.pending(dataset, keys)
+    names = {key.path[-1] for key in behind[keys[0]]}
+    # Its bars were cleaned when it was taken back.
+    assert list(behind) == [keys[0]] and names.isdisjoint({"raw_bars", "clean_bars"})
+    assert names > {"coverage", "bars", "closes", "momentum", "indicators", "labels"}
     backfill.dataset(dataset, only_pending=True)
-    assert not backfill.outcome.failures and pending_in_stages(instance, chain, keys) == []
+    assert not backfill.outcome.failures and backfill.pending(dataset, keys) == {}
     lake = desk.installation.resources.lake
     assert lake.query("SELECT sum(present_bars) FROM clean.coverage").item() == 0
     assert lake.query("SELECT count(*) FROM features.bars").item() == 0

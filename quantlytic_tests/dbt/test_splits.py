@@ -16,6 +16,7 @@ EX_DATE, RATIO, BEFORE = date(2014, 6, 9), 7.0, 2.0
 PRICES = ("open", "high", "low", "close")
 FIRST, LAST = date(2013, 1, 2), date(2015, 12, 31)
 RANGE = ("2013-01-01", "2016-01-01", "1d", ["1d"], [1, 5])
+FEATURES = ("core", "obv")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def lake(warehouse):
             [(f"clean.{table}", "false", [], rows) for table, rows in
              (("bars", clean), ("sessions", hours), ("split_factors", counts))]
         )  # fmt: skip
-        warehouse.build(name, *RANGE)
+        warehouse.build(name, *RANGE, features=FEATURES)
     return warehouse
 
 
@@ -89,7 +90,14 @@ def test_a_vendor_s_split_adjusted_bars_give_the_same_features(lake):
 
 def test_a_run_that_starts_at_the_split_gives_the_rows_of_one_rebuild(lake):
     whole = {table: lake.table(f"features.{table}", "raw") for table in ("bars", "indicators", "labels")}
-    lake.build("raw", "2014-06-09", "2014-06-10", *RANGE[2:])
+    # A sum is said to have come to 5e9 first shares more: those of later rows follow, in shares of their own.
+    more = 5e9
+    with lake.lake.transaction() as connection:
+        earlier = f"dataset = 'raw' AND session < DATE '{EX_DATE}'"
+        connection.execute(f"UPDATE features.volume SET obv = obv + {more * BEFORE} WHERE {earlier}")
+    shares = whole["bars"]["shares"]
+    whole["indicators"] = whole["indicators"].with_columns(obv=pl.col("obv") + more * shares)
+    lake.build("raw", "2014-06-09", "2014-06-10", *RANGE[2:], features=FEATURES)
     for table, wanted in whole.items():
         found = lake.table(f"features.{table}", "raw")
         assert found.select(pl.exclude(pl.Float64)).equals(wanted.select(pl.exclude(pl.Float64)))

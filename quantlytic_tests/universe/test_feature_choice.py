@@ -151,7 +151,7 @@ def test_a_changed_plugin_is_read_anew(load, tmp_path):
         ({"features": '["beta(60, SPY)"]'}, "beta(60, SPY) reads 'SPY', no symbol of minutes; take one of"),
         ({"features": '["ratio(rate:^TNX, BTC-USD)"]'}, "reads dataset 'rate', did you mean 'rates'?"),
         ({"features": '["rank(nothing)"]'}, "features[0]: there is no column 'nothing'"),
-        ({"features": "[obv]"}, "features[0]: obv is a sum since the first bar, which no partition can hold"),
+        ({"features": "[rank(obv)]"}, "features[0]: rank(obv) compares sums since the first bar of each symbol"),
         ({"sets": "{core: [rsi]}"}, "feature_sets.core: is a set that is always there"),
         ({"sets": "{swing: [smaa]}"}, "feature_sets.swing[0]: there is no feature 'smaa', did you mean 'sma'?"),
         ({"learned": "[rsi_15]"}, "swing.features[0]: 'rsi_15' is no feature of minutes, did you mean 'rsi_14'?"),

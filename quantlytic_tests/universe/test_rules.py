@@ -330,7 +330,7 @@ def test_a_feature_that_a_user_s_rule_needs_must_be_one(said):
     mine = CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "my_rule")
     for feature, expected in (
         ("smaa(7)", "there is no feature 'smaa', did you mean 'sma'?"),
-        ("obv", "obv is a sum since the first bar, which no partition can hold"),
+        ("rank(obv)", "rank(obv) compares sums since the first bar"),
         ("beta(60, QQQ)", "beta(60, QQQ) reads 'QQQ', no symbol of daily"),
     ):
         plugin = PLUGIN.replace("sma(7)", feature).replace("sma_7", "close")

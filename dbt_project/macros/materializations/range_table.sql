@@ -11,7 +11,8 @@
     tail_key         Python models only: rows after the range that the model returns replace those with the same key
     shared_turn      models that come one after the other share a turn, which the first of them takes
 
-  A Python model returns an iterable of polars frames, which are written one after another.
+  A Python model returns an iterable of polars frames, which are written one after another; its `moves`, if it has any,
+  are numbers by which sums after these rows are moved.
 #}
 {% materialization range_table, adapter='duckdb', supported_languages=['sql', 'python'] %}
     {%- set target = this.incorporate(type='table') -%}
@@ -125,6 +126,7 @@ def materialize(rows, connection):
             directory,
             tail={{ tojson("dataset = '" ~ run_range().dataset ~ "' and session >= date '" ~ run_range().end ~ "'") }},
             tail_key={{ tojson(quoted_names(tail_key)) }},
+            moves=getattr(rows, 'moves', ()),
         )
 {%- endmacro %}
 

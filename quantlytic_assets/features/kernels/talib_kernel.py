@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import talib
-from talib import stream
 
 from quantlytic_assets.features.kernels.base import Outputs, room
+from quantlytic_assets.features.kernels.talib_alone import stream, talib
 
 
 class Talib:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from talib import abstract, get_function_groups
-
+from quantlytic_assets.features.kernels.talib_alone import abstract, talib
 from quantlytic_assets.features.kernels.talib_kernel import Talib
 from quantlytic_assets.features.library.forms import OHLC, outputs
 from quantlytic_assets.features.spec import FeatureSpec
@@ -28,4 +27,4 @@ def _pattern(function: str) -> FeatureSpec:
     )
 
 
-SPECS = tuple(_pattern(name) for name in sorted(get_function_groups()["Pattern Recognition"]))
+SPECS = tuple(_pattern(name) for name in sorted(talib.get_function_groups()["Pattern Recognition"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import polars as pl
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.events import Events
 from quantlytic_assets.trading.engine.kernel import advance
-from quantlytic_assets.trading.engine.market import Market
+from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
 from quantlytic_assets.trading.engine.requests import NAN, Requests, joined
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.trading.engine.state import State
@@ -141,6 +142,17 @@ def run(
     if len(market):
         engine.run(0, c.BARS, len(market), c.DECIDE, *asked)
     return engine.result()
+
+
+def prepare() -> None:
+    """Compile the engine where its machine code is not kept yet, by trading one bar of nothing.
+
+    That takes a processor some ten seconds, once an installation.
+    """
+    moment = datetime(2000, 1, 3, tzinfo=UTC)
+    row = {name: 1.0 if kind == pl.Float64 else moment for name, kind in BARS_SCHEMA.items()}
+    bars = pl.DataFrame([{**row, "symbol": "A", "session": moment.date()}], schema=BARS_SCHEMA)
+    run(Market.from_frame(bars), None, EngineSettings(capital=1.0))
 
 
 class Stepper:

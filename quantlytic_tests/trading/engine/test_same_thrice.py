@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.events import Events
+from quantlytic_assets.trading.engine.kernel import advance
 from quantlytic_assets.trading.engine.market import Market
 from quantlytic_assets.trading.engine.requests import Requests
-from quantlytic_assets.trading.engine.run import Result, Stepper, run
+from quantlytic_assets.trading.engine.run import Result, Stepper, prepare, run
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, OrderStyle, Risk, Sizing
 from quantlytic_assets.trading.engine.state import State
 from quantlytic_tests.trading.engine.markets import actions, walks
@@ -227,3 +228,16 @@ def test_a_full_tape_and_a_full_book_are_made_larger_and_nothing_is_lost(monkeyp
     assert len(usual.events) > 1_000
     same(usual.events, small.events)
     assert usual.state.to_bytes() == small.state.to_bytes()
+
+
+def test_what_is_compiled_beforehand_is_what_every_run_calls():
+    prepare()
+    market = walks(SYMBOLS, SESSIONS, PER_SESSION, 5, 0.0, TOLD)
+    atr = np.full((len(market), SYMBOLS), 0.5)
+    run(market, weights(market, 1), EngineSettings(10_000.0), atr=atr, orders=asked_by_hand(market, 2))
+    stepper = Stepper(market, EngineSettings(10_000.0))
+    while stepper.step():
+        stepper.target(0, 0.5)
+    stepper.finish()
+    # One set of types: anything else would be compiled a second time when it is first called.
+    assert len(advance.signatures) == 1

@@ -1,7 +1,7 @@
 """clean.repairs says whether a repair rests on later bars (uses_later_bars).
 
 Features may use only repairs that do not. Rows from before have null there, which counts as resting on later bars;
-`quantlytic backfill` of their dataset says it of them too.
+`quantlytic backfill DATASET --from` its first session says it of them too.
 """
 
 from __future__ import annotations
