@@ -21,7 +21,8 @@ from quantlytic_assets.services.signals import (
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.strategies.spec import RuleError
 from quantlytic_assets.tables.features import earlier_session
-from quantlytic_assets.tables.signals import newest_signals, signal_counts, signals
+from quantlytic_assets.tables.signals import newest_signals, signal_counts
+from quantlytic_assets.tables.whole_rows import between, signals
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import utc
@@ -138,15 +139,15 @@ def test_a_range_written_again_takes_the_place_of_what_was_there_and_of_nothing_
     hold, cross = strategy("buy_and_hold", "hold"), strategy("ma_cross", "cross")
     write_signals(lake, hold, DAYS[0], DAYS[20])
     write_signals(lake, cross, DAYS[0], DAYS[20])
-    before = signals(lake, "hold", SIGNALS.polars.names())
+    before = signals(lake, "hold")
     for _ in range(2):
         write_signals(lake, hold, DAYS[5], DAYS[10])
-    assert signals(lake, "hold", SIGNALS.polars.names()).equals(before)
+    assert signals(lake, "hold").equals(before)
     write_signals(lake, replace(hold, symbols=("AAA",)), DAYS[0], DAYS[20])
-    assert set(signals(lake, "hold", ["symbol"])["symbol"]) == {"AAA"}
-    assert len(signals(lake, "cross", ["symbol"], since=DAYS[3], before=DAYS[4])) in (2, 3)
+    assert set(signals(lake, "hold")["symbol"]) == {"AAA"}
+    assert len(signals(lake, "cross", *between(DAYS[3], DAYS[4], None))) in (2, 3)
     counts = signal_counts(lake, "hold", before=DAYS[20])
-    assert counts["buys"].sum() == len(signals(lake, "hold", ["symbol"])) and counts["sells"].sum() == 0
+    assert counts["buys"].sum() == len(signals(lake, "hold")) and counts["sells"].sum() == 0
     newest = newest_signals(lake, "cross")
     assert newest["symbol"].to_list() == list(SYMBOLS) and set(newest["signal"]) <= {"buy", "sell"}
     assert newest_signals(lake, "nobody").is_empty() and signal_counts(lake, "nobody").is_empty()

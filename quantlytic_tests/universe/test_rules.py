@@ -312,7 +312,7 @@ def test_a_portfolio_has_other_strategies_each_with_its_share(load):
         ("{cross: 0}", "portfolio.cross", "should be a share above 0% up to 100%"),
         ("{cros: 10%}", "portfolio.cros", "'cros' is no other strategy, did you mean 'cross'?"),
         ("{mix: 10%}", "portfolio.mix", "'mix' is no other strategy"),
-        ("{}", "portfolio", "should be a mapping of strategies to shares such as {cross_1d: 60%, momentum_1d: 40%}"),
+        ("{}", "portfolio", "is empty, give at least one or leave it out"),
         ("{dip: 10%}", "portfolio.dip", "dip is a bot, which decides with its own positions in view"),
         ("{cross: 10%}\n    rule: rsi", "rule", "is its members' business in a portfolio; leave it out"),
         ("{cross: 10%}\n    sizing: {}", "sizing", "is its members' business in a portfolio; leave it out"),
