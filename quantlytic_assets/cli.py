@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. A traceback is sho
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +37,7 @@ _installation = Installation()
 
 _Day = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First session, inclusive.")]
 _LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last session, inclusive.")]
+_MINUTES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 _Json = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 
 
@@ -326,6 +327,29 @@ def gaps(
     from quantlytic_assets.commands.gaps import show_gaps
 
     show_gaps(_installation, out, dataset, as_json, heat_map)
+
+
+@app.command()
+def explain(
+    what: Annotated[
+        str, typer.Argument(metavar="ORDER_ID|STRATEGY", help="A client order id.", autocompletion=complete_strategy)
+    ],
+    session: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Of a strategy: which session; default the last one traded."),
+    ] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(formats=_MINUTES, help="Of a strategy: only the bar of this time, UTC."),
+    ] = None,
+    symbol: Annotated[str | None, typer.Option(help="Of a strategy: only this symbol.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """An order back to what the vendor gave; of a strategy, why it did not trade in a session."""
+    from quantlytic_assets.commands.explain import show_explanation
+
+    day, time = session.date() if session else None, at.replace(tzinfo=UTC) if at else None
+    show_explanation(_installation, out, what, day, time, symbol, as_json)
 
 
 @app.command()

@@ -189,6 +189,35 @@ class ModelStore:
         ]
         return sorted(rows, key=lambda row: row["partition"], reverse=True)
 
+    def described(self, name: str, version: str) -> dict[str, Any] | None:
+        """What is on record of a version of a strategy's model; None where the registry does not have it.
+
+        name, version, created_at (UTC), run_id, aliases, and `tags`, `metrics` and `inputs` (name and digest of the
+        rows learned from) of the version and its run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self._connect()
+        try:
+            found = client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code not in _missing():
+                raise
+            return None
+        run = client.get_run(str(found.run_id))
+        tags = {**run.data.tags, **found.tags}
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        return {
+            "name": name,
+            "version": str(found.version),
+            "created_at": datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            "run_id": str(found.run_id),
+            "aliases": list(found.aliases),
+            "tags": {key: value for key, value in tags.items() if not key.startswith("mlflow.")},
+            "metrics": dict(run.data.metrics),
+            "inputs": {one.dataset.name: one.dataset.digest for one in inputs},
+        }
+
     def evaluation_chart(self, strategy: ModelStrategy, partition_key: str) -> bytes:
         """The PNG of a partition's model. Raises `ModelNotFound` where there is none, else `ChartNotFound`."""
         from mlflow.exceptions import MlflowException

@@ -150,6 +150,25 @@ class Accounts:
         """Columns of trading.events of the sessions [since, before), in their order."""
         return self._read(_events, EVENTS.polars, strategy, since, before, _events.c.seq)
 
+    def order(self, client_order_id: str) -> pl.DataFrame:
+        """Columns of trading.events of one order, in their order; none where no account has it."""
+        # The strategy, with which an order's id begins, keeps the search to one account.
+        strategy = client_order_id.partition(":")[0]
+        query = sa.select(*(_events.c[name] for name in EVENTS.polars.names())).where(
+            _events.c.strategy == strategy, _events.c.client_order_id == client_order_id
+        )
+        with self._engine.connect() as connection:
+            return pl.DataFrame(connection.execute(query.order_by(_events.c.seq)).all(), EVENTS.polars, orient="row")
+
+    def order_ids(self, strategy: str) -> list[str]:
+        """The client order ids of an account, the latest order first."""
+        last = sa.func.max(_events.c.seq)
+        query = sa.select(_events.c.client_order_id).where(
+            _events.c.strategy == strategy, _events.c.client_order_id.is_not(None)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.group_by(_events.c.client_order_id).order_by(last.desc())))
+
     def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
         """ACCOUNT_SESSIONS_SCHEMA of the sessions [since, before), oldest first."""
         return self._read(_sessions, ACCOUNT_SESSIONS_SCHEMA, strategy, since, before, _sessions.c.session)

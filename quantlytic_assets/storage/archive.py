@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 
@@ -245,7 +245,14 @@ class Archive:
         listing = obstore.list(self.store, prefix=f"{dataset}/refused/")
         return sorted(item["path"] for batch in listing for item in batch)
 
-    def _query(self, select: str, paths: Sequence[str], where: str = "true", taken_back: bool = False) -> pl.DataFrame:
+    def _query(
+        self,
+        select: str,
+        paths: Sequence[str],
+        where: str = "true",
+        taken_back: bool = False,
+        parameters: Sequence[str] = (),
+    ) -> pl.DataFrame:
         """Columns of the objects' rows that count; `filename` and `file_row_number` are among what can be selected.
 
         `taken_back`: rows under a tombstone count as well.
@@ -271,7 +278,7 @@ class Archive:
             if dead is not None:
                 connection.register("dead", dead.to_arrow())
             return connection.execute(
-                f"SELECT {select} FROM {rows} WHERE {where}", [[f"{self.root}/{path}" for path in paths]]
+                f"SELECT {select} FROM {rows} WHERE {where}", [[f"{self.root}/{path}" for path in paths], *parameters]
             ).pl()
 
     def _dead(self, paths: Sequence[str]) -> pl.DataFrame | None:
@@ -305,6 +312,29 @@ class Archive:
             return pl.DataFrame(schema=SOURCED_SCHEMA)
         frame = self._sourced([stored.path for stored in objects], taken_back)
         return frame.cast(dict(SOURCED_SCHEMA)).select(SOURCED_SCHEMA.names())
+
+    def records(self, objects: Sequence[StoredObject], symbol: str) -> pl.DataFrame:
+        """A symbol's rows that count, as `read` gives them, with the path of the `object` that holds each now.
+
+        Only the parts of the objects that can hold the symbol are read.
+        """
+        schema = pl.Schema({**SOURCED_SCHEMA, "object": pl.String})
+        if not objects:
+            return schema.to_frame()
+        paths = [stored.path for stored in objects]
+        path = f"substr(filename, {len(self.root) + 2})"
+        landed, place = (f"{path} AS source_object", "file_row_number AS source_row")
+        if any(map(is_compacted, paths)):
+            landed = f"coalesce(source_object, {path}) AS source_object"
+            place = "coalesce(source_row, file_row_number) AS source_row"
+        own = ", ".join(name for name in SOURCED_SCHEMA.names() if name not in ("source_object", "source_row"))
+        select = f"{own}, {landed}, {place}, {path} AS object"
+        frame = self._query(select, paths, "symbol = ?", parameters=[symbol])
+        return frame.cast(dict(schema)).select(schema.names())
+
+    def written_at(self, path: str) -> datetime:
+        """When an object was written, UTC. Raises `FileNotFoundError` where it is not there."""
+        return obstore.head(self.store, path)["last_modified"]
 
     def origins(self, objects: Sequence[StoredObject], vendor: str, taken_back: bool = False) -> pl.DataFrame:
         """Where the rows that a vendor gave came from and where they are.

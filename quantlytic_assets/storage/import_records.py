@@ -41,7 +41,7 @@ class ImportRecord:
     @property
     def id(self) -> str:
         """What people call it by."""
-        return f"{self.imported_at:%Y%m%dT%H%M%S%f}Z"
+        return _id(self.imported_at)
 
 
 class ImportRecords:
@@ -62,6 +62,13 @@ class ImportRecords:
                 continue
             return record
 
+    def of(self, dataset: str, imported_at: datetime) -> ImportRecord | None:
+        """The import that was made at a moment, which is the `fetched_at` of its rows; None where none is on record."""
+        try:
+            return self._read(f"{dataset}/imports/{_id(imported_at)}.json")
+        except FileNotFoundError:
+            return None
+
     def read(self, dataset: str) -> list[ImportRecord]:
         """All records of a dataset, oldest first."""
         listing = obstore.list(self._store, prefix=f"{dataset}/imports/")
@@ -78,3 +85,7 @@ class ImportRecords:
             for name in ("imported_at", "first", "last")
         }
         return ImportRecord(**(content | times))
+
+
+def _id(imported_at: datetime) -> str:
+    return f"{imported_at:%Y%m%dT%H%M%S%f}Z"

@@ -28,6 +28,13 @@ def clean_bars(
     return select(lake, BARS, columns, equal("dataset", dataset), sessions(since, before), one_of("symbol", symbols))
 
 
+def quarantined_bars(lake: Queries, dataset: str, symbols: Collection[str], since: date, before: date) -> pl.DataFrame:
+    """symbol, open_time, reason, source_object and source_row of rejected rows of the sessions [since, before)."""
+    columns = ["symbol", "open_time", "reason", "source_object", "source_row"]
+    mine = (equal("dataset", dataset), one_of("symbol", symbols), sessions(since, before))
+    return select(lake, QUARANTINE, columns, *mine, order=("open_time", "source_object", "source_row"))
+
+
 def session_hours(lake: Queries, dataset: str, before: date | None = None) -> pl.DataFrame:
     """session, open_time, close_time of a dataset's sessions before a day, oldest first."""
     columns = ["session", "open_time", "close_time"]

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.features import BARS, CLOSES, INDICATORS, LABELS
+from quantlytic_assets.schemas.features import BARS, CLOSES, FAMILIES, INDICATORS, LABELS
 from quantlytic_assets.schemas.table import Table, quoted
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, rows, select, sessions, where
 
@@ -37,6 +37,22 @@ def usable_bars(
     mine = (equal("dataset", dataset), equal("interval", interval), one_of("symbol", symbols))
     usable = Condition("close IS NOT NULL" if incomplete else "close IS NOT NULL AND complete")
     return select(lake, BARS, columns, *mine, sessions(since, before), usable, order=("symbol", "open_time"))
+
+
+def session_bars(lake: Queries, dataset: str, interval: str, session: date, symbols: Collection[str]) -> pl.DataFrame:
+    """All columns of features.bars of the symbols' bars of one session, usable or not, by symbol and time."""
+    mine = (equal("dataset", dataset), equal("interval", interval), equal("session", session))
+    return select(lake, BARS, BARS.polars.names(), *mine, one_of("symbol", symbols), order=("symbol", "open_time"))
+
+
+def feature_tables(lake: Queries, columns: Collection[str]) -> list[Table]:
+    """The families' tables that hold these columns of features.indicators."""
+    sql = (
+        "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = 'lake' AND schema_name = 'features' "
+        "AND list_contains(?, column_name) AND list_contains(?, table_name)"
+    )
+    found = rows(lake, sql, [list(columns), list(FAMILIES)], pl.Schema({"table_name": pl.String}))
+    return [table for name, table in FAMILIES.items() if name in found["table_name"]]
 
 
 def indicators(

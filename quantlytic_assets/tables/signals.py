@@ -16,6 +16,12 @@ COUNTS_SCHEMA = pl.Schema(
 _NEWEST = ("symbol", "session", "open_time", "signal", "strength", "reason")
 
 
+def session_signals(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
+    """All columns of a strategy's signals of one session, by time and symbol."""
+    own = (equal("strategy", strategy), equal("session", session))
+    return select(lake, SIGNALS, SIGNALS.polars.names(), *own, order=("open_time", "symbol"))
+
+
 def targets(lake: Queries, strategy: str, *, since: date | None = None, before: date | None = None) -> pl.DataFrame:
     """symbol, open_time and target of a strategy's signals of the sessions [since, before), by symbol and time.
 

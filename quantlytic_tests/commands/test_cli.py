@@ -68,6 +68,12 @@ def test_a_command_that_only_looks_loads_nothing_heavy(home, arguments, more):
     assert not modules & {*HEAVY, *more}
 
 
+def test_an_order_that_there_is_not_is_wrong_usage_and_loads_nothing_heavy(home):
+    (home / "universe.yaml").write_text(UNIVERSE.partition("strategies:")[0])
+    code, said, modules = loaded("explain", "crossing:AAPL:2025-05-12T20:00:00Z:entry", "--json")
+    assert (code, said) == (2, "") and not modules & {*HEAVY}
+
+
 def test_the_version_and_help_have_their_usual_options(home):
     version = CliRunner().invoke(app, ["--version"])
     assert (version.exit_code, version.stdout.split()[0]) == (0, "quantlytic")

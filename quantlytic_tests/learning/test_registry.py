@@ -130,6 +130,11 @@ def test_a_version_says_what_it_takes_what_it_learned_from_and_what_it_goes_by(s
     assert list(example.columns) == list(trained.feature_names)
     assert np.allclose(served.predict(example), trained.pipeline.predict_proba(example.to_numpy()))
     assert shared.evaluation_chart(named, "2015-01-01").startswith(b"\x89PNG")
+    told = shared.described(named.name, version)
+    assert (told["run_id"], told["inputs"]) == (found.run_id, {"equities_1d": given.dataset.digest})
+    assert told["tags"]["quantlytic.trained_through"] == trained.trained_through.isoformat()
+    assert (told["aliases"], told["metrics"]["rows"]) == (["cut-2015-01-01"], trained.rows)
+    assert told["created_at"].utcoffset() is not None and shared.described(named.name, "99") is None
     rows = shared.trained(named)
     assert [(row["partition"], row["version"]) for row in rows] == [("2015-01-01", version)]
 

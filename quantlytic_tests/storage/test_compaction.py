@@ -64,6 +64,12 @@ def test_segments_become_one_object_with_the_same_rows_from_the_same_places(arch
     assert outcome.bytes_written < outcome.bytes_merged
     assert all_rows(archive).equals(before)
     assert set(before["source_object"]) == set(paths)
+    for symbol, rows in before.partition_by("symbol", as_dict=True, include_key=True).items():
+        records = archive.records(archive.objects(DATASET), symbol[0])
+        assert set(records["object"]) == set(live(archive))
+        assert (
+            records.drop("object").sort("source_object", "source_row").equals(rows.sort("source_object", "source_row"))
+        )
     (only,) = live(archive)
     assert only.startswith(f"{DATASET}/partition={DAY}/compacted-")
 
