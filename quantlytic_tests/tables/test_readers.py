@@ -219,9 +219,10 @@ def test_indicators_and_labels_by_what_was_known(lake):
 def test_predictions_and_what_is_told_of_them(lake):
     found = predictions.predictions(lake, "s", ["session", "score"], since=DAYS[1], before=DAYS[2])
     assert found.rows() == [(DAYS[1], 0.6)]
-    assert predictions.predicted_sessions(lake, "s").to_list() == DAYS
-    assert predictions.first_decision(lake, "s") == at(DAYS[0], 11)
-    assert predictions.first_decision(lake, "nobody") is None
+    assert predictions.scores(lake, "s", before=DAYS[1]).columns == ["symbol", "open_time", "score"]
+    assert predictions.first_predicted(lake, "s") == DAYS[0]
+    assert predictions.predicted_through(lake, "s", DAYS[2]).date() == DAYS[1]
+    assert predictions.predicted_through(lake, "nobody", DAYS[2]) is predictions.first_predicted(lake, "nobody") is None
 
 
 def test_the_account_with_what_became_of_each_session_s_orders(lake):
