@@ -1,8 +1,12 @@
 """What holds for every test: the profile is each test's own choice, whatever the shell that runs them is set up for."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from quantlytic_assets import settings
+from quantlytic_tests.forking.programs import forked_programs
 
 os.environ.pop("QUANTLYTIC_PROFILE", None)
 
@@ -31,3 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = os.path.dirname(__file__)
     place = {os.path.join(root, *name.split("/")): i for i, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(str(item.path), len(place)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> Iterator[None]:
+    """Programs that tests and the code under test start are forked from a process that has imported everything."""
+    installed = settings.PROGRAMS
+    with forked_programs() as settings.PROGRAMS:
+        yield
+    settings.PROGRAMS = installed
