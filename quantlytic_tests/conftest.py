@@ -11,20 +11,28 @@ from quantlytic_tests.forking.programs import forked_programs
 os.environ.pop("QUANTLYTIC_PROFILE", None)
 
 # Files whose tests take a minute and more, the longest first: begun last, one of them would keep a worker busy when the
-# others have nothing left to do. (`make test` hands files out in this order.)
+# others have nothing left to do. (`make test` hands files out in this order.) The first two go well together: one works
+# with two processes at a time, the other mostly waits for servers that it has struck.
 _LONG = (
     "end_to_end/test_promises.py",
-    "end_to_end/test_command_line.py",
-    "storage/test_maintenance.py",
     "faults/test_short.py",
     "end_to_end/test_serve.py",
     "dbt/test_dbt_models.py",
-    "end_to_end/test_import.py",
+    "dbt/test_usable_bars.py",
+    "storage/test_maintenance.py",
+    "commands/test_backfill.py",
+    "end_to_end/test_command_line.py",
+    "dbt/test_declared_features.py",
     "storage/test_compaction.py",
+    "commands/test_import.py",
+    "end_to_end/test_import.py",
+    "end_to_end/test_pages.py",
+    "end_to_end/test_graph.py",
+    "commands/test_training_history.py",
     "storage/test_lake.py",
     "assets/test_maintenance.py",
     "end_to_end/test_vendors.py",
-    "automation/test_run_retention.py",
+    "assets/test_run_retention.py",
     "storage/test_landing.py",
     "end_to_end/test_services.py",
 )
