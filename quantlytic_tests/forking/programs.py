@@ -57,6 +57,8 @@ def _serve_when_wanted(listener: socket.socket, directory: Path, end: int) -> No
         return
     # Compiling the libraries anew in each fork would take most of the time.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # A killed dbt leaves its semaphores to this server's tracker, which removes them and would warn of it in the end.
+    environment["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
     subprocess.run(
         [sys.executable, "-m", "quantlytic_tests.forking.server", str(directory), str(listener.fileno())],
         cwd=Path(quantlytic_tests.__file__).parents[1],

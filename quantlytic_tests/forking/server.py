@@ -22,6 +22,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+
+from quantlytic_assets import settings
 
 # Most of it is imported by the definitions; the rest when a run needs it first. Not the command line itself: it looks
 # at the terminal and the environment when it is imported.
@@ -30,17 +33,32 @@ _IMPORTS = (
     "quantlytic_assets.commands.backfill",
     "quantlytic_assets.commands.backfilling",
     "quantlytic_assets.services.features",
+    "quantlytic_assets.commands.reports",
+    "quantlytic_assets.commands.results",
+    "quantlytic_assets.charts.models",
+    "quantlytic_assets.services.ingest",
+    "quantlytic_assets.services.migrations",
+    "quantlytic_assets.vendors.sample",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
     "dagster._grpc.impl",
     "dbt.adapters.duckdb",
     "dbt.cli.main",
     "dbt.task.build",
+    "dbt.task.docs.generate",
     "exchange_calendars",
     "matplotlib.pyplot",
+    "mlflow.pyfunc",
     "mlflow.sklearn",
-    "numba",
-    "pandera.polars",
-    "sklearn.linear_model",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "numba.experimental.jitclass.base",
+    "numba.typed",
+    "pandera.backends.polars.register",
+    "skops.io",
     "talib",
+    "upath.implementations.local",
 )
 
 
@@ -61,7 +79,7 @@ def _python(arguments: Sequence[str]) -> None:
     if option != "-c":
         raise SystemExit(f"python {option}: only -c is served here")
     sys.argv = ["-c", *rest]
-    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
 
 
 PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {"quantlytic": _quantlytic, "dbt": _dbt, "python": _python}
@@ -71,14 +89,13 @@ def _warm_dbt() -> None:
     """Parse the project once: dbt writes code for its classes when it first uses them, for seconds."""
     from dbt.cli.main import dbtRunner
 
-    from quantlytic_assets.settings import DBT_PROJECT
-
+    project = settings.DBT_PROJECT
     # The static parser would start threads.
-    options = ["--quiet", "--no-static-parser", "--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+    options = ["--quiet", "--no-static-parser", "--project-dir", str(project), "--profiles-dir", str(project)]
     with tempfile.TemporaryDirectory() as target:
         done = dbtRunner().invoke(["parse", *options, "--target-path", target, "--log-path", target])
     if not done.success:
-        raise RuntimeError(f"dbt does not parse {DBT_PROJECT}: {done.exception}")
+        raise RuntimeError(f"dbt does not parse {project}: {done.exception}")
 
 
 def serve(listener: socket.socket) -> None:
@@ -164,6 +181,8 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [name, *arguments]
+    # A command takes its name from the main module, which is not this one.
+    sys.modules["__main__"] = ModuleType("__main__")
     code = 0
     try:
         PROGRAMS[name](arguments)
@@ -186,9 +205,11 @@ def main(directory: str, descriptor: str) -> None:
     """Import everything, then serve the clients of the listening socket `descriptor`."""
     for name in _IMPORTS:
         importlib.import_module(name)
-    _warm_dbt()
-    from quantlytic_assets import settings
+    from sklearn.utils import all_estimators
 
+    # MLflow imports all of them when it keeps a model.
+    all_estimators()
+    _warm_dbt()
     # The command's own dbt comes from here too.
     settings.PROGRAMS = Path(directory)
     with socket.socket(fileno=int(descriptor)) as listener:
