@@ -5,6 +5,7 @@ Nothing is opened or created here; the parts are made from these settings in `re
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 # The models that make features, which dbt reads itself.
 DBT_PROJECT = CHECKOUT / "dbt_project"
+# Where the programs are that are installed with this Python: they are run from there, whatever the PATH says.
+PROGRAMS = Path(sys.executable).parent
 # What the files of workspaces call the code location of `definitions`.
 CODE_LOCATION = "quantlytic"
 

@@ -1,26 +1,38 @@
 """What holds for every test: the profile is each test's own choice, whatever the shell that runs them is set up for."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from quantlytic_assets import settings
+from quantlytic_tests.forking.programs import forked_programs
 
 os.environ.pop("QUANTLYTIC_PROFILE", None)
 
 # Files whose tests take a minute and more, the longest first: begun last, one of them would keep a worker busy when the
-# others have nothing left to do. (`make test` hands files out in this order.)
+# others have nothing left to do. (`make test` hands files out in this order.) The first two go well together: one works
+# with two processes at a time, the other mostly waits for servers that it has struck.
 _LONG = (
     "end_to_end/test_promises.py",
-    "end_to_end/test_command_line.py",
-    "storage/test_maintenance.py",
     "faults/test_short.py",
     "end_to_end/test_serve.py",
     "dbt/test_dbt_models.py",
-    "end_to_end/test_import.py",
+    "dbt/test_usable_bars.py",
+    "storage/test_maintenance.py",
+    "commands/test_backfill.py",
+    "end_to_end/test_command_line.py",
+    "dbt/test_declared_features.py",
     "storage/test_compaction.py",
+    "commands/test_import.py",
+    "end_to_end/test_import.py",
+    "end_to_end/test_pages.py",
+    "end_to_end/test_graph.py",
+    "commands/test_training_history.py",
     "storage/test_lake.py",
     "assets/test_maintenance.py",
     "end_to_end/test_vendors.py",
-    "automation/test_run_retention.py",
+    "assets/test_run_retention.py",
     "storage/test_landing.py",
     "end_to_end/test_services.py",
 )
@@ -31,3 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = os.path.dirname(__file__)
     place = {os.path.join(root, *name.split("/")): i for i, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(str(item.path), len(place)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> Iterator[None]:
+    """Programs that tests and the code under test start are forked from a process that has imported everything."""
+    installed = settings.PROGRAMS
+    with forked_programs() as settings.PROGRAMS:
+        yield
+    settings.PROGRAMS = installed

@@ -5,7 +5,6 @@ The environment tells which dataset and sessions. Models, tests and documentatio
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -20,6 +19,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 from filelock import FileLock
 from packaging.version import Version
 
+from quantlytic_assets import settings
 from quantlytic_assets.assets.keys import clean_bars_key, corporate_actions_key, coverage_key, feature_key
 from quantlytic_assets.assets.partitions import closes_known_by
 from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key, partition_charts
@@ -89,7 +89,7 @@ def dbt_resource(project: DbtProject) -> DbtCliResource:
     """Dbt as installed beside this Python, whatever the PATH says."""
     return _InstalledDbt(
         project_dir=str(project.project_dir),
-        dbt_executable=str(Path(sys.executable).parent / "dbt"),
+        dbt_executable=str(settings.PROGRAMS / "dbt"),
         global_config_flags=["--no-use-colors"],
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.server
 import os
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantlytic_assets import settings
 from quantlytic_assets.commands.installation import CommandError
 from quantlytic_assets.settings import DBT_PROJECT
 
@@ -27,7 +27,7 @@ def build_docs(installation: Installation) -> Path:
     lake.connect()
     target = installation.settings.directory("dbt") / "docs"
     command = [
-        str(Path(sys.executable).parent / "dbt"),
+        str(settings.PROGRAMS / "dbt"),
         "docs",
         "generate",
         "--project-dir",

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from quantlytic_assets import settings
 from quantlytic_assets.cli import app
 from quantlytic_assets.commands.inspection import run_sql
 from quantlytic_assets.commands.installation import Installation
@@ -87,7 +88,9 @@ def complete(words: str, home: Path) -> list[str]:
     environment["COMP_CWORD"] = str(len(words.split(" ")) - 1)
     code = "from quantlytic_assets.cli import main; main([])"
     command = f"import sys; sys.argv[0] = 'quantlytic'; {code}"
-    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, cwd=home)
+    done = subprocess.run(
+        [settings.PROGRAMS / "python", "-c", command], env=environment, capture_output=True, text=True, cwd=home
+    )
     return done.stdout.split()
 
 

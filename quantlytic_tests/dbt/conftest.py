@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from quantlytic_assets import settings
 from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.services.features import families, run_environment
 from quantlytic_tests.storage.places import PROFILES, Place, opened
@@ -74,7 +74,7 @@ class Warehouse:
             "DBT_LOG_PATH": str(self.target),
         }
         project = str(ROOT / "dbt_project")
-        dbt = str(Path(sys.executable).parent / "dbt")
+        dbt = str(settings.PROGRAMS / "dbt")
         command = [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project]
         return [*command, "--exclude", *sorted(FAMILIES.keys() - families(features, plugins))], environment
 

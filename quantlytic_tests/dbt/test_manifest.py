@@ -5,12 +5,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from quantlytic_assets import settings
 from quantlytic_assets.assets import features
 
 _START = """
@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Path:
 def start(project: Path) -> subprocess.Popen:
     """A process that wants the manifest, and says which dbt run made it and how many nodes it has."""
     return subprocess.Popen(
-        [sys.executable, "-c", _START, str(project)],
+        [str(settings.PROGRAMS / "python"), "-c", _START, str(project)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -70,5 +70,5 @@ def wait_for(what: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + _PATIENCE
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(1)
+        time.sleep(0.2)
     return found

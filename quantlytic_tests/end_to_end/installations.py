@@ -28,6 +28,7 @@ import polars as pl
 import pytest
 import yaml
 
+from quantlytic_assets import settings
 from quantlytic_assets.resources import make_resources
 from quantlytic_assets.settings import Settings
 
@@ -156,7 +157,7 @@ class Installed:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
         """Start the command in a process group of its own."""
         return subprocess.Popen(
-            [str(COMMAND), *arguments],
+            [str(settings.PROGRAMS / "quantlytic"), *arguments],
             env=self.environment(**variables),
             cwd=self.root,
             stdout=subprocess.PIPE,
@@ -200,7 +201,7 @@ class Installed:
         self, commands: list[tuple[int, list[str]]], directory: Path, variables: Mapping[str, str]
     ) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-c", _IN_TURN, str(directory), json.dumps(commands)],
+            [str(settings.PROGRAMS / "python"), "-c", _IN_TURN, str(directory), json.dumps(commands)],
             env=self.environment(**variables),
             cwd=self.root,
             capture_output=True,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from quantlytic_assets import settings
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.storage.bus import LocalBus, bars_topic
@@ -79,7 +79,11 @@ def session_by_session(root: Path) -> Outcome:
     installed = Installed(root, universe(equities_5m={**EQUITIES_5M, "last_session": THIRD_SESSION}))
     script = _BACKFILL_EACH.format(sessions=("2025-07-01", "2025-06-30", THIRD_SESSION))
     done = subprocess.run(
-        [sys.executable, "-c", script], env=installed.environment(), cwd=root, capture_output=True, text=True
+        [str(settings.PROGRAMS / "python"), "-c", script],
+        env=installed.environment(),
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     return Outcome(installed, {"all": Done(done.returncode, done.stdout, done.stderr)})
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
+from quantlytic_assets import settings
 from quantlytic_tests.end_to_end.browser import wait_for
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 
@@ -226,7 +227,10 @@ def test_before_anything_is_materialized_pages_say_what_to_run(tmp_path: Path, b
     paths += [f"/datasets/equities_5m/{SESSION}/bars.png", "/strategies/momentum_1d", "/strategies/momentum_1d/report"]
     paths += ["/mlflow", "/docs/"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *paths], env=fresh.environment(), capture_output=True, text=True
+        [str(settings.PROGRAMS / "python"), "-c", script, *paths],
+        env=fresh.environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = dict(zip(paths, json.loads(done.stdout), strict=True))

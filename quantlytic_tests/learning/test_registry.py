@@ -1,7 +1,6 @@
 import logging
 import sqlite3
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from quantlytic_assets import settings
 from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.models import MODEL_NAMES
@@ -205,7 +205,7 @@ def test_a_death_half_way_leaves_the_alias_on_the_finished_model(shared, monkeyp
 
 def test_processes_that_create_everything_at_once_do_not_disturb_each_other(tmp_path):
     def run(partition):
-        command = [sys.executable, "-W", "ignore", "-c", LOG_ONE, str(tmp_path), partition]
+        command = [settings.PROGRAMS / "python", "-c", LOG_ONE, str(tmp_path), partition]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     with ThreadPoolExecutor() as pool:
@@ -222,7 +222,7 @@ def test_aliases_are_legal_and_keep_partitions_apart():
 
 
 def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", LOG_ONE, str(tmp_path), "2015-01-01"])
+    process = subprocess.Popen([settings.PROGRAMS / "python", "-c", LOG_ONE, str(tmp_path), "2015-01-01"])
     deadline = time.monotonic() + 120
     # Somewhere in the middle: the finished one has over 900,000 bytes.
     # Without its journal, which comes and goes.

@@ -1,0 +1,36 @@
+"""What is started in a program's place: it lets the fork server beside it do the work, and ends as that ends.
+
+Whoever starts it sees a process like any other: arguments, environment, directory and standard streams are those of the
+work, a signal that asks it to end reaches the work, and the work ends with it when it is killed. It runs without
+site-packages, for most of what the real program costs is what it imports.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+
+
+def main() -> None:
+    """Ask for the program that this one is named after, with this process's arguments."""
+    directory, name = os.path.split(sys.argv[0])
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.path.join(directory, "socket"))
+        request = json.dumps([name, sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(request)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        told = connection.recv(4)
+    code = int.from_bytes(told, "big", signed=True) if told else -signal.SIGKILL
+    if code < 0:
+        # The work was ended by a signal, and so is this process.
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""A process that has imported what the programs of this project import, and forks one of them for each client.
+
+Importing Dagster, MLflow and dbt takes several seconds of a core; a fork takes a few milliseconds. What is forked is
+the program itself, in a session of its own, with nothing shared but what was imported. Nothing here may start threads
+or open connections: a fork would have neither.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+from quantlytic_assets import settings
+
+# Most of it is imported by the definitions; the rest when a run needs it first. Not the command line itself: it looks
+# at the terminal and the environment when it is imported.
+_IMPORTS = (
+    "quantlytic_assets.definitions",
+    "quantlytic_assets.commands.backfill",
+    "quantlytic_assets.commands.backfilling",
+    "quantlytic_assets.services.features",
+    "quantlytic_assets.commands.reports",
+    "quantlytic_assets.commands.results",
+    "quantlytic_assets.charts.models",
+    "quantlytic_assets.services.ingest",
+    "quantlytic_assets.services.migrations",
+    "quantlytic_assets.vendors.sample",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._grpc.impl",
+    "dbt.adapters.duckdb",
+    "dbt.cli.main",
+    "dbt.task.build",
+    "dbt.task.docs.generate",
+    "exchange_calendars",
+    "matplotlib.pyplot",
+    "mlflow.pyfunc",
+    "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "numba.experimental.jitclass.base",
+    "numba.typed",
+    "pandera.backends.polars.register",
+    "skops.io",
+    "talib",
+    "upath.implementations.local",
+)
+
+
+def _quantlytic(arguments: Sequence[str]) -> None:
+    from quantlytic_assets.cli import main
+
+    main(list(arguments))
+
+
+def _dbt(arguments: Sequence[str]) -> None:
+    from dbt.cli.main import cli
+
+    cli(list(arguments))
+
+
+def _python(arguments: Sequence[str]) -> None:
+    option, code, *rest = arguments
+    if option != "-c":
+        raise SystemExit(f"python {option}: only -c is served here")
+    sys.argv = ["-c", *rest]
+    exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
+
+
+PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {"quantlytic": _quantlytic, "dbt": _dbt, "python": _python}
+
+
+def _warm_dbt() -> None:
+    """Parse the project once: dbt writes code for its classes when it first uses them, for seconds."""
+    from dbt.cli.main import dbtRunner
+
+    project = settings.DBT_PROJECT
+    # The static parser would start threads.
+    options = ["--quiet", "--no-static-parser", "--project-dir", str(project), "--profiles-dir", str(project)]
+    with tempfile.TemporaryDirectory() as target:
+        done = dbtRunner().invoke(["parse", *options, "--target-path", target, "--log-path", target])
+    if not done.success:
+        raise RuntimeError(f"dbt does not parse {project}: {done.exception}")
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork for each client, until standard input ends: then whoever started this server has ended."""
+    gc.collect()
+    # What is there now stays: collections would only make copies of its pages in each fork.
+    gc.freeze()
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            try:
+                _look_after(connection)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        connection.close()
+        _reap()
+
+
+def _reap() -> None:
+    """Forget those who looked after programs that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def _look_after(connection: socket.socket) -> None:
+    """Fork the program that the client asks for, tell the client how it ended, and end it when the client is gone."""
+    header, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    name, arguments, environment, directory = json.loads(_read(connection, int.from_bytes(header, "big")))
+    program = os.fork()
+    if program == 0:
+        connection.close()
+        _become(name, arguments, environment, directory, streams)
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(program)
+    while ended not in select.select([ended, connection], [], [])[0]:
+        wanted = connection.recv(1)
+        if wanted:
+            os.kill(program, wanted[0])
+        else:
+            _kill(program)
+            os.waitpid(program, 0)
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
+    connection.sendall(code.to_bytes(4, "big", signed=True))
+    os._exit(0)
+
+
+def _kill(program: int) -> None:
+    """Kill a program and what it has started."""
+    try:
+        os.killpg(program, signal.SIGKILL)
+    except ProcessLookupError:
+        # It has no session of its own yet.
+        os.kill(program, signal.SIGKILL)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = connection.recv(size - len(parts))
+        if not part:
+            raise EOFError("the client went away before it had said what it wants")
+        parts += part
+    return bytes(parts)
+
+
+def _become(
+    name: str, arguments: list[str], environment: dict[str, str], directory: str, streams: Sequence[int]
+) -> None:
+    """Be the program, and exit as it does."""
+    os.setsid()
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+        os.close(stream)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [name, *arguments]
+    # A command takes its name from the main module, which is not this one.
+    sys.modules["__main__"] = ModuleType("__main__")
+    code = 0
+    try:
+        PROGRAMS[name](arguments)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # As an interpreter ends, but for taking the modules apart.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
+
+
+def main(directory: str, descriptor: str) -> None:
+    """Import everything, then serve the clients of the listening socket `descriptor`."""
+    for name in _IMPORTS:
+        importlib.import_module(name)
+    from sklearn.utils import all_estimators
+
+    # MLflow imports all of them when it keeps a model.
+    all_estimators()
+    _warm_dbt()
+    # The command's own dbt comes from here too.
+    settings.PROGRAMS = Path(directory)
+    with socket.socket(fileno=int(descriptor)) as listener:
+        serve(listener)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

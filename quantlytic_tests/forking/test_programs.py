@@ -1,0 +1,70 @@
+"""A forked program can't be told from a started one by what it is given, how it ends and what ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from quantlytic_assets import settings
+
+
+def python(code: str, *arguments: str, **options) -> subprocess.Popen:
+    command = [settings.PROGRAMS / "python", "-c", code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_it_has_the_arguments_environment_directory_and_streams_of_its_start(tmp_path):
+    code = "import os, sys; print(sys.argv[1:], dict(os.environ), os.getcwd(), input()); print('so', file=sys.stderr)"
+    running = python(code, "one", "ä", env={"LC_ALL": "C.UTF-8"}, cwd=tmp_path, stdin=subprocess.PIPE)
+    assert running.communicate("in\n") == (f"['one', 'ä'] {{'LC_ALL': 'C.UTF-8'}} {tmp_path} in\n", "so\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "ending", "said"),
+    [
+        ("pass", 0, ""),
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('wrong')", 1, "wrong\n"),
+        ("raise ValueError('no')", 1, "ValueError: no\n"),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+    ],
+)
+def test_its_end_is_the_end_of_what_was_started(code, ending, said):
+    running = python(code)
+    _, errors = running.communicate()
+    assert (running.returncode, errors.endswith(said)) == (ending, True)
+
+
+def test_what_is_done_at_the_exit_is_done():
+    code = "import atexit, threading\natexit.register(print, 'last')\nthreading.Timer(0.1, print, ['first']).start()"
+    assert python(code).communicate()[0] == "first\nlast\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_it(number):
+    code = f"import signal\nsignal.signal({number:d}, lambda *_: exit(7))\nprint('ready', flush=True)\nsignal.pause()"
+    running = python(code)
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(number)
+    running.communicate()
+    assert running.returncode == 7
+
+
+def test_killed_it_ends_with_all_that_it_has_started():
+    # The streams end when nobody has them open any more.
+    code = "import subprocess; subprocess.Popen(['sleep', '600']); print('ready', flush=True); input()"
+    running = python(code, stdin=subprocess.PIPE, start_new_session=True)
+    assert running.stdout.readline() == "ready\n"
+    os.killpg(running.pid, signal.SIGKILL)
+    assert running.communicate() == ("", "")
+    assert running.returncode == -signal.SIGKILL
+
+
+def test_dbt_and_the_command_are_there(tmp_path: Path):
+    for name, said in (("dbt", "Core:"), ("quantlytic", "quantlytic ")):
+        done = subprocess.run([settings.PROGRAMS / name, "--version"], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout
