@@ -1,7 +1,7 @@
 """`<strategy>/paper_trades`: signals, or a bot's wishes, made into orders and fills, once each, as lake tables.
 
 The engine trades, as in a backtest; what happened is on record in the state database, and the lake's tables are a copy
-of it (`services.rule_account`).
+of it (`services.paper_account`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import EVENTS
 from quantlytic_assets.services.halts import standings
 from quantlytic_assets.services.old_accounts import LostAccount
-from quantlytic_assets.services.rule_account import trade_rule
+from quantlytic_assets.services.paper_account import trade
 from quantlytic_assets.services.signals import NoSignals
 from quantlytic_assets.strategies.spec import RuleError
 from quantlytic_assets.tables.trading import event_counts, session_counts
@@ -51,7 +51,7 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         resources: Resources = context.resources.quantlytic
         (window,) = windows(dataset, context.partition_keys)
         try:
-            done = trade_rule(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
+            done = trade(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
         except (LostAccount, NoSignals, RuleError) as error:
             raise dg.Failure(str(error)) from None
         context.log.info(str(done))

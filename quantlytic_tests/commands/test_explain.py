@@ -23,8 +23,8 @@ from quantlytic_assets.schemas.clean import COVERAGE
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.services.clean import Cleaner
 from quantlytic_assets.services.explain import explain_order
+from quantlytic_assets.services.paper_account import trade
 from quantlytic_assets.services.provenance import bar_links
-from quantlytic_assets.services.rule_account import trade_rule
 from quantlytic_assets.services.signals import write_signals
 from quantlytic_assets.storage.import_records import ImportRecord, ImportRecords
 from quantlytic_tests.frames import make_bars, make_dataset
@@ -120,7 +120,7 @@ class Desk:
     def trade(self, name: str, first: date, before: date) -> None:
         strategy = self.installation.universe.strategies[name]
         write_signals(self.lake, strategy, first, before)
-        trade_rule(self.lake, self.resources.accounts, self.dataset, strategy, first, before)
+        trade(self.lake, self.resources.accounts, self.dataset, strategy, first, before)
 
     def predict(self, version: str) -> None:
         """Predict a week of Apple's with a model of this version."""

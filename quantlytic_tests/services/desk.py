@@ -12,7 +12,7 @@ from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.schemas import features
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
-from quantlytic_assets.services.rule_account import RuleTrades, trade_rule
+from quantlytic_assets.services.paper_account import Trades, trade
 from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.lake import local_lake
 from quantlytic_assets.trading.account_tables import engine_events
@@ -83,9 +83,9 @@ class Desk:
             ]
         )
 
-    def trade(self, first, before, now=None, strategy=STRATEGY, dataset=DATASET) -> RuleTrades:
+    def trade(self, first, before, now=None, strategy=STRATEGY, dataset=DATASET) -> Trades:
         """Trade the sessions [first, before)."""
-        return trade_rule(self.lake, self.accounts, dataset, strategy, first, before, now)
+        return trade(self.lake, self.accounts, dataset, strategy, first, before, now)
 
     def events(self, strategy="cross") -> pl.DataFrame:
         """What is on record of a strategy."""

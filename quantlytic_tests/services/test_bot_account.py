@@ -11,7 +11,7 @@ import pytest
 
 from quantlytic_assets.services.backtest import run_backtest
 from quantlytic_assets.services.halts import ask_to_halt, ask_to_resume
-from quantlytic_assets.services.rule_account import RuleTrades
+from quantlytic_assets.services.paper_account import Trades
 from quantlytic_assets.services.signals import NoSignals
 from quantlytic_assets.strategies.spec import RuleError
 from quantlytic_assets.trading.engine.settings import Exits, Sizing
@@ -121,7 +121,7 @@ def test_partition_by_partition_and_day_by_day_are_the_same(once, strategy, tmp_
     for month in range(1, 8):
         first = max(FIRST, date(2011, month, 1))
         months.trade(first, date(2011, month + 1, 1), strategy=strategy, dataset=DATASET)
-    assert months.trade(FIRST, LAST, strategy=strategy, dataset=DATASET) == RuleTrades("cross")
+    assert months.trade(FIRST, LAST, strategy=strategy, dataset=DATASET) == Trades("cross")
     assert months.events().equals(once.events())
     assert months.accounts.last("cross") == once.accounts.last("cross")
     assert {name: len(rows) for name, rows in months.published().items()} == {

@@ -10,7 +10,7 @@ import pytest
 
 from quantlytic_assets.schemas.trading import EVENTS
 from quantlytic_assets.services.halts import HaltError, ask_to_halt, ask_to_resume, standings
-from quantlytic_assets.services.rule_account import RuleTrades
+from quantlytic_assets.services.paper_account import Trades
 from quantlytic_assets.trading.engine.settings import Risk
 from quantlytic_tests.services.desk import FIRST, SETTINGS, STRATEGY, Desk, recorded_days
 
@@ -100,7 +100,7 @@ def test_partition_by_partition_and_asked_as_time_goes_on_are_the_same(once, tmp
 
 
 def test_a_rerun_a_restart_and_a_step_that_fails_neither_lose_nor_double_a_request(once, tmp_path):
-    assert once.trade(FIRST, LAST) == RuleTrades("cross") and once.accounts.requests("cross", pending=True) == []
+    assert once.trade(FIRST, LAST) == Trades("cross") and once.accounts.requests("cross", pending=True) == []
     desk = a_desk(tmp_path / "fails", ASKED[:1])
     desk.trade(FIRST, date(2011, 2, 1))
     stale = desk.accounts.last("cross")

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.services.halts import ask_to_halt, ask_to_resume
-from quantlytic_assets.services.rule_account import publish
+from quantlytic_assets.services.paper_account import publish
 from quantlytic_assets.trading.engine.run import run
 from quantlytic_tests.services.desk import FIRST, SETTINGS, Desk, recorded_days
 from quantlytic_tests.storage.processes import start

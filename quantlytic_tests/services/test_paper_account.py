@@ -14,7 +14,7 @@ from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.trading import EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.services.accounts import read_account
 from quantlytic_assets.services.backtest import BacktestError, run_backtest, run_search
-from quantlytic_assets.services.rule_account import RuleTrades, publish
+from quantlytic_assets.services.paper_account import Trades, publish
 from quantlytic_assets.services.signals import make_signals, write_signals
 from quantlytic_assets.tables.signals import targets
 from quantlytic_assets.trading.account_tables import engine_events
@@ -158,8 +158,8 @@ def test_partition_by_partition_and_day_by_day_are_the_same(once, tmp_path, days
 
 def test_a_rerun_trades_nothing_and_a_deleted_table_comes_back(once):
     before = once.published()
-    assert once.trade(FIRST, END) == RuleTrades("cross")
-    assert once.trade(date(2011, 6, 1), date(2011, 7, 1)) == RuleTrades("cross")
+    assert once.trade(FIRST, END) == Trades("cross")
+    assert once.trade(date(2011, 6, 1), date(2011, 7, 1)) == Trades("cross")
     assert all(once.published()[name].equals(rows) for name, rows in before.items())
     once.lake.replace([(table.name, "true", [], pl.DataFrame()) for table in TABLES])
     once.trade(FIRST, date(2011, 2, 1))
@@ -198,7 +198,7 @@ def test_bars_that_come_late_are_seen_and_not_traded(once, tmp_path, days):
     before = desk.events()
     desk.give(days)
     # Nothing new to trade: it is told with the next bar.
-    assert desk.trade(march, april) == RuleTrades("cross")
+    assert desk.trade(march, april) == Trades("cross")
     told = desk.trade(march, date(2011, 4, 5))
     assert told.late == 1
     late = desk.events().filter(kind="seen_late")
@@ -239,7 +239,7 @@ def test_a_run_that_dies_before_it_publishes_is_made_good_by_the_next(tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("quantlytic_assets.services.rule_account.publish", dies)
+        patch.setattr("quantlytic_assets.services.paper_account.publish", dies)
         with pytest.raises(KeyboardInterrupt):
             desk.trade(FIRST, date(2011, 3, 1))
     assert desk.published()[EVENTS.name].is_empty()

@@ -56,7 +56,7 @@ _WAIT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
-class RuleTrades:
+class Trades:
     """What a call did: bars traded (times), events written, fills among them, and bars that were seen late."""
 
     strategy: str
@@ -66,7 +66,7 @@ class RuleTrades:
     late: int = 0
 
 
-def trade_rule(
+def trade(
     lake: Lake,
     accounts: Accounts,
     dataset: Dataset,
@@ -74,7 +74,7 @@ def trade_rule(
     first: date,
     before: date,
     now: datetime | None = None,
-) -> RuleTrades:
+) -> Trades:
     """Trade what was not traded of the sessions up to `before`, and copy the sessions from `first` on into the lake.
 
     An account begins with the first session that is asked for. Raises `NoSignals` for features that were never
@@ -85,7 +85,7 @@ def trade_rule(
     # From a session that was traded already: of what came late since then is taken note.
     start = min(first, stored.session) if stored else first
     history = read_history(lake, dataset, strategy, before - _DAY, start) if start < before else None
-    done = RuleTrades(strategy.name)
+    done = Trades(strategy.name)
     if history is not None:
         market = history.market(strategy.symbols)
         fresh = _fresh(market, stored, now or datetime.now(UTC))
@@ -142,7 +142,7 @@ def _step(
     fresh: slice,
     stored: StoredAccount | None,
     before: date,
-) -> RuleTrades:
+) -> Trades:
     """Trade these times, session by session, and write all of it in one transaction."""
     days = market.sessions
     since = days[fresh.start]
@@ -178,7 +178,7 @@ def _step(
         bars = _bars(market[market.within(session, session).start : stretch.stop])
         rows[session] = session_row(session, account, _held(state, strategy), bars, models.get(session))
     if state is None:
-        return RuleTrades(strategy.name)
+        return Trades(strategy.name)
     # A frame of all at once: making one takes longer than trading a session.
     every = to_frame(
         np.concatenate([one.integers for one in events]),
@@ -200,9 +200,9 @@ def _step(
     frame = sessions_frame(list(rows.values()))
     if not accounts.advance(strategy.name, stored, after, event_rows(every), frame, taken):
         # Another process has traded these bars.
-        return RuleTrades(strategy.name)
+        return Trades(strategy.name)
     seen = int(late["bars"].sum()) if len(late) else 0
-    return RuleTrades(strategy.name, len(sessions), len(every), every.filter(kind="fill").height, seen)
+    return Trades(strategy.name, len(sessions), len(every), every.filter(kind="fill").height, seen)
 
 
 def _bars(market: Market) -> dict[str, int]:
