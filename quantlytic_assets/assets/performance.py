@@ -41,6 +41,7 @@ def performance_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str,
         metadata: dict[str, Any] = {
             **chart_and_page(links.account_chart(strategy.name), links.strategy(strategy.name)),
             "report": dg.MetadataValue.url(links.report(strategy.name)),
+            "verdict": dg.MetadataValue.md("\n".join(f"- {one}" for one in account.verdict)),
             "statistics": dg.MetadataValue.table(records(account.comparison)),
             **{name: value for name, value in account.statistics.items() if value is not None},
             **{f"forecast/{name}": value for name, value in account.forecasts.items()},

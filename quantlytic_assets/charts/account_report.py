@@ -50,7 +50,7 @@ def account_page(result: Account, back: str | None = None) -> str:
         f'<p><a href="{escape(back)}">{escape(result.strategy)}: all pages</a></p>' if back else "",
         f"<h1>{escape(result.strategy)}</h1>",
         f"<p>{escape(result.title)}: {sessions}.</p>",
-        "<h2>Verdict</h2>" + "".join(f"<p>{escape(one)}</p>" for one in verdict(result)),
+        "<h2>Verdict</h2>" + "".join(f"<p>{escape(one)}</p>" for one in result.verdict),
         *(f'<p class="{one.severity}">{escape(one.severity)}: {escape(one.text)}</p>' for one in result.findings),
         "<h2>Figures</h2>" + _figures(result),
         *(["<h2>Forecasts</h2>" + _forecasts(result.forecasts)] if result.forecasts else []),
@@ -72,37 +72,6 @@ def write_report(path: Path, page: str) -> None:
     draft = path.with_name(path.name + ".part")
     draft.write_text(page, encoding="utf-8")
     draft.replace(path)
-
-
-def verdict(result: Account) -> list[str]:
-    """What the figures say, in sentences that they carry."""
-    own, held = result.statistics, result.held_statistics
-    gain, market = own["total_return"] or 0.0, held["total_return"] or 0.0
-    said = [
-        f"It made {gain:.1%}; buying the same symbols and holding them made {market:.1%}, so it did "
-        f"{'better' if gain > market else 'worse' if gain < market else 'as well'} by {abs(gain - market):.1%}."
-    ]
-    if own["sharpe"] is not None and held["sharpe"] is not None:
-        said.append(
-            f"For its fluctuation it earned {_against(own['sharpe'], held['sharpe'])} (Sharpe ratio of a year)."
-        )
-    if len(result.random_returns):
-        share = float((result.random_returns >= gain).mean())
-        told = "the timing is more than luck" if share <= 0.05 else "the timing may be luck"
-        said.append(f"{share:.0%} of its own targets at random other times made as much or more: {told}.")
-    sure, trials = own.get("deflated_sharpe"), int(own.get("trials") or 1)
-    if sure is not None:
-        count = "this trial alone" if trials == 1 else f"the {trials:,} trials on record"
-        said.append(f"That its Sharpe ratio is above zero, for {count}, has a probability of {sure:.1%}.")
-    if (accuracy := result.forecasts.get("accuracy")) is not None:
-        naive = max(value for name, value in result.forecasts.items() if name.endswith("_accuracy"))
-        said.append(
-            f"Of its forecasts {accuracy:.1%} were right; the best naive one was right in {naive:.1%}"
-            f"{', so the model adds nothing to it' if accuracy <= naive else ''}."
-        )
-    if not own["round_trips"]:
-        said.append("It closed no position: figures of trades say nothing.")
-    return said
 
 
 def search_page(name: str, search: Search, walked: np.ndarray | None) -> str:
@@ -159,10 +128,6 @@ def _page(name: str, parts: Sequence[str]) -> str:
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
     head += f"<title>{escape(name)}</title>"
     return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
-
-
-def _against(own: float, held: float) -> str:
-    return f"{'more' if own > held else 'less'} than holding, {own:.2f} against {held:.2f}"
 
 
 def _figures(result: Account) -> str:

@@ -10,12 +10,14 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from quantlytic_assets.charts.figures import (
+    BLUE,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
     RED,
     SKY,
+    legend,
     new_figure,
     nothing_to_draw,
     short_numbers,
@@ -162,10 +164,11 @@ def timeline(coverage: pl.DataFrame, opens: datetime, closes: datetime) -> bytes
     return to_png(figure)
 
 
-def candles(bars: pl.DataFrame, symbol: str) -> bytes:
+def candles(bars: pl.DataFrame, symbol: str, fills: pl.DataFrame | None = None) -> bytes:
     """Open, high, low, close and volume of one symbol's bars (CLEAN_SCHEMA), drawn as at most 120 candles.
 
-    Where there are more bars a candle stands for several neighbouring ones. Times are UTC.
+    Where there are more bars a candle stands for several neighbouring ones. Times are UTC. fills: fill_time, side
+    (buy or sell) and price of the symbol's fills, each drawn at its price in the candle that it falls into.
     """
     own = bars.filter(pl.col("symbol") == symbol).sort("open_time")
     together = max(1, -(-len(own) // _MOST_CANDLES))
@@ -183,6 +186,13 @@ def candles(bars: pl.DataFrame, symbol: str) -> bytes:
     price.vlines(at, drawn["low"].to_numpy(), drawn["high"].to_numpy(), colors=hues, linewidth=0.8)
     body = (drawn["close"] - drawn["open"]).to_numpy()
     price.bar(at, body, 0.7, bottom=drawn["open"].to_numpy(), color=hues, edgecolor=hues, linewidth=0.8)
+    if fills is not None:
+        within = drawn["open_time"].search_sorted(fills["fill_time"], side="right").cast(pl.Int64).to_numpy() - 1
+        for side, marker, colour in (("buy", "^", BLUE), ("sell", "v", PURPLE)):
+            own_side = (fills["side"] == side).to_numpy()
+            prices = fills["price"].to_numpy()[own_side]
+            price.scatter(within[own_side], prices, s=42, marker=marker, color=colour, zorder=3, label=side)
+        legend(price)
     volume.bar(at, drawn["volume"].to_numpy(), 0.7, color=hues)
     time_axis(volume, drawn["open_time"].to_list())
     tidy(price, "price")
@@ -190,5 +200,6 @@ def candles(bars: pl.DataFrame, symbol: str) -> bytes:
     tidy(volume, "volume")
     short_numbers(volume)
     each = "" if together == 1 else f", {together} to a candle"
-    title(price, f"{symbol}: {len(own):,} bars{each}, UTC")
+    traded = "" if fills is None else f", {_counted(len(fills), 'fill')}"
+    title(price, f"{symbol}: {len(own):,} bars{each}{traded}, UTC")
     return to_png(figure)

@@ -224,6 +224,8 @@ def _print_backtest(out: Console, result: Backtest, path: Path) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for said in result.verdict:
+        out.print(said, highlight=False, soft_wrap=True)
     for finding in result.findings:
         out.print(f"{finding.severity}: {finding.text}", highlight=False, soft_wrap=True)
     out.print(f"report: {path}", highlight=False, soft_wrap=True)

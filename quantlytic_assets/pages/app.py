@@ -85,6 +85,7 @@ class Pages:
             Route("/strategies/{strategy}/models/{step}/evaluation.png", self.evaluation),
             Route("/strategies/{strategy}/{key}/predictions.png", self.predictions),
             Route("/strategies/{strategy}/{key}/trades.png", self.trades),
+            Route("/strategies/{strategy}/{key}/candles.png", self.traded_candles),
             Route("/mlflow", self.mlflow_home),
             Route("/mlflow/models/{strategy}/{version}", self.mlflow_model),
             Route("/docs", lambda _request: RedirectResponse(self.links.docs())),
@@ -153,9 +154,11 @@ class Pages:
             "strategy.html",
             strategy=strategy,
             figures=account.comparison.to_dicts() if account else [],
+            verdict=account.verdict if account else [],
             models=self._models(strategy),
             signals=newest_signals(self.rows, strategy.name).to_dicts(),
             partitions=partitions,
+            traded=self._traded(strategy, partitions),
         )
 
     def report(self, request: Request) -> Response:
@@ -258,6 +261,18 @@ class Pages:
         curve, fills = (read(strategy.name, first, last) for read in (self.rows.equity, self.rows.fills))
         return self._chart(request, trades, curve, fills, what, nothing=f"no session traded in {what}")
 
+    def traded_candles(self, request: Request) -> Response:
+        """Candles of a symbol of a strategy's partition with its fills, the most traded one where none is named."""
+        from quantlytic_assets.charts.bars import candles
+
+        strategy, key, first, last = self._traded_partition(request)
+        traded = self.rows.traded_symbols(strategy.name, first, last)
+        symbol = request.query_params.get("symbol", (traded or strategy.symbols)[0])
+        if symbol not in strategy.symbols:
+            raise HTTPException(404, f"{strategy.name} has no symbol {symbol!r}.")
+        bars, fills = self.rows.traded_bars(strategy.name, strategy.dataset, symbol, strategy.interval, first, last)
+        return self._chart(request, candles, bars, symbol, fills, nothing=f"no bars of {symbol} in {key}")
+
     def evaluation(self, request: Request) -> Response:
         """Calibration, ROC curve and importances of a model, as MLflow keeps them."""
         from quantlytic_assets.charts.figures import nothing_to_draw
@@ -356,6 +371,13 @@ class Pages:
         if not isinstance(strategy, ModelStrategy) or not self.resources.models.exists():
             return []
         return self.resources.models.trained(strategy)
+
+    def _traded(self, strategy: Strategy, partitions: list[dict[str, Any]]) -> list[str]:
+        """The symbols that were traded in the newest partition."""
+        if not partitions:
+            return []
+        span = self._span(self.universe.now().datasets[strategy.dataset], partitions[0]["partition"])
+        return self.rows.traded_symbols(strategy.name, *span)
 
     def _read_account(self, strategy: Strategy) -> Account | None:
         return read_account(self.rows, self.universe.now().datasets[strategy.dataset], strategy)

@@ -47,9 +47,10 @@ class Links:
         """Equity and drawdown of a strategy over all sessions."""
         return f"{self.strategy(strategy)}/equity.png"
 
-    def trading_chart(self, strategy: str, key: str, name: str) -> str:
-        """A chart of a strategy's partition: predictions or trades."""
-        return f"{self.strategy(strategy)}/{quote(key)}/{name}.png"
+    def trading_chart(self, strategy: str, key: str, name: str, symbol: str | None = None) -> str:
+        """A chart of a strategy's partition: predictions, trades, or candles of a symbol with its fills."""
+        asked = f"?symbol={quote(symbol, safe='')}" if symbol else ""
+        return f"{self.strategy(strategy)}/{quote(key)}/{name}.png{asked}"
 
     def model_chart(self, strategy: str, step: str) -> str:
         """Calibration, ROC curve and importances of the model of a walk-forward step."""

@@ -34,6 +34,7 @@ from quantlytic_assets.trading.backtest.figures import (
     with_costs_doubled,
 )
 from quantlytic_assets.trading.backtest.simulation import History, Simulation, bought_and_held, simulate
+from quantlytic_assets.trading.backtest.verdict import verdict
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.review import Finding, review
 from quantlytic_assets.universe.models import ModelStrategy
@@ -101,6 +102,11 @@ class Account:
     def comparison(self) -> pl.DataFrame:
         """Figures of both side by side: statistic, strategy, buy_and_hold."""
         return side_by_side(self.statistics, self.held_statistics)
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the figures say, in sentences that they carry."""
+        return verdict(self.statistics, self.held_statistics, self.random_returns, self.forecasts)
 
     def report(self, path: str | Path | None = None, back: str | None = None) -> str:
         """One self-contained HTML page, also written to `path` where one is given. `back`: an address it links to."""

@@ -162,6 +162,31 @@ class LakeRows:
             [strategy, first, last],
         )
 
+    def traded_bars(
+        self, strategy: str, dataset: str, symbol: str, interval: str, first: date, last: date
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """A symbol's rows of features.bars at an interval, and its fills there, sessions [first, last)."""
+        bars = self.query(
+            "SELECT symbol, open_time, open, high, low, close, volume FROM features.bars WHERE dataset = ? "
+            'AND symbol = ? AND "interval" = ? AND session >= ? AND session < ? AND close IS NOT NULL',
+            [dataset, symbol, interval, first, last],
+        )
+        fills = self.query(
+            "SELECT fill_time, side, price, quantity FROM trading.fills WHERE strategy = ? AND symbol = ? "
+            "AND fill_session >= ? AND fill_session < ? ORDER BY fill_time",
+            [strategy, symbol, first, last],
+        )
+        return bars, fills
+
+    def traded_symbols(self, strategy: str, first: date, last: date) -> list[str]:
+        """The symbols that a strategy traded in the sessions [first, last), the one with most fills first."""
+        found = self.query(
+            "SELECT symbol, count(*) AS fills FROM trading.fills WHERE strategy = ? AND fill_session >= ? "
+            "AND fill_session < ? GROUP BY symbol ORDER BY fills DESC, symbol",
+            [strategy, first, last],
+        )
+        return found["symbol"].to_list() if len(found) else []
+
     def traded(self, strategy: str) -> pl.DataFrame:
         """session, fills of every session that the strategy has an account of, newest first."""
         return self.query(

@@ -10,7 +10,7 @@ import polars as pl
 from quantlytic_assets.charts.bars import candles, coverage_title, heat_map
 from quantlytic_assets.market_data.bars import CLEAN_SCHEMA, COVERAGE_SCHEMA
 
-ORANGE = (0xD5, 0x5E, 0x00)
+ORANGE, BLUE, PURPLE = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2), (0xCC, 0x79, 0xA7)
 
 
 def covered(sessions: int, missing: dict[int, tuple[int, str]]) -> pl.DataFrame:
@@ -92,3 +92,8 @@ def test_candles_show_the_symbol_asked_for():
     both = pl.concat([bars("UP", 1.5), bars("DOWN", 0.7)])
     assert has_colour(candles(both, "DOWN"), ORANGE)
     assert not has_colour(candles(both, "UP"), ORANGE)
+    sides = pl.Series("side", ["buy", "sell"])
+    fills = both.head(2).select(pl.col("open_time").alias("fill_time"), sides, price="open")
+    both_sides, bought, none = (candles(both, "UP", some) for some in (fills, fills.head(1), None))
+    assert has_colour(both_sides, BLUE) and has_colour(both_sides, PURPLE)
+    assert has_colour(bought, BLUE) and not has_colour(bought, PURPLE) and not has_colour(none, BLUE)
