@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _SHOWN_POINTS = 20
 _HIDDEN = ("sharpe_session",)
+# How often a backtest says that it has got on.
+_STEPS = 3
 
 
 def show_backtest(
@@ -53,10 +55,12 @@ def show_backtest(
 
     Raises `UsageError` for a strategy, session or setting that there is not, and `CommandError` where it can't be made.
     """
-    try:
-        result = _made(installation, name, first, last, _changes(settings))
-    except (BacktestError, RuleError) as error:
-        raise CommandError(str(error)) from error
+    with _progress(out, as_json) as progress:
+        task = progress.add_task(f"{name}: bars are read, traded and judged", total=_STEPS)
+        try:
+            result = _made(installation, name, first, last, _changes(settings), advance=lambda: progress.advance(task))
+        except (BacktestError, RuleError) as error:
+            raise CommandError(str(error)) from error
     path = report or _reports(installation) / f"{name}-{result.backtest_id}.html"
     write_report(path, result.report())
     if as_json:
@@ -98,10 +102,7 @@ def show_search(
     strategy = _strategy(installation, name, _changes(settings))
     _check_days(first, last)
     lake = installation.resources.lake
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=out, transient=True, disable=as_json or not out.is_terminal,
-    ) as progress:  # fmt: skip
+    with _progress(out, as_json) as progress:
         try:
             axes = axes_of(texts)
             count = len(grid(axes)) if trials is None else trials
@@ -127,6 +128,14 @@ def show_search(
     out.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
+def _progress(out: Console, as_json: bool) -> Progress:
+    """A bar that goes when its work is done; none where the output is for a program."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=out, transient=True, disable=as_json or not out.is_terminal,
+    )  # fmt: skip
+
+
 def _reports(installation: Installation) -> Path:
     return installation.settings.directory("reports") / "backtests"
 
@@ -140,12 +149,18 @@ def made_backtest(name: str, start: str | date | None, end: str | date | None, c
 
 
 def _made(
-    installation: Installation, name: str, first: date | None, last: date | None, changes: Mapping[str, Any]
+    installation: Installation,
+    name: str,
+    first: date | None,
+    last: date | None,
+    changes: Mapping[str, Any],
+    advance: Callable[[], None] = lambda: None,
 ) -> Backtest:
     strategy = _strategy(installation, name, changes)
     _check_days(first, last)
     lake = installation.resources.lake
-    result = run_backtest(lake, installation.universe.datasets[strategy.dataset], strategy, first, last)
+    dataset = installation.universe.datasets[strategy.dataset]
+    result = run_backtest(lake, dataset, strategy, first, last, advance=advance)
     record(lake, [result])
     return result
 

@@ -33,7 +33,8 @@ from quantlytic_assets.trading.backtest.figures import (
     side_by_side,
     with_costs_doubled,
 )
-from quantlytic_assets.trading.backtest.simulation import History, Simulation, bought_and_held, simulate
+from quantlytic_assets.trading.backtest.history import History
+from quantlytic_assets.trading.backtest.simulation import Simulation, bought_and_held, simulate
 from quantlytic_assets.trading.backtest.verdict import verdict
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.review import Finding, review

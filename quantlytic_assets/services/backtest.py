@@ -25,9 +25,10 @@ from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.strategies.spec import Conflict
 from quantlytic_assets.trading.backtest.changes import changed, grid
 from quantlytic_assets.trading.backtest.figures import Figures, session_sharpes
+from quantlytic_assets.trading.backtest.history import History, PreparedHistory
 from quantlytic_assets.trading.backtest.sampling import sampled
 from quantlytic_assets.trading.backtest.search import Search, cut_of, searched, trial
-from quantlytic_assets.trading.backtest.simulation import History, simulate
+from quantlytic_assets.trading.backtest.simulation import simulate
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.models import ModelStrategy
 
@@ -76,14 +77,17 @@ def run_backtest(
     last: date | None = None,
     *,
     history: History | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Backtest:
     """Trade the strategy over the sessions `first` … `last`, both included; by default all there are.
 
     Of a strategy with a model these are the sessions that it has predicted, each by a model that has not seen it; of a
     portfolio those in which all members have decided.
-    Raises `BacktestError` for a stretch without bars, and `RuleError` for a rule or bot that fails.
+    `advance` is called when bars are read, when they are traded, and when the account is judged. Raises `BacktestError`
+    for a stretch without bars, and `RuleError` for a rule or bot that fails.
     """
     given = history or full_history(lake, dataset, strategy, last)
+    advance()
     decides, registry = decider(strategy)
     declared = features_of(dataset) if isinstance(decides, Bot) else ()
     try:
@@ -95,10 +99,13 @@ def run_backtest(
         if "no usable bar" in str(error):
             raise BacktestError(f"{strategy.name}: {dataset.name} has no usable bar in these sessions") from error
         raise
+    advance()
     told, simulated = made.events(strategy.name), None if isinstance(decides, Bot) else made
-    return Backtest(
+    result = Backtest(
         **came_to(lake, given, strategy, told, made.sessions(), simulated), forecasts=forecast_quality(lake, strategy)
     )
+    advance()
+    return result
 
 
 def _begin(lake: Queries, strategy: Strategy, first: date | None) -> date | None:
@@ -131,6 +138,7 @@ def run_search(
         raise BacktestError(f"{strategy.name} is a bot, which decides bar by bar; only rules are searched")
     rules = rules_of(strategy)
     market, begin = given.market(strategy.symbols), _begin(lake, strategy, first)
+    prepared = PreparedHistory(given, market)
     sessions: list[date] = []
     returns: dict[tuple, np.ndarray] = {}
 
@@ -142,7 +150,9 @@ def run_search(
         return True
 
     def one(point: Mapping[str, Any]) -> None:
-        found = trial(given, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, begin, last)
+        found = trial(
+            prepared, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, begin, last
+        )
         sessions[:], returns[tuple(point.values())] = found
         advance()
 

@@ -27,7 +27,7 @@ from quantlytic_assets.universe.feature_choice import declared
 if TYPE_CHECKING:
     from quantlytic_assets.strategies.spec import Rule
     from quantlytic_assets.tables.select import Queries
-    from quantlytic_assets.trading.backtest.simulation import History
+    from quantlytic_assets.trading.backtest.history import History
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.trading.engine.requests import Requests
     from quantlytic_assets.trading.engine.state import State

@@ -12,7 +12,7 @@ from quantlytic_assets.services.inputs import read_inputs
 from quantlytic_assets.tables.actions import corporate_actions
 from quantlytic_assets.tables.bars import session_hours
 from quantlytic_assets.tables.features import usable_bars
-from quantlytic_assets.trading.backtest.simulation import History
+from quantlytic_assets.trading.backtest.history import History
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
-    from quantlytic_assets.trading.backtest.simulation import History
+    from quantlytic_assets.trading.backtest.history import History
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.universe.models import Dataset, Strategy
 

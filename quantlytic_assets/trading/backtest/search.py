@@ -13,7 +13,8 @@ import polars as pl
 
 from quantlytic_assets.trading.backtest.changes import Declared, changed
 from quantlytic_assets.trading.backtest.figures import session_returns, session_sharpes
-from quantlytic_assets.trading.backtest.simulation import History, simulate
+from quantlytic_assets.trading.backtest.history import History, PreparedHistory
+from quantlytic_assets.trading.backtest.simulation import simulate
 from quantlytic_assets.trading.engine.market import Market
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.trading.overfitting import Overfitting, backtest_overfitting
@@ -42,7 +43,7 @@ class Search:
 
 
 def trial(
-    history: History,
+    history: History | PreparedHistory,
     market: Market,
     bind: Callable[[Declared], Any],
     rule: Declared,

@@ -6,60 +6,27 @@ parameters, declared or not. Where bars and corporate actions come from is the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 
 import numpy as np
 import polars as pl
 
-from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.features.spec import Feature, column_names
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.trading.backtest.history import History, PreparedHistory
 from quantlytic_assets.trading.bot_run import bars_by_time, run_bot
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
-from quantlytic_assets.trading.engine.market import BARS_SCHEMA, Market
+from quantlytic_assets.trading.engine.market import Market
 from quantlytic_assets.trading.engine.run import Result, run
 from quantlytic_assets.trading.engine.settings import EngineSettings, OrderStyle, Sizing
 
 # The window of the ATR that `exits.atr_stop` is a multiple of.
 ATR, ATR_COLUMN = "atr(14)", "atr_14"
-
-
-@dataclass(frozen=True)
-class History:
-    """What is traded: the usable bars of a dataset at one interval, oldest first, and what happened to the shares.
-
-    bars: the engine's BARS_SCHEMA, and interval, listing and shares as features.bars has them. actions: the engine's
-    ACTIONS_SCHEMA. session_closes: when each session ends, UTC. lot: the smallest change of a quantity. inputs:
-    symbol, open_time and what a rule reads beside features, where it reads anything: the score of a model.
-    """
-
-    bars: pl.DataFrame
-    actions: pl.DataFrame
-    session_closes: Mapping[date, datetime]
-    lot: float = 1.0
-    inputs: pl.DataFrame | None = None
-
-    def market(self, symbols: Sequence[str]) -> Market:
-        """The bars as the engine reads them."""
-        return Market.from_frame(
-            self.bars.select(BARS_SCHEMA.names()),
-            symbols,
-            actions=self.actions,
-            lots=self.lot,
-            session_closes=self.session_closes,
-        )
-
-    def with_features(self, features: Sequence[Feature], registry: Registry | None = None) -> pl.DataFrame:
-        """The bars with the columns of these features, and what the rule reads beside them."""
-        found = compute(self.bars, features, registry) if features else self.bars
-        if self.inputs is None:
-            return found
-        return found.join(self.inputs, on=["symbol", "open_time"], how="left", maintain_order="left")
 
 
 @dataclass(frozen=True)
@@ -91,7 +58,7 @@ class Simulation:
 
 
 def simulate(
-    history: History,
+    history: History | PreparedHistory,
     strategy: Rule | Bot,
     settings: EngineSettings,
     symbols: Sequence[str],
@@ -125,12 +92,13 @@ def simulate(
     return Simulation(traded, own, run(traded, targets, own, atr=atr, events=events), targets, atr)
 
 
-def targets_of(history: History, rule: Rule, market: Market, registry: Registry | None = None) -> np.ndarray:
+def targets_of(
+    history: History | PreparedHistory, rule: Rule, market: Market, registry: Registry | None = None
+) -> np.ndarray:
     """The rule's weights [time, symbol], NaN to keep what is held."""
     library = registry or rule.library or Registry()
     frame = history.with_features(library.features(rule.declarations), library)
-    weights = frame.select("symbol", "open_time").with_columns(rule.targets(frame).alias("weight"))
-    return market.matrix(weights, "weight")
+    return history.laid(market, frame, rule.targets(frame))
 
 
 def bought_and_held(
@@ -162,8 +130,11 @@ def sized(rule: Rule, settings: EngineSettings) -> EngineSettings:
     return replace(settings, sizing=Sizing(method="weights")) if rule.spec.weights == "portfolio" else settings
 
 
-def _atr(history: History, market: Market, settings: EngineSettings, registry: Registry | None) -> np.ndarray | None:
+def _atr(
+    history: History | PreparedHistory, market: Market, settings: EngineSettings, registry: Registry | None
+) -> np.ndarray | None:
     if settings.exits.atr_stop is None:
         return None
     (feature,) = (registry or Registry()).features([ATR])
-    return market.matrix(history.with_features([feature]), feature.columns[0])
+    frame = history.with_features([feature], registry)
+    return history.laid(market, frame, frame[feature.columns[0]])

@@ -87,12 +87,17 @@ class Market:
 
     def matrix(self, frame: pl.DataFrame, column: str) -> np.ndarray:
         """A column of a frame (symbol, open_time, …) laid out as [time, symbol]: targets, or an ATR. NaN elsewhere."""
+        return self.laid(frame[column], self.places(frame))
+
+    def laid(self, values: pl.Series, places: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        """Values laid out as [time, symbol], NaN elsewhere; `places` are those of the frame that has them."""
+        rows, columns, known = places
         laid = np.full((len(self), len(self.symbols)), np.nan)
-        rows, columns, known = self._places(frame)
-        laid[rows[known], columns[known]] = frame[column].cast(pl.Float64).fill_null(np.nan).to_numpy()[known]
+        laid[rows[known], columns[known]] = values.cast(pl.Float64).fill_null(np.nan).to_numpy()[known]
         return laid
 
-    def _places(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def places(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each row of a frame (symbol, open_time) its time, its symbol, and whether the market has them."""
         opens = frame["open_time"].cast(BARS_SCHEMA["open_time"]).to_physical().to_numpy()
         rows = np.searchsorted(self.times[:, c.OPENS], opens)
         at = np.minimum(rows, max(len(self) - 1, 0))
@@ -156,7 +161,7 @@ class Market:
                 raise ValueError(f"{label}: must be finite, and {'positive' if row == c.LOT else 'not negative'}")
         table, values = _actions(actions, names)
         market = cls(names, np.full((len(when), c.BAR_FIELDS, len(names)), np.nan), times, static, table, values)
-        rows, columns, known = market._places(bars)
+        rows, columns, known = market.places(bars)
         if len(np.unique(rows[known] * len(names) + columns[known])) != known.sum():
             raise ValueError("bars: a symbol has two bars of one open_time")
         for place, name in enumerate(_PRICES):

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import numpy as np
 import polars as pl
 
-from quantlytic_assets.trading.backtest.simulation import History
+from quantlytic_assets.trading.backtest.history import History
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA
 from quantlytic_tests.market_data.recorded_prices import lean_bars
 

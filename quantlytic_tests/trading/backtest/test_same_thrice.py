@@ -12,7 +12,8 @@ import quantlytic_assets.vendors
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.sessions import assign_sessions, session_table
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.trading.backtest.simulation import History, simulate
+from quantlytic_assets.trading.backtest.history import History
+from quantlytic_assets.trading.backtest.simulation import simulate
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA
 from quantlytic_assets.trading.engine.run import Stepper, run

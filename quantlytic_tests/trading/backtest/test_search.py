@@ -10,6 +10,7 @@ import pytest
 from quantlytic_assets.strategies.registry import Registry
 from quantlytic_assets.trading.backtest.changes import axes_of, grid
 from quantlytic_assets.trading.backtest.figures import confidence, figures, moved_in_time, with_costs_doubled
+from quantlytic_assets.trading.backtest.history import PreparedHistory
 from quantlytic_assets.trading.backtest.search import searched, trial, walked_forward
 from quantlytic_assets.trading.backtest.simulation import simulate
 from quantlytic_assets.trading.engine import projections
@@ -55,9 +56,10 @@ def test_walking_forward_chooses_by_the_past_alone():
 def test_each_point_of_a_grid_is_a_simulation_of_its_own():
     history, rules = recorded(), Registry()
     market = history.market(SYMBOLS)
+    prepared = PreparedHistory(history, market)
     rule = {"ma_cross": {"fast": 20, "slow": 50}}
     for point in grid(axes_of(["rule.ma_cross.fast=5,10", "costs.slippage_bps=0,5"])):
-        sessions, earned = trial(history, market, rules.bind, rule, SETTINGS, SYMBOLS, point, None, None)
+        sessions, earned = trial(prepared, market, rules.bind, rule, SETTINGS, SYMBOLS, point, None, None)
         own = {"ma_cross": {"fast": point["rule.ma_cross.fast"], "slow": 50}}
         costs = Costs(commission_bps=1, slippage_bps=point["costs.slippage_bps"])
         alone = simulate(history, rules.bind(own), EngineSettings(100_000.0, costs=costs), SYMBOLS)
