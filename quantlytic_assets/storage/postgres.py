@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # Postgres's own database, which is always there to connect to.
 _MAINTENANCE = "postgres"
@@ -65,4 +65,9 @@ def advisory_lock(url: str, name: str, wait: bool = True) -> Iterator[None]:
             connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), number)
         elif not connection.execute(sa.text("SELECT pg_try_advisory_lock(:number)"), number).scalar():
             raise Held(name)
-        yield
+        try:
+            yield
+        finally:
+            # A connection that was closed is gone on the server a moment later only; one that broke has no lock.
+            with suppress(sa.exc.DBAPIError):
+                connection.execute(sa.text("SELECT pg_advisory_unlock(:number)"), number)

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from quantlytic_assets.assets.partitions import definition, model_definition, partitions_before, trading_definition
+from quantlytic_assets.assets.partitions import definition, model_definition, partitions_before, strategy_definition
 from quantlytic_assets.calendars.partitions import known_keys, model_steps, trading_keys
 from quantlytic_assets.settings import CHECKOUT
 from quantlytic_assets.universe.loading import load_universe
@@ -54,8 +54,8 @@ def test_keys_without_dagster_are_dagster_s_at_any_moment(dataset):
 @pytest.mark.parametrize("last", [date(2019, 2, 22), None])
 def test_steps_and_trading_keys_without_dagster_are_dagster_s(retrain, last):
     daily = replace(SHIPPED.datasets["equities_1d"], last_session=last)
-    for strategy in [make_strategy(retrain), *SHIPPED.strategies.values()]:
-        steps, trading = model_definition(daily, strategy), trading_definition(daily, strategy)
+    for strategy in [make_strategy(retrain), *SHIPPED.models.values()]:
+        steps, trading = model_definition(daily, strategy), strategy_definition(daily, strategy)
         for now in MOMENTS:
             assert model_steps(daily, strategy, now) == list(steps.get_partition_keys(current_time=now)), now
             assert trading_keys(daily, strategy, now) == list(trading.get_partition_keys(current_time=now)), now

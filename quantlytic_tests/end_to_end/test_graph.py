@@ -69,7 +69,7 @@ def test_the_universe_makes_one_set_of_assets_a_dataset_and_a_strategy(definitio
     found = {key.to_user_string() for key in graph(definitions).materializable_asset_keys}
     parts = ("raw_bars", *CHAIN, "corporate_actions", "adjusted_bars")
     datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in parts}
-    strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "paper_trades", "performance")}
+    strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "signals", "paper_trades", "performance")}
     upkeep = {"equities_5m/archive_maintenance", "equities_1d/archive_maintenance"}
     upkeep |= {"lake_maintenance", "instance_maintenance"}
     assert found == datasets | strategy | upkeep
@@ -131,7 +131,8 @@ def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
     assert parents["equities_5m/labels"] == {"bars"}
     assert parents["momentum_1d/model"] == {"indicators", "labels"}
     assert parents["momentum_1d/predictions"] == {"model", "indicators"}
-    assert parents["momentum_1d/paper_trades"] == {"predictions", "corporate_actions"}
+    assert parents["momentum_1d/signals"] == {"predictions", "indicators"}
+    assert parents["momentum_1d/paper_trades"] == {"signals", "corporate_actions"}
     assert parents["momentum_1d/performance"] == {"paper_trades"}
 
 
@@ -444,9 +445,9 @@ def test_a_rule_has_assets_of_its_signals_and_its_account(tmp_path: Path):
     assert node.metadata["dagster/table_name"] == "trading.signals"
     assert node.metadata["rule"] == "ma_cross(fast=10, slow=50, kind=sma, short=False)"
     shown = node.metadata["dagster/column_schema"]
-    assert [column.name for column in shown.columns][-3:] == ["signal", "strength", "reason"]
+    assert [column.name for column in shown.columns][-4:] == ["signal", "strength", "target", "reason"]
     assert all(column.description for column in shown.columns)
-    assert node.metadata["page"].value == "http://127.0.0.1:3002/datasets/equities_5m"
+    assert node.metadata["page"].value == "http://127.0.0.1:3002/strategies/cross_1h"
     assert node.automation_condition.get_label() == "follow_upstream"
     assert dg.AssetCheckKey(key, "signals_schema") in graph(definitions).asset_check_keys
     trades = graph(definitions).get(dg.AssetKey(["cross_1h", "paper_trades"]))

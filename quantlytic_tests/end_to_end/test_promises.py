@@ -125,7 +125,9 @@ def test_a_killed_run_does_not_count_as_running_for_good(killed: Outcome):
 
 
 def test_a_command_takes_no_living_run_of_another_one_for_killed(twice_at_once: Outcome):
-    assert statuses(twice_at_once.installed) == [dg.DagsterRunStatus.SUCCESS] * 2
+    found = statuses(twice_at_once.installed)
+    # Each makes what is behind when it looks, in one run or in several.
+    assert len(found) >= 2 and set(found) == {dg.DagsterRunStatus.SUCCESS}
 
 
 def test_two_backfills_of_the_same_sessions_at_once_corrupt_nothing(base: Installed, twice_at_once: Outcome):
