@@ -56,12 +56,12 @@ def test_a_signal_reaches_it(number):
 
 def test_killed_it_ends_with_all_that_it_has_started():
     # The streams end when nobody has them open any more.
-    code = "import subprocess; subprocess.Popen(['sleep', '600']); print('ready', flush=True); input()"
+    # It waits for nobody: at the end of its input it would begin to say so before it is killed.
+    code = "import subprocess, time; subprocess.Popen(['sleep', '600']); print('ready', flush=True); time.sleep(600)"
     running = python(code, stdin=subprocess.PIPE, start_new_session=True)
     assert running.stdout.readline() == "ready\n"
     os.killpg(running.pid, signal.SIGKILL)
-    # Killed in the middle of a line, it may have begun to say why.
-    assert running.communicate()[0] == ""
+    assert running.communicate() == ("", "")
     assert running.returncode == -signal.SIGKILL
 
 
