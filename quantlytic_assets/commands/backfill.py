@@ -157,7 +157,11 @@ class Backfill:
         instance = self.installation.instance
         dataset = self.installation.universe.datasets[strategy.dataset]
         first = self._first(dataset, first)
-        features = self._features(dataset, f"{strategy.name} has no features to decide on")
+        features = newest_by_partition(instance, features_key(dataset))
+        if not features:
+            raise CommandError(
+                f"{strategy.name} has no features to decide on yet; run: quantlytic backfill {dataset.name}"
+            )
         keys = strategy_keys(strategy)
         every = _between(partitions.trading_keys(dataset, strategy), first, last)
         days = [key for key in every if key in features]
@@ -227,13 +231,6 @@ class Backfill:
         """`first`, or what was cleaned again beside it, where that is earlier."""
         late = self._also_since.get(dataset.name)
         return min(first, date.fromisoformat(late)) if first and late else first
-
-    def _features(self, dataset: Dataset, without: str) -> Mapping[str, int]:
-        """`newest_by_partition` of a dataset's features. Raises `CommandError`, saying `without`, before the first."""
-        features = newest_by_partition(self.installation.instance, features_key(dataset))
-        if not features:
-            raise CommandError(f"{without} yet; run: quantlytic backfill {dataset.name}")
-        return features
 
     def _trade(self, strategy: Strategy, days: Sequence[str], every: Sequence[str]) -> None:
         """Run the trading job of a strategy over these of all its partitions."""

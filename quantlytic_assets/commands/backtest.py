@@ -62,7 +62,7 @@ def show_backtest(
         except (BacktestError, RuleError) as error:
             raise CommandError(str(error)) from error
     path = report or _reports(installation) / f"{name}-{result.backtest_id}.html"
-    write_report(path, result.report())
+    result.report(path)
     if as_json:
         print_json(
             {
@@ -101,21 +101,19 @@ def show_search(
     """
     strategy = _strategy(installation, name, _changes(settings))
     _check_days(first, last)
-    lake = installation.resources.lake
     with _progress(out, as_json) as progress:
         try:
             axes = axes_of(texts)
             count = len(grid(axes)) if trials is None else trials
             task = progress.add_task(f"{name}: {count:,} points", total=count)
-            search = run_search(
-                lake, installation.universe.datasets[strategy.dataset], strategy, axes, first, last,
+            search = _searched(
+                installation, strategy, axes, first, last,
                 trials=trials, workers=workers, advance=lambda: progress.advance(task),
             )  # fmt: skip
         except (BacktestError, RuleError) as error:
             raise CommandError(str(error)) from error
         except ValueError as error:
             raise UsageError(str(error)) from error
-    record_search(lake, strategy, search)
     walked = walked_forward(search) if walk_forward else None
     path = report or _reports(installation) / f"{name}-search-{datetime.now(UTC):%Y%m%dT%H%M%S}.html"
     write_report(path, search_page(name, search, walked))
@@ -180,8 +178,20 @@ def made_search(
     installation = Installation()
     strategy, first, last = _strategy(installation, name, changes), _day("start", start), _day("end", end)
     _check_days(first, last)
+    return _searched(installation, strategy, grid, first, last, trials=trials)
+
+
+def _searched(
+    installation: Installation,
+    strategy: Strategy,
+    axes: Mapping[str, Sequence[Any]],
+    first: date | None,
+    last: date | None,
+    **how: Any,
+) -> Search:
+    """A search (`run_search`, which `how` is for), each point kept as a row of trading.backtests."""
     lake, dataset = installation.resources.lake, installation.universe.datasets[strategy.dataset]
-    found = run_search(lake, dataset, strategy, grid, first, last, trials=trials)
+    found = run_search(lake, dataset, strategy, axes, first, last, **how)
     record_search(lake, strategy, found)
     return found
 

@@ -28,7 +28,7 @@ from quantlytic_assets.calendars.partitions import span_of, with_partition
 from quantlytic_assets.learning.registry import ChartNotFound, ModelNotFound
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.pages.mlflow_ui import MlflowUi, MlflowUiError
-from quantlytic_assets.services.accounts import Account, read_account
+from quantlytic_assets.services.accounts import read_account, read_curves
 from quantlytic_assets.tables.pages import LakeRows
 from quantlytic_assets.tables.signals import newest_signals
 from quantlytic_assets.trading.figures import legend, shown
@@ -138,7 +138,7 @@ class Pages:
     def strategy(self, request: Request) -> Response:
         """A strategy's figures beside buy-and-hold, its models, and charts of its newest partitions."""
         strategy = self._strategy(request)
-        account = self._read_account(strategy)
+        account = read_account(self.rows, self.universe.now().datasets[strategy.dataset], strategy)
         sessions = self.rows.traded(strategy.name)
         partitions: list[dict[str, Any]] = []
         if len(sessions):
@@ -163,7 +163,7 @@ class Pages:
 
     def report(self, request: Request) -> Response:
         """A strategy's report."""
-        account = self._account(request)
+        account = self._of_account(request, read_account)
         with self._drawing:
             return HTMLResponse(account.report(back=self.links.strategy(account.strategy)))
 
@@ -240,8 +240,8 @@ class Pages:
         """Equity and drawdown of a strategy."""
         from quantlytic_assets.charts.accounts import equity
 
-        account = self._account(request)
-        return self._chart(request, equity, account.curve, account.held, account.strategy, nothing="")
+        curve, held = self._of_account(request, read_curves)
+        return self._chart(request, equity, curve, held, self._strategy(request).name, nothing="")
 
     def predictions(self, request: Request) -> Response:
         """Scores of a strategy in a partition."""
@@ -379,15 +379,13 @@ class Pages:
         span = self._span(self.universe.now().datasets[strategy.dataset], partitions[0]["partition"])
         return self.rows.traded_symbols(strategy.name, *span)
 
-    def _read_account(self, strategy: Strategy) -> Account | None:
-        return read_account(self.rows, self.universe.now().datasets[strategy.dataset], strategy)
-
-    def _account(self, request: Request) -> Account:
+    def _of_account(self, request: Request, read: Callable[..., Any]) -> Any:
+        """What `read` (of `services.accounts`) finds of a strategy's account."""
         strategy = self._strategy(request)
-        account = self._read_account(strategy)
-        if account is None:
+        found = read(self.rows, self.universe.now().datasets[strategy.dataset], strategy)
+        if found is None:
             raise HTTPException(404, f"{strategy.name} has not traded yet. Run: quantlytic backfill {strategy.name}")
-        return account
+        return found
 
     # Answers ---------------------------------------------------------------------------------------------------
 

@@ -130,8 +130,7 @@ def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account
 
     Targets at random times and doubled costs are those of a backtest of the same sessions.
     """
-    columns = ["session", "equity", "cash", "gross_exposure"]
-    curve = equity(lake, strategy.name, columns).rename({"gross_exposure": "gross"})
+    curve = _curve(lake, strategy)
     if curve.is_empty():
         return None
     first, last = curve["session"][0], curve["session"][-1]
@@ -147,6 +146,23 @@ def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account
         )  # fmt: skip
     told = engine_events(events(lake, strategy.name))
     return Account(**came_to(lake, given, strategy, told, curve, again), forecasts=forecast_quality(lake, strategy))
+
+
+def read_curves(lake: Queries, dataset: Dataset, strategy: Strategy) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """`curve` and `held` of a paper account (`Account`), for a chart; None where it has not traded yet."""
+    curve = _curve(lake, strategy)
+    if curve.is_empty():
+        return None
+    first, last = curve["session"][0], curve["session"][-1]
+    given = read_history(lake, dataset, strategy, last, first)
+    if given is None:
+        return None
+    return curve, bought_and_held(given, strategy.settings, strategy.symbols).sessions()
+
+
+def _curve(lake: Queries, strategy: Strategy) -> pl.DataFrame:
+    columns = ["session", "equity", "cash", "gross_exposure"]
+    return equity(lake, strategy.name, columns).rename({"gross_exposure": "gross"})
 
 
 def came_to(

@@ -149,22 +149,22 @@ def run_search(
             return False
         return True
 
-    def one(point: Mapping[str, Any]) -> None:
+    def one(point: Mapping[str, Any]) -> tuple[list[date], np.ndarray]:
         found = trial(
             prepared, market, rules.bind, strategy.rule, strategy.settings, strategy.symbols, point, begin, last
         )
-        sessions[:], returns[tuple(point.values())] = found
         advance()
+        return found
 
     # Threads, for what takes time is compiled and lets others run.
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
 
         def worth(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
             tried = [point for point in points if possible(point)]
-            list(pool.map(one, tried))
-            cut = cut_of(len(sessions)) if tried else 0
-            sharpes = {id(point): float(session_sharpes(returns[tuple(point.values())][:cut])) for point in tried}
-            return [sharpes.get(id(point)) for point in points]
+            for point, (days, earned) in zip(tried, pool.map(one, tried), strict=True):
+                sessions[:], returns[tuple(point.values())] = days, earned
+            found = [returns.get(tuple(point.values())) for point in points]
+            return [None if one is None else float(session_sharpes(one[: cut_of(len(one))])) for one in found]
 
         if trials is None:
             # All are looked at before the first one is run.

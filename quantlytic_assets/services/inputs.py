@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from quantlytic_assets.strategies.portfolio import PORTFOLIO, Member, portfolio_spec
+from quantlytic_assets.strategies.portfolio import Member, portfolio_spec
 from quantlytic_assets.strategies.registry import Registry
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.tables.predictions import first_predicted, predicted_through, scores
@@ -27,10 +27,9 @@ _ALWAYS = datetime.max.replace(tzinfo=UTC)
 def rules_of(strategy: Strategy) -> Registry:
     """The rules that a strategy's declaration is bound with; of a portfolio the one that adds up its members."""
     rules = rules_with(strategy.plugins)
-    if not isinstance(strategy, PortfolioStrategy) or not isinstance(strategy.rule, dict):
+    if not isinstance(strategy, PortfolioStrategy):
         return rules
-    shares = strategy.rule[PORTFOLIO]
-    members = [Member(one.name, (shares or {})[one.name], _parts(one)) for one in strategy.members]
+    members = [Member(one.name, strategy.shares[one.name], _parts(one)) for one in strategy.members]
     return Registry([*rules.specs(), portfolio_spec(members)], registry_with(strategy.plugins))
 
 

@@ -180,18 +180,11 @@ class Accounts:
         created_at, model_version. fills: order_ref, symbol, side, quantity, fill_time, fill_session, price, commission,
         slippage.
         """
-        orders = sa.select(_old_orders).where(_old_orders.c.strategy == strategy)
-        fills = sa.select(_old_fills).where(_old_fills.c.strategy == strategy)
-        with self._engine.connect() as connection:
-            ordered = connection.execute(orders.order_by(_old_orders.c.decision_time, _old_orders.c.symbol))
-            rows = [dict(row) for row in ordered.mappings()]
-            filled = connection.execute(fills.order_by(_old_fills.c.fill_time, _old_fills.c.symbol))
-            more = [dict(row) for row in filled.mappings()]
-        if not rows:
-            return None
-        schemas = ({one.name: _KINDS[type(one.type)] for one in table.columns} for table in (_old_orders, _old_fills))
-        told, done = (pl.DataFrame(found, schema) for found, schema in zip((rows, more), schemas, strict=True))
-        return told, done
+        orders, fills = (
+            self._read(table, _schema(table), strategy, None, None, order).sort(order.name, "symbol")
+            for table, order in ((_old_orders, _old_orders.c.decision_time), (_old_fills, _old_fills.c.fill_time))
+        )
+        return None if orders.is_empty() else (orders, fills)
 
     def request(
         self,
@@ -243,6 +236,11 @@ class Accounts:
         with self._engine.connect() as connection:
             rows: Sequence[sa.Row] = connection.execute(query.order_by(order)).all()
         return pl.DataFrame(rows, schema, orient="row")
+
+
+def _schema(table: sa.Table) -> pl.Schema:
+    """What a frame of all of a table's columns is."""
+    return pl.Schema({one.name: _KINDS[type(one.type)] for one in table.columns})
 
 
 def _stored(row: sa.Row) -> StoredAccount:

@@ -11,8 +11,6 @@ import polars as pl
 
 from quantlytic_assets.strategies.spec import Parameter, RuleSpec, Values
 
-PORTFOLIO = "portfolio"
-
 
 @dataclass(frozen=True)
 class Member:
@@ -43,7 +41,7 @@ def portfolio_spec(members: Sequence[Member]) -> RuleSpec:
         return pl.concat_str(*parts, separator=", ")
 
     return RuleSpec(
-        name=PORTFOLIO,
+        name="portfolio",
         summary="The sum of what its members want to hold, each in its share of the equity",
         source="the strategies that the universe names",
         parameters=tuple(Parameter(one.name, one.share, 0, 1, kind="float") for one in members),

@@ -30,19 +30,18 @@ def targets(lake: Queries, strategy: str, *, since: date | None = None, before: 
     own = equal("strategy", strategy)
     order, columns = ("symbol", "open_time"), ["symbol", "open_time", "target"]
     found = select(lake, SIGNALS, columns, own, sessions(since, before), order=order)
+    if found.is_empty():
+        return found
+    begin = found["open_time"].min()
     if since is not None:
         clause, parameters = where([own, sessions(None, since), Condition("target IS NOT NULL")])
         sql = (
             f"SELECT symbol, max(open_time) AS open_time, arg_max(target, open_time) AS target FROM {SIGNALS.name}"
             f"{clause} GROUP BY symbol"
         )
-        held = rows(lake, sql, parameters, SIGNALS.schema(columns))
-        found = pl.concat(
-            [held.with_columns(pl.lit(True).alias("before")), found.with_columns(pl.lit(False).alias("before"))]
-        )
-        found = found.sort("symbol", "open_time")
-    found = found.with_columns(pl.col("target").forward_fill().over("symbol", order_by="open_time"))
-    return found.filter(~pl.col("before")).drop("before") if "before" in found.columns else found
+        found = pl.concat([rows(lake, sql, parameters, SIGNALS.schema(columns)), found]).sort(order)
+    kept = pl.col("target").forward_fill().over("symbol", order_by="open_time")
+    return found.with_columns(kept).filter(pl.col("open_time") >= begin)
 
 
 def decided_through(lake: Queries, strategy: str, before: date) -> datetime | None:

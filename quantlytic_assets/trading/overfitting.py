@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kurtosis, norm, skew
+from scipy.special import ndtr, ndtri
 
 _EULER_MASCHERONI = 0.5772156649015329
 # C(16, 8) = 12,870 ways to choose the half that is in sample, as in the paper.
@@ -34,7 +34,7 @@ def probabilistic_sharpe_ratio(
     if observations < 2:
         raise ValueError(f"a Sharpe ratio has at least two observations, not {observations}")
     error = _standard_error(sharpe, observations, skewness, kurtosis)
-    return float(norm.cdf((sharpe - benchmark) / error))
+    return float(ndtr((sharpe - benchmark) / error))
 
 
 def expected_maximum_sharpe(trials: int, variance: float, mean: float = 0.0) -> float:
@@ -50,9 +50,7 @@ def expected_maximum_sharpe(trials: int, variance: float, mean: float = 0.0) -> 
     if trials == 1:
         # One try has nothing to choose from.
         return mean
-    highest = (1 - _EULER_MASCHERONI) * norm.ppf(1 - 1 / trials) + _EULER_MASCHERONI * norm.ppf(
-        1 - 1 / (trials * math.e)
-    )
+    highest = (1 - _EULER_MASCHERONI) * ndtri(1 - 1 / trials) + _EULER_MASCHERONI * ndtri(1 - 1 / (trials * math.e))
     return float(mean + math.sqrt(variance) * highest)
 
 
@@ -75,6 +73,9 @@ def deflated_sharpe_of(returns: ArrayLike, trial_sharpes: ArrayLike) -> float:
 
     NaN where the returns don't spread. Raises `ValueError` where there is less than one trial or two returns.
     """
+    # It takes a process most of a second to load, and few ask for moments.
+    from scipy import stats
+
     values = _finite(returns)
     tried = _finite(trial_sharpes)
     if len(values) < 2 or len(tried) < 1:
@@ -88,8 +89,8 @@ def deflated_sharpe_of(returns: ArrayLike, trial_sharpes: ArrayLike) -> float:
         len(values),
         len(tried),
         variance,
-        float(skew(values)),
-        float(kurtosis(values, fisher=False)),
+        float(stats.skew(values)),
+        float(stats.kurtosis(values, fisher=False)),
     )
 
 
@@ -105,7 +106,7 @@ def minimum_track_record_length(
         raise ValueError(f"a confidence is between 0 and 1, not {confidence}")
     if sharpe <= benchmark:
         return float("inf")
-    return 1 + _spread(sharpe, skewness, kurtosis) * float(norm.ppf(confidence) / (sharpe - benchmark)) ** 2
+    return 1 + _spread(sharpe, skewness, kurtosis) * float(ndtri(confidence) / (sharpe - benchmark)) ** 2
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,11 @@ class PortfolioStrategy(Strategy):
 
     members: tuple[Strategy, ...]
 
+    @property
+    def shares(self) -> Mapping[str, Any]:
+        """Each member's share of the equity, by its name."""
+        return {} if isinstance(self.rule, str) else self.rule[self.rule_name] or {}
+
 
 @dataclass(frozen=True)
 class Universe:
@@ -150,11 +155,6 @@ class Universe:
     def models(self) -> dict[str, ModelStrategy]:
         """The strategies that have a model."""
         return {name: one for name, one in self.strategies.items() if isinstance(one, ModelStrategy)}
-
-    @property
-    def rules(self) -> dict[str, Strategy]:
-        """The strategies that have none: those that follow a rule alone, and portfolios."""
-        return {name: one for name, one in self.strategies.items() if not isinstance(one, ModelStrategy)}
 
 
 class UniverseError(Exception):

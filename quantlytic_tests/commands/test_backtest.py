@@ -160,7 +160,7 @@ def test_points_whose_parameters_do_not_go_together_are_left_out(installation):
 
 def test_trials_are_chosen_before_the_split_the_same_ones_each_time(installation, monkeypatch):
     axes = {"rule.ma_cross.fast": range(2, 40), "rule.ma_cross.slow": range(20, 200), "exits.stop_loss": [None, 0.1]}
-    dataset, cross = installation.universe.datasets["daily"], installation.universe.rules["cross"]
+    dataset, cross = installation.universe.datasets["daily"], installation.universe.strategies["cross"]
     lake = installation.resources.lake
     found, again = (run_search(lake, dataset, cross, axes, trials=30, workers=workers) for workers in (2, 1))
     assert found.points == again.points and found.table.equals(again.table)
@@ -190,7 +190,7 @@ def test_several_workers_find_what_one_finds(installation, capsys):
 
 
 def test_a_bot_is_traded_bar_by_bar(installation):
-    dataset, strategy = installation.universe.datasets["daily"], installation.universe.rules["once"]
+    dataset, strategy = installation.universe.datasets["daily"], installation.universe.strategies["once"]
     done = run_backtest(installation.resources.lake, dataset, strategy)
     assert done.fills.select("symbol", "side", "quantity").rows() == [("AAPL", "buy", 3.0), ("IBM", "buy", 3.0)]
     with pytest.raises(CommandError, match="only rules are searched"):

@@ -86,8 +86,8 @@ def with_fields(**fields: str) -> str:
 
 def test_fields_left_out_are_the_engine_s_defaults_with_the_costs_of_a_model(load):
     universe = load()
-    assert list(universe.strategies) == list(universe.rules) == ["cross"] and universe.models == {}
-    cross = universe.rules["cross"]
+    assert list(universe.strategies) == ["cross"] and universe.models == {}
+    cross = universe.strategies["cross"]
     assert (cross.dataset, cross.interval, cross.symbols) == ("daily", "1d", ("AAPL", "SPY"))
     assert cross.rule == {"ma_cross": {"fast": 20, "slow": 50}} and cross.rule_name == "ma_cross"
     assert cross.settings == EngineSettings(
@@ -111,7 +111,7 @@ def test_every_field_is_read_and_a_percentage_is_a_fraction(load):
             "rebalance_band: 1%, cash_buffer: 2%}",
             costs="{commission_bps: 0, per_share: 0.005, minimum: 1, maximum_bps: 50, borrow_bps_annual: 30}",
         )
-    ).rules["cross"]
+    ).strategies["cross"]
     assert cross.symbols == ("SPY",)
     assert cross.settings == EngineSettings(
         capital=5000.0, short=True, leverage=2.0, volume_cap=None, limit_fill="touch", rebalance_band=0.01,
@@ -129,9 +129,9 @@ def test_every_field_is_read_and_a_percentage_is_a_fraction(load):
 
 def test_a_rule_may_be_a_name_alone_and_one_of_shares_is_sized_by_its_weights(load):
     universe = load(CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "rebalance"))
-    assert universe.rules["cross"].rule == "rebalance"
-    assert universe.rules["cross"].settings.sizing.method == "weights"
-    held = load(CROSS.replace("{fast: 20, slow: 50}", "").replace("ma_cross", "buy_and_hold")).rules["cross"]
+    assert universe.strategies["cross"].rule == "rebalance"
+    assert universe.strategies["cross"].settings.sizing.method == "weights"
+    held = load(CROSS.replace("{fast: 20, slow: 50}", "").replace("ma_cross", "buy_and_hold")).strategies["cross"]
     assert held.rule == {"buy_and_hold": None} and held.settings.sizing.method == "equal_weight"
 
 
@@ -139,14 +139,14 @@ def test_a_year_has_as_many_bars_as_the_calendar_gives_the_interval(load, tmp_pa
     path = tmp_path / "hours.yaml"
     hourly = HEAD.replace("XNYS", "24/7").replace("1d", "1h") + CROSS.replace("1d", "1h")
     path.write_text(hourly)
-    assert load_universe(path).rules["cross"].settings.sizing.periods_per_year == 365 * 24
+    assert load_universe(path).strategies["cross"].settings.sizing.periods_per_year == 365 * 24
 
 
 def test_features_that_a_rule_needs_are_the_dataset_s_and_models_learn_from_what_they_did_before(load):
     both = CROSS.replace("fast: 20", "fast: 10") + MODEL
     universe, alone = load(both), load(MODEL)
     assert universe.datasets["daily"].features == ("core", "sma(10)")
-    assert universe.rules["cross"].declared == ("core", "sma(10)")
+    assert universe.strategies["cross"].declared == ("core", "sma(10)")
     assert "sma_10" in {column for one in features_of(universe.datasets["daily"]) for column in one.columns}
     assert replace(universe.models["trees"], declared=("core",)) == alone.models["trees"]
     assert alone.datasets["daily"].features == ("core",)
@@ -156,7 +156,7 @@ def test_a_plugin_s_rule_and_bot(load):
     text = CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "{my_rule: {threshold: 5%}}")
     text += CROSS.replace("  cross:", "  dip:").replace("{ma_cross: {fast: 20, slow: 50}}", "{Dip: {size: 3}}")
     universe = load(text, plugins="[mine.py]")
-    mine, dip = universe.rules["cross"], universe.rules["dip"]
+    mine, dip = universe.strategies["cross"], universe.strategies["dip"]
     assert mine.rule == {"my_rule": {"threshold": 0.05}}
     assert universe.datasets["daily"].features == ("core", "sma(7)")
     assert isinstance(rules_with(mine.plugins).bind(mine.rule), Rule)
@@ -353,7 +353,7 @@ def test_a_bot_that_can_t_begin_is_a_mistake(said):
 
 
 def test_the_shipped_rule_is_the_documented_one():
-    cross = load_universe(CHECKOUT / "universe.yaml").rules["cross_1d"]
+    cross = load_universe(CHECKOUT / "universe.yaml").strategies["cross_1d"]
     assert (cross.dataset, cross.rule) == ("equities_1d", {"ma_cross": {"fast": 20, "slow": 50}})
     assert cross.settings.exits == Exits(stop_loss=0.1)
     assert replace(cross.settings.risk, max_drawdown=None).max_position == 0.25
@@ -401,8 +401,8 @@ def test_the_documentation_has_each_rule_with_its_parameters_and_a_rule_that_wor
     path.write_text(
         "plugins: [my_rules.py]" + HEAD + CROSS.replace("{ma_cross: {fast: 20, slow: 50}}", "{dips: {low: 20}}")
     )
-    dips = load_universe(path).rules["cross"]
+    dips = load_universe(path).strategies["cross"]
     assert dips.declared == ("core", "rsi(5)", "sma(100)")
     first = page.partition("```yaml\n")[2].partition("```")[0].replace("equities_1d", "daily").replace("MSFT", "SPY")
     path.write_text(HEAD.removesuffix("strategies:\n") + first)
-    assert load_universe(path).rules["cross_1d"].settings.orders == OrderStyle("limit", "gtc", 10.0)
+    assert load_universe(path).strategies["cross_1d"].settings.orders == OrderStyle("limit", "gtc", 10.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from threading import Lock
 
@@ -66,9 +66,7 @@ class PreparedHistory:
     def __init__(self, history: History, market: Market):
         # In the order in which features come.
         self._bars = history.bars.sort("symbol", "interval", "open_time")
-        self._rows = self._bars
-        if history.inputs is not None:
-            self._rows = self._bars.join(history.inputs, on=["symbol", "open_time"], how="left", maintain_order="left")
+        self._rows = replace(history, bars=self._bars).with_features(())
         self._market, self._places = market, market.places(self._bars)
         self._columns: OrderedDict[str, pl.Series] = OrderedDict()
         self._lock = Lock()
