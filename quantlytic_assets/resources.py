@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.notify import Notifier
     from quantlytic_assets.pages.links import Links
     from quantlytic_assets.services.ingest import Ingest
+    from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.accounts import Accounts
     from quantlytic_assets.storage.action_archive import ActionArchive
     from quantlytic_assets.storage.archive import Archive
@@ -95,6 +96,13 @@ class Resources:
         from quantlytic_assets.storage.accounts import Accounts
 
         return Accounts(self.state_url)
+
+    @cached_property
+    def hot(self) -> HotStore:
+        """What the API serves, in a file of this machine."""
+        from quantlytic_assets.serving.hot_store import HotStore
+
+        return HotStore(self.settings.directory("hot"))
 
     @cached_property
     def models(self) -> ModelStore:

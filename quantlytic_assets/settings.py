@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         return chosen.absolute()
 
     def directory(self, part: str) -> Path:
-        """`data/<part>`, made if it is missing. Parts: bus archive lake state dagster dbt mlflow logs reports."""
+        """`data/<part>`, made if it is missing. Parts: bus archive lake state hot dagster dbt mlflow logs reports."""
         path = self.data / part
         path.mkdir(parents=True, exist_ok=True)
         return path

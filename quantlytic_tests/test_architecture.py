@@ -15,17 +15,17 @@ NAME = "quantlytic_assets"
 LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
     "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt", "schemas.page",
-    "schemas.generate", "plugins", "storage", "tables", "trading", "charts", "imports", "vendors", "learning",
-    "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks", "automation",
-    "definitions", "commands", "cli",
+    "schemas.generate", "plugins", "serving", "storage", "tables", "trading", "charts", "imports", "vendors",
+    "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
+    "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",
 }  # fmt: skip
 # Neighbours in the list above that know nothing of each other all the same.
 STRANGERS = {
-    "vendors": {"storage", "tables", "trading", "charts", "imports", "notify"},
-    "imports": {"storage", "tables", "trading", "charts", "vendors"},
+    "vendors": {"serving", "storage", "tables", "trading", "charts", "imports", "notify"},
+    "imports": {"serving", "storage", "tables", "trading", "charts", "vendors"},
     "learning": {"storage", "tables", "vendors", "imports"},
     "trading": {"tables"},
     "services": {"pages", "feeds"},

@@ -1,0 +1,287 @@
+"""The hot store: what is asked for often, ready to be sent, in one memory-mapped LMDB file a host.
+
+The live path and the asset graph write it; the API reads it, and opens no lake. It holds nothing that can't be made
+again: a store that is missing or damaged is made anew from the lake and the bus.
+
+- `latest`: the newest price of a symbol, JSON.
+- `series`: blocks of rows (`rows.Block`) by dataset, kind, symbol and session; a kind is `bars/1m`, `bars/1d/split`
+  (bars adjusted for splits), `features/1h` and the like.
+- `facts`: JSON by name, such as a strategy's positions or a dataset's coverage of a session.
+- `journal`: what happened, in order of its sequence number; who is pushed to reads on from its own.
+- `state`: bytes by name that belong to one writer, such as the offsets and the state of the live path. They change in
+  the transaction of the values that follow from them.
+
+LMDB lets one writer in at a time, over all processes, and readers never wait. Nothing is forced to the disk at the end
+of a transaction: a killed process loses nothing, a power cut may take the store.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from quantlytic_assets.serving.rows import Block
+
+# Address space, not disk: the file grows with what is in it.
+_MAP_BYTES = 1 << 36
+_DATABASES = ("latest", "series", "facts", "journal", "state")
+_SEQUENCE = struct.Struct(">Q")
+_LAST_SEQUENCE = b"\0sequence"
+_EPOCH = b"\0epoch"
+# So many old entries of the journal go with those that come, for no writer to wait long.
+_MOST_GONE = 10_000
+
+
+class HotStoreError(Exception):
+    """The store can't be opened or read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the journal: its number, its channel such as `("bars", "crypto_1m", "1m", "BTC-USD")`, its JSON."""
+
+    sequence: int
+    channel: tuple[str, ...]
+    body: bytes
+
+
+def _key(*parts: str) -> bytes:
+    if any("\0" in part for part in parts):
+        raise ValueError(f"{parts}: a name holds a zero byte")
+    return "\0".join(parts).encode()
+
+
+# An environment may be opened once in a process, and not be used by a child that was forked with it.
+_open: dict[tuple[int, str, bool], lmdb.Environment] = {}
+_opening = threading.Lock()
+
+
+def _environment(path: Path, readonly: bool) -> lmdb.Environment:
+    name = os.path.realpath(path)
+    with _opening:
+        # One that writes can read as well.
+        for writes in (False, True) if readonly else (False,):
+            found = _open.get((os.getpid(), name, writes))
+            if found is not None:
+                return found
+        try:
+            if not readonly:
+                path.mkdir(parents=True, exist_ok=True)
+            made = lmdb.open(
+                name, map_size=_MAP_BYTES, max_dbs=len(_DATABASES), readonly=readonly, create=not readonly,
+                sync=False, metasync=False, max_readers=512, max_spare_txns=8,
+            )  # fmt: skip
+        except lmdb.Error as error:
+            raise HotStoreError(
+                f"the hot store in {path} can't be opened ({error}); "
+                "delete that directory, it is made anew by: quantlytic publish"
+            ) from error
+        _open[os.getpid(), name, readonly] = made
+        return made
+
+
+class HotStore:
+    """The store in a directory. Reading needs no call to open; each read is one moment of the store."""
+
+    def __init__(self, path: Path, readonly: bool = False):
+        self.path = Path(path)
+        self._environment = _environment(self.path, readonly)
+        # The databases have to be there before a reader can open them.
+        make = not self._environment.flags()["readonly"]
+        try:
+            self._databases = {name: self._environment.open_db(name.encode(), create=make) for name in _DATABASES}
+        except lmdb.Error as error:
+            raise HotStoreError(f"{path} is no hot store ({error}); make one with: quantlytic publish") from error
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """What the store holds at one moment."""
+        with self._environment.begin(buffers=True) as transaction:
+            yield Reader(transaction, self._databases)
+
+    @contextmanager
+    def write(self) -> Iterator[Writer]:
+        """A transaction: all of it, or, where the block raises or the process dies, nothing."""
+        with self._environment.begin(write=True, buffers=True) as transaction:
+            yield Writer(transaction, self._databases)
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        self._environment.sync(True)
+
+    def close(self) -> None:
+        """Let go of the file; no other store of this process on the same directory may be in use."""
+        with _opening:
+            for place, one in list(_open.items()):
+                if one is self._environment:
+                    del _open[place]
+        self._environment.close()
+
+
+class Reader:
+    """The store as it is at one moment; see `HotStore.read`."""
+
+    def __init__(self, transaction: lmdb.Transaction, databases: dict[str, Any]):
+        self._transaction = transaction
+        self._databases = databases
+
+    def _get(self, database: str, key: bytes) -> bytes | None:
+        found = self._transaction.get(key, db=self._databases[database])
+        return None if found is None else bytes(found)
+
+    def _scan(self, database: str, first: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Keys and values from `first` on, as long as keys have the prefix."""
+        with self._transaction.cursor(db=self._databases[database]) as cursor:
+            if not cursor.set_range(first):
+                return
+            for key, value in cursor:
+                name = bytes(key)
+                if not name.startswith(prefix):
+                    return
+                yield name, value
+
+    def latest(self, dataset: str, symbol: str) -> bytes | None:
+        """The newest price of a symbol, JSON."""
+        return self._get("latest", _key(dataset, symbol))
+
+    def block(self, dataset: str, kind: str, symbol: str, session: date) -> Block | None:
+        """The rows of a session."""
+        found = self._transaction.get(_key(dataset, kind, symbol, session.isoformat()), db=self._databases["series"])
+        return None if found is None else Block.unpacked(found)
+
+    def blocks(
+        self, dataset: str, kind: str, symbol: str, since: date = date.min, before: date = date.max
+    ) -> Iterator[tuple[date, Block]]:
+        """The sessions [since, before) that have rows, oldest first."""
+        prefix = _key(dataset, kind, symbol, "")
+        for key, value in self._scan("series", prefix + since.isoformat().encode(), prefix):
+            session = date.fromisoformat(key[len(prefix) :].decode())
+            if session >= before:
+                return
+            yield session, Block.unpacked(value)
+
+    def newest_blocks(
+        self, dataset: str, kind: str, symbol: str, before: date = date.max
+    ) -> Iterator[tuple[date, Block]]:
+        """The sessions before a date that have rows, newest first."""
+        prefix = _key(dataset, kind, symbol, "")
+        with self._transaction.cursor(db=self._databases["series"]) as cursor:
+            # Where no later key is, the newest is the very last one.
+            later = cursor.set_range(prefix + before.isoformat().encode())
+            there = cursor.prev() if later else cursor.last()
+            while there and bytes(cursor.key()).startswith(prefix):
+                session = date.fromisoformat(bytes(cursor.key())[len(prefix) :].decode())
+                yield session, Block.unpacked(cursor.value())
+                there = cursor.prev()
+
+    def fact(self, *name: str) -> bytes | None:
+        """The JSON of this name."""
+        return self._get("facts", _key(*name))
+
+    def facts(self, *prefix: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
+        """Names, without the prefix, and JSON of all facts whose names go on after the prefix."""
+        start = _key(*prefix, "")
+        for key, value in self._scan("facts", start, start):
+            yield tuple(key[len(start) :].decode().split("\0")), bytes(value)
+
+    def state(self, *name: str) -> bytes | None:
+        """The bytes that a writer keeps under this name."""
+        return self._get("state", _key(*name))
+
+    @property
+    def epoch(self) -> str:
+        """What tells this store from one that was made anew: sequence numbers of another one mean nothing here."""
+        return (self._get("state", _EPOCH) or b"").decode()
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest entry of the journal, 0 where it never had one."""
+        found = self._get("state", _LAST_SEQUENCE)
+        return _SEQUENCE.unpack(found)[0] if found else 0
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The number of the oldest entry that is kept, one more than `sequence` where none is."""
+        with self._transaction.cursor(db=self._databases["journal"]) as cursor:
+            return _SEQUENCE.unpack(cursor.key())[0] if cursor.first() else self.sequence + 1
+
+    def journal(self, after: int, most: int = 10_000) -> list[Entry]:
+        """The entries that follow the number `after`, at most so many, oldest first."""
+        entries: list[Entry] = []
+        for key, value in self._scan("journal", _SEQUENCE.pack(after + 1), b""):
+            channel, body = bytes(value).split(b"\n", 1)
+            entries.append(Entry(_SEQUENCE.unpack(key)[0], tuple(channel.decode().split("\0")), body))
+            if len(entries) >= most:
+                break
+        return entries
+
+
+class Writer(Reader):
+    """The store as this transaction leaves it; see `HotStore.write`."""
+
+    def _put(self, database: str, key: bytes, value: bytes) -> None:
+        self._transaction.put(key, value, db=self._databases[database])
+
+    def put_latest(self, dataset: str, symbol: str, body: bytes) -> None:
+        """Set the newest price of a symbol, JSON."""
+        self._put("latest", _key(dataset, symbol), body)
+
+    def put_block(self, dataset: str, kind: str, symbol: str, session: date, block: Block) -> None:
+        """Set the rows of a session in place of those that are there."""
+        self._put("series", _key(dataset, kind, symbol, session.isoformat()), block.packed())
+
+    def add_rows(self, dataset: str, kind: str, symbol: str, session: date, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Add rows (microseconds since 1970, JSON) to a session; one of a time that is there takes its place."""
+        there = self.block(dataset, kind, symbol, session) or Block(0, -1, b"")
+        self.put_block(dataset, kind, symbol, session, there.with_rows(rows))
+
+    def forget_blocks(self, dataset: str, kind: str, symbol: str, before: date = date.max) -> int:
+        """Delete the sessions before a date; returns how many there were."""
+        keys = [
+            _key(dataset, kind, symbol, session.isoformat())
+            for session, _ in self.blocks(dataset, kind, symbol, before=before)
+        ]
+        for key in keys:
+            self._transaction.delete(key, db=self._databases["series"])
+        return len(keys)
+
+    def put_fact(self, body: bytes, *name: str) -> None:
+        """Set the JSON of this name."""
+        self._put("facts", _key(*name), body)
+
+    def delete_fact(self, *name: str) -> None:
+        """Delete the JSON of this name, if it is there."""
+        self._transaction.delete(_key(*name), db=self._databases["facts"])
+
+    def put_state(self, value: bytes, *name: str) -> None:
+        """Keep these bytes under this name."""
+        self._put("state", _key(*name), value)
+
+    def tell(self, channel: tuple[str, ...], body: bytes, keep: int = 1_000_000) -> int:
+        """Append to the journal, JSON; returns its number. All but the newest `keep` entries go in time."""
+        if not self.epoch:
+            self._put("state", _EPOCH, uuid.uuid4().hex[:12].encode())
+        number = self.sequence + 1
+        self._put("journal", _SEQUENCE.pack(number), _key(*channel) + b"\n" + body)
+        self._put("state", _LAST_SEQUENCE, _SEQUENCE.pack(number))
+        if number % 1000 == 0:
+            self._shorten(number - keep)
+        return number
+
+    def _shorten(self, last_gone: int) -> None:
+        with self._transaction.cursor(db=self._databases["journal"]) as cursor:
+            there = cursor.first()
+            for _ in range(_MOST_GONE):
+                if not there or _SEQUENCE.unpack(cursor.key())[0] > last_gone:
+                    return
+                there = cursor.delete()

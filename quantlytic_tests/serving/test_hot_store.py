@@ -1,0 +1,141 @@
+"""The hot store: blocks of rows, facts, the journal, and what a transaction keeps together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from datetime import date
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantlytic_assets.serving.hot_store import HotStore, HotStoreError
+from quantlytic_assets.serving.rows import Block, iso, micros, row
+
+MINUTE = 60_000_000
+START = micros("2026-01-02T14:30:00Z")
+DAY = date(2026, 1, 2)
+
+
+def bar(time: int, close: float = 1.5) -> tuple[int, bytes]:
+    return time, row(time, {"o": 1.0, "h": 2.0, "l": 0.5, "c": close, "v": 10.0, "n": None, "vw": float("nan")})
+
+
+def test_a_row_has_its_time_first_and_leaves_out_what_is_not_known():
+    assert bar(START)[1] == b'{"t":"2026-01-02T14:30:00Z","o":1.0,"h":2.0,"l":0.5,"c":1.5,"v":10.0}'
+    assert iso(START + 1500) == "2026-01-02T14:30:00.001500Z"
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=8), max_size=6))
+def test_a_block_has_each_time_once_in_order_with_what_came_last(batches):
+    block, expected = Block(0, -1, b""), {}
+    for batch in batches:
+        rows = dict(bar(START + minute * MINUTE, float(close)) for minute, close in batch)
+        block = block.with_rows(rows.items())
+        expected.update(rows)
+    assert list(block) == sorted(expected.items())
+    assert (block.count, block.last) == (len(expected), max(expected, default=-1))
+    assert list(Block.unpacked(block.packed())) == list(block)
+    first, last = START + 5 * MINUTE, START + 20 * MINUTE
+    assert list(block.between(first, last)) == [one for one in sorted(expected.items()) if first <= one[0] < last]
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    made = HotStore(tmp_path / "hot")
+    yield made
+    made.close()
+
+
+def test_sessions_are_found_by_dataset_kind_and_symbol(store: HotStore):
+    with store.write() as to:
+        for symbol in ("A", "AB", "B"):
+            for day in (1, 2, 5):
+                to.add_rows("d", "bars/1m", symbol, date(2026, 1, day), [bar(START + day)])
+        to.add_rows("d", "bars/1m/split", "A", DAY, [bar(START)])
+        to.add_rows("e", "bars/1m", "A", DAY, [bar(START)])
+    with store.read() as of:
+        assert [session.day for session, _ in of.blocks("d", "bars/1m", "A")] == [1, 2, 5]
+        assert [session.day for session, _ in of.blocks("d", "bars/1m", "A", date(2026, 1, 2), date(2026, 1, 5))] == [2]
+        assert [session.day for session, _ in of.newest_blocks("d", "bars/1m", "A")] == [5, 2, 1]
+        assert [session.day for session, _ in of.newest_blocks("d", "bars/1m", "B", date(2026, 1, 5))] == [2, 1]
+        assert [session.day for session, _ in of.newest_blocks("e", "bars/1m", "A")] == [2]
+        assert list(of.newest_blocks("e", "bars/1m", "Z")) == list(of.blocks("e", "bars/1m", "")) == []
+    with store.write() as to:
+        assert to.forget_blocks("d", "bars/1m", "A", before=date(2026, 1, 5)) == 2
+    with store.read() as of:
+        assert [session.day for session, _ in of.blocks("d", "bars/1m", "A")] == [5]
+        assert len(list(of.blocks("d", "bars/1m", "AB"))) == 3
+
+
+def test_the_journal_goes_on_and_forgets_its_oldest(store: HotStore):
+    with store.read() as of:
+        assert (of.sequence, of.oldest_sequence, of.journal(0)) == (0, 1, [])
+    with store.write() as to:
+        numbers = [to.tell(("bars", "d", "1m", "A"), orjson.dumps({"at": at}), keep=500) for at in range(3000)]
+    assert numbers == list(range(1, 3001))
+    with store.read() as of:
+        assert (of.sequence, of.oldest_sequence) == (3000, 2501)
+        entries = of.journal(2990, most=4)
+        assert [one.sequence for one in entries] == [2991, 2992, 2993, 2994]
+        assert entries[0].channel == ("bars", "d", "1m", "A")
+        assert orjson.loads(entries[0].body) == {"at": 2990}
+        assert len(of.epoch) == 12
+
+
+def test_facts_and_state(store: HotStore):
+    with store.write() as to:
+        to.put_fact(b"1", "positions", "cross_1d", "A")
+        to.put_fact(b"2", "positions", "cross_1d", "B")
+        to.put_fact(b"3", "positions", "cross_1d_2", "A")
+        to.put_state(b"x", "live", "d")
+        to.put_latest("d", "A", b"{}")
+        with pytest.raises(ValueError, match="zero byte"):
+            to.put_fact(b"", "a\0b")
+    with store.read() as of:
+        assert list(of.facts("positions", "cross_1d")) == [(("A",), b"1"), (("B",), b"2")]
+        assert (of.fact("positions", "none"), of.state("live", "d"), of.latest("d", "A")) == (None, b"x", b"{}")
+    with store.write() as to:
+        to.delete_fact("positions", "cross_1d", "A")
+    with store.read() as of:
+        assert list(of.facts("positions", "cross_1d")) == [(("B",), b"2")]
+
+
+def test_a_block_that_raises_leaves_nothing(store: HotStore):
+    with pytest.raises(RuntimeError), store.write() as to:
+        to.put_fact(b"1", "a")
+        to.tell(("a",), b"1")
+        raise RuntimeError
+    with store.read() as of:
+        assert (of.fact("a"), of.sequence) == (None, 0)
+
+
+def _write_and_die(path: Path) -> None:
+    store = HotStore(path)
+    with store.write() as to:
+        to.put_fact(b"kept", "first")
+    with store.write() as to:
+        to.put_fact(b"lost", "second")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_writer_leaves_whole_transactions_and_lets_others_in(tmp_path: Path):
+    child = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(tmp_path / "hot",))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    store = HotStore(tmp_path / "hot")
+    with store.write() as to:
+        to.put_fact(b"on", "third")
+    with store.read() as of:
+        assert (of.fact("first"), of.fact("second"), of.fact("third")) == (b"kept", None, b"on")
+    store.close()
+
+
+def test_a_reader_is_told_what_to_do_where_there_is_no_store(tmp_path: Path):
+    with pytest.raises(HotStoreError, match="quantlytic publish"):
+        HotStore(tmp_path / "none", readonly=True)
