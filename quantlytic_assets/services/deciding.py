@@ -20,14 +20,13 @@ from quantlytic_assets.strategies.bot_memory import Memory
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.tables.features import indicators
 from quantlytic_assets.trading.backtest.simulation import ATR_COLUMN, sized
-from quantlytic_assets.trading.bot_run import bars_by_time, run_bot
+from quantlytic_assets.trading.bot_run import run_bot
 from quantlytic_assets.trading.engine.run import Result, run
 from quantlytic_assets.universe.feature_choice import declared
 
 if TYPE_CHECKING:
     from quantlytic_assets.strategies.spec import Rule
     from quantlytic_assets.tables.select import Queries
-    from quantlytic_assets.trading.backtest.history import History
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.trading.engine.requests import Requests
     from quantlytic_assets.trading.engine.state import State
@@ -50,20 +49,19 @@ class Trader:
 def trader(
     lake: Queries,
     strategy: Strategy,
-    history: History,
     market: Market,
     since: date,
     before: date,
     kept: str | None,
 ) -> Trader:
-    """What trades the sessions [since, before) of a market, which is the history's.
+    """What trades the sessions [since, before) of a market.
 
     kept: what the bot remembered of the bars before. Raises `NoSignals` for features that were never computed.
     """
     decides = rules_of(strategy).bind(strategy.rule)
     atr = _atr(lake, strategy, market, since, before)
     if isinstance(decides, Bot):
-        return _by_bot(lake, strategy, decides, history, market, atr, since, before, kept)
+        return _by_bot(lake, strategy, decides, market, atr, since, before, kept)
     return _by_rule(lake, strategy, decides, market, atr, since, before)
 
 
@@ -91,7 +89,6 @@ def _by_bot(
     lake: Queries,
     strategy: Strategy,
     bot: Bot,
-    history: History,
     market: Market,
     atr: np.ndarray | None,
     since: date,
@@ -104,13 +101,14 @@ def _by_bot(
         lake, strategy.dataset, strategy.interval, ["symbol", "open_time", *columns],
         since=since, before=before, symbols=strategy.symbols,
     )  # fmt: skip
-    own = history.bars.filter(history.bars["session"] >= since)
-    bars = bars_by_time(own.join(read, on=["symbol", "open_time"], how="left"), market.symbols, columns)
+    places = market.places(read)
+    features = {name: market.laid(read[name], places) for name in columns}
     memory = Memory(bot, kept)
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]
-        return run_bot(bot, bars, market[stretch], strategy.settings, state, atr=part, asked=asked)
+        seen = {name: values[stretch] for name, values in features.items()}
+        return run_bot(bot, market[stretch], strategy.settings, state, features=seen, atr=part, asked=asked)
 
     return Trader(trade, memory.text)
 

@@ -46,7 +46,6 @@ from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.lake import Lake
-    from quantlytic_assets.trading.backtest.history import History
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.universe.models import Dataset, Strategy
 
@@ -91,7 +90,7 @@ def trade(
         fresh = _fresh(market, stored, now or datetime.now(UTC))
         fresh = _known(market, fresh, known_through(lake, strategy, before))
         if fresh.start < fresh.stop:
-            done = _step(lake, accounts, strategy, history, market, fresh, stored, before)
+            done = _step(lake, accounts, strategy, market, fresh, stored, before)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
     return done
 
@@ -137,7 +136,6 @@ def _step(
     lake: Lake,
     accounts: Accounts,
     strategy: Strategy,
-    history: History,
     market: Market,
     fresh: slice,
     stored: StoredAccount | None,
@@ -149,7 +147,7 @@ def _step(
     models = (
         model_versions(lake, strategy.name, since=since, before=before) if isinstance(strategy, ModelStrategy) else {}
     )
-    decides = trader(lake, strategy, history, market, since, before, stored.bot if stored else None)
+    decides = trader(lake, strategy, market, since, before, stored.bot if stored else None)
     state, costs = None, 0.0
     late, rows = pl.DataFrame(), dict[date, dict[str, object]]()
     if stored:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from quantlytic_assets.strategies.bots import OWN_ATTRIBUTES, Bar, Bot, parameters_of
+from quantlytic_assets.strategies.bots import OWN_ATTRIBUTES, Bar, Bot, Features, parameters_of
 from quantlytic_assets.strategies.spec import RuleError
 
 # What a defaultdict may make of a name that is not there.
@@ -121,6 +121,8 @@ def _written(bot: Bot, name: str, value: Any, seen: dict[int, str] | None = None
         if kind in (tuple, set, frozenset, deque):
             told = {_KIND: kind.__name__, "value": [write(each, f"{place}[{at}]") for at, each in enumerate(one)]}
             return told | ({"most": one.maxlen} if kind is deque else {})
+        if kind is Features:
+            return write_mapping(one, dict, place)
         if kind in (dict, defaultdict, Counter):
             return write_mapping(one, kind, place)
         if kind is np.ndarray and one.dtype.kind in "biuf" and one.dtype.itemsize <= 8:

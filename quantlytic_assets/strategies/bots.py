@@ -8,17 +8,48 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
 
 from quantlytic_assets.strategies.custom import parameter_of
 from quantlytic_assets.strategies.spec import Parameter, RuleError, bound
 
 
+class Features(Mapping[str, "float | None"]):
+    """The features of a bar by column name; None where one has no value.
+
+    columns: the place of each column; values: the row, NaN where there is none.
+    """
+
+    __slots__ = ("_columns", "_values")
+
+    def __init__(self, columns: Mapping[str, int], values: np.ndarray):
+        self._columns = columns
+        self._values = values
+
+    def __getitem__(self, name: str) -> float | None:
+        value = float(self._values[self._columns[name]])
+        return value if value == value else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 class Bar(NamedTuple):
-    """What a bot sees of one bar: prices, volume in units, and the dataset's features by column name."""
+    """What a bot sees of one bar: prices, volume in units, and the dataset's features by column name.
+
+    The volume is NaN where nobody knows it.
+    """
 
     symbol: str
     session: date

@@ -22,9 +22,11 @@ import numpy as np
 import polars as pl
 from numba import njit
 
+from quantlytic_assets.strategies.bots import Bar, Bot
+from quantlytic_assets.trading.bot_run import run_bot
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.market import Market
-from quantlytic_assets.trading.engine.run import Stepper, run
+from quantlytic_assets.trading.engine.run import run
 from quantlytic_assets.trading.engine.settings import Costs, EngineSettings, Exits, Risk
 
 ROUNDS = 5
@@ -123,25 +125,18 @@ def vectorbt(market: Market, targets: np.ndarray) -> tuple[float, str] | None:
     return float(answer[0]), f"vectorbt {answer[3]} (numba): {int(answer[1]):,} orders, equity {float(answer[2]):,.0f}"
 
 
-def bot(market: Market, settings: EngineSettings) -> int:
-    """A rule in Python that sees each bar of each symbol, and now and then buys; returns how often it was asked."""
-    highest = [0.0] * len(market.symbols)
-    asked = 0
+class Rising(Bot):
+    """A bot that sees each bar of each symbol, and now and then buys."""
 
-    def on_bar(symbol: int, opened: float, high: float, low: float, close: float, volume: float) -> None:
-        if close > highest[symbol] * 1.05:
-            if highest[symbol] > 0.0:
-                stepper.submit(symbol, 10.0)
-            highest[symbol] = close
+    def on_start(self) -> None:
+        self.highest: dict[str, float] = {}
 
-    stepper = Stepper(market, settings)
-    while stepper.step():
-        # One bar after another, as numbers of Python.
-        for symbol, bar in enumerate(zip(*market.bars[stepper.time].tolist(), strict=True)):
-            on_bar(symbol, *bar)
-            asked += 1
-    stepper.finish()
-    return asked
+    def on_bar(self, bar: Bar) -> None:
+        highest = self.highest.get(bar.symbol, 0.0)
+        if bar.close > highest * 1.05:
+            if highest > 0.0:
+                self.order(bar.symbol, 10.0)
+            self.highest[bar.symbol] = bar.close
 
 
 def main() -> None:
@@ -184,11 +179,11 @@ def main() -> None:
     begun = time.perf_counter()
     run(market, targets, settings).events.frame()
     print(f"with the events as a frame: {time.perf_counter() - begun:.2f} s")
-    taken = fastest(lambda: bot(market, settings))
-    print(f"on_bar in Python, {symbols} symbols: {total / taken / 1e6:.2f}M bars/s (target 0.5)")
+    taken = fastest(lambda: run_bot(Rising(), market, settings))
+    print(f"a bot in Python, {symbols} symbols: {total / taken / 1e6:.2f}M bars/s (target 0.5)")
     alone = walks(1, 50_000)
-    taken = fastest(lambda: bot(alone, settings))
-    print(f"on_bar in Python, one symbol: {50_000 / taken / 1e6:.2f}M bars/s")
+    taken = fastest(lambda: run_bot(Rising(), alone, settings))
+    print(f"a bot in Python, one symbol: {50_000 / taken / 1e6:.2f}M bars/s")
 
 
 if __name__ == "__main__":

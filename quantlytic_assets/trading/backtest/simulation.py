@@ -18,7 +18,7 @@ from quantlytic_assets.features.spec import Feature, column_names
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.trading.backtest.history import History, PreparedHistory
-from quantlytic_assets.trading.bot_run import bars_by_time, run_bot
+from quantlytic_assets.trading.bot_run import run_bot
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine import projections
 from quantlytic_assets.trading.engine.market import Market
@@ -84,8 +84,9 @@ def simulate(
     atr = _atr(history, market, settings, registry)
     atr = None if atr is None else atr[stretch]
     if isinstance(strategy, Bot):
-        bars = bars_by_time(history.with_features(declared, registry), market.symbols, column_names(declared))
-        result = run_bot(strategy, bars, traded, settings, atr=atr, events=events)
+        frame = history.with_features(declared, registry)
+        seen = {name: history.laid(market, frame, frame[name])[stretch] for name in column_names(declared)}
+        result = run_bot(strategy, traded, settings, features=seen, atr=atr, events=events)
         return Simulation(traded, settings, result, atr=atr)
     targets = targets_of(history, strategy, market, registry)[stretch]
     own = sized(strategy, settings)

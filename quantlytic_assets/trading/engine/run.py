@@ -233,6 +233,10 @@ class Stepper:
         """Shares held, negative where sold short."""
         return float(self._view.symbols[c.QUANTITY, self._requests.place(symbol)])
 
+    def positions(self) -> dict[str, float]:
+        """Shares held by symbol, negative where sold short; of all symbols."""
+        return dict(zip(self.market.symbols, self._view.symbols[c.QUANTITY].tolist(), strict=True))
+
     def target(self, symbol: str | int, weight: float) -> None:
         """Asks for a weight of the symbol, by the settings' sizing."""
         place = self._requests.place(symbol)
