@@ -20,6 +20,7 @@ from quantlytic_assets.learning.features import resolve_features
 from quantlytic_assets.schemas.features import BARS, INDICATORS
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.schemas.trading import EVENTS, SIGNALS
+from quantlytic_assets.services.halts import who_halted
 from quantlytic_assets.services.provenance import Link, bar_links, row_id, snapshots
 from quantlytic_assets.services.signals import NoSignals, bound_rule, read_columns
 from quantlytic_assets.strategies.spec import BASE_COLUMNS
@@ -214,7 +215,9 @@ def _decision(resources: Resources, order: Mapping[str, Any]) -> list[Link]:
     halts = told.filter(pl.col("kind").is_in(["halt", "resume"]))
     if len(halts) and halts["kind"][-1] == "halt":
         event = halts.row(-1, named=True)
-        links.append(link(event, {"halt": event["reason"]}, f"the account was halted: {in_words(event['reason'])}"))
+        asked = who_halted(resources.accounts, strategy, event["event_time"])
+        words = "; ".join(one for one in (in_words(event["reason"]), asked) if one)
+        links.append(link(event, {"halt": event["reason"]}, f"the account was halted: {words}"))
     return links
 
 

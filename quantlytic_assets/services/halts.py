@@ -114,6 +114,12 @@ def _standing(strategy: str, account: StoredAccount | None, requests: Sequence[R
     return found
 
 
+def who_halted(accounts: Accounts, strategy: str, time: datetime) -> str | None:
+    """Who asked for the halt of a time (UTC), when and why, in words; None where a limit halted the account."""
+    mine = [one for one in accounts.requests(strategy) if one.action == "halt" and one.effective_at == time]
+    return _asked(mine[-1]) if mine else None
+
+
 def due(pending: Sequence[Request], market: Market, fresh: slice) -> tuple[dict[int, Requests], dict[int, datetime]]:
     """What is asked of the engine at which time of the market, and when (UTC) each request takes effect, by its number.
 

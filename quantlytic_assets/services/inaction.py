@@ -14,6 +14,7 @@ from quantlytic_assets.calendars.sessions import assign_sessions, expected_bars,
 from quantlytic_assets.schemas.features import BARS
 from quantlytic_assets.schemas.vocabulary import CAUSES, DEFECTS
 from quantlytic_assets.services.explain import reads, usable
+from quantlytic_assets.services.halts import who_halted
 from quantlytic_assets.services.inputs import known_through, read_inputs
 from quantlytic_assets.services.provenance import archived
 from quantlytic_assets.tables.bars import clean_bars, quarantined_bars
@@ -179,7 +180,12 @@ class _Seen:
     def _decided(self, bar: DecidedBar) -> Verdict:
         strategy = self._told.strategy
         band, bot = strategy.settings.rebalance_band, strategy.bar_by_bar
-        found = verdict(self._record.at(bar), self._signals.get(bar.open_time), band, bot)
+        standing = self._record.at(bar)
+        found = verdict(standing, self._signals.get(bar.open_time), band, bot)
+        if found.code == "halted" and standing.halt is not None:
+            accounts = self._told.resources.accounts
+            asked = who_halted(accounts, strategy.name, standing.halt["event_time"])
+            return replace(found, text=f"{found.text}; {asked}") if asked else found
         if found.code != "hold":
             return found
         nothing = [name for name, value in self._features.get(bar.open_time, {}).items() if value is None]

@@ -23,9 +23,11 @@ from quantlytic_assets.schemas.clean import COVERAGE
 from quantlytic_assets.schemas.ml import PREDICTIONS
 from quantlytic_assets.services.clean import Cleaner
 from quantlytic_assets.services.explain import explain_order
+from quantlytic_assets.services.halts import ask_to_halt
 from quantlytic_assets.services.paper_account import trade
 from quantlytic_assets.services.provenance import bar_links
 from quantlytic_assets.services.signals import write_signals
+from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.import_records import ImportRecord, ImportRecords
 from quantlytic_tests.frames import make_bars, make_dataset
 from quantlytic_tests.storage.places import close_all
@@ -53,6 +55,7 @@ UNIVERSE = {
             "account": {"rebalance_band": "30%"},
         },
         "halts": RULE | {"risk": {"max_drawdown": "0.5%"}},
+        "stopped": RULE | {"rule": "buy_and_hold"},
         "scored": {
             "dataset": "daily", "interval": "1d", "model": "logistic_regression", "features": FAST,
             "min_train_sessions": 20, "symbols": ["AAPL"], "retrain": "monthly",
@@ -162,6 +165,9 @@ def desk(tmp_path_factory):
         made.lake.replace([(COVERAGE.name, "true", [], covered)])
         for name in ("cross", "poor", "far", "halts"):
             made.trade(name, BEGINS, date(2011, 4, 1))
+        asked = datetime(2011, 1, 1, 9, 30, tzinfo=UTC)
+        ask_to_halt(Accounts(made.resources.state_url, clock=lambda: asked), "stopped", "anna", "earnings")
+        made.trade("stopped", BEGINS, date(2011, 1, 15))
         # A day of IBM that a file brings when its time has been traded, and the days that follow.
         record = ImportRecord(
             "daily", datetime.now(UTC), "/data/ibm.csv", "f00d", ["IBM"], 1, 0, None, None, {}
@@ -288,6 +294,7 @@ def test_an_order_of_a_portfolio_leads_to_what_each_member_decided_by(desk, caps
         ("far", BEGINS, "AAPL", "order_not_filled", "a later decision took its place"),
         ("far", date(2011, 1, 5), "AAPL", "order_working", "buy 151 limit of 2011-01-03 21:00"),
         ("halts", date(2011, 2, 16), "AAPL", "halted", "fell more than risk.max_drawdown"),
+        ("stopped", BEGINS, "AAPL", "halted", "asked for by hand; anna asked at 2011-01-01 09:30 UTC: earnings"),
         ("scored", BEGINS, "AAPL", "traded", "300 of 303 filled at 332.567, its session ended"),
         ("scored", date(2011, 1, 11), "AAPL", "inputs_missing", "waits for its model's prediction"),
         ("never", BEGINS, "AAPL", "not_traded_yet", "trading.events has nothing of never"),
