@@ -318,6 +318,16 @@ def pages(
 
 
 @app.command()
+def publish(
+    dataset: Annotated[str | None, typer.Argument(help="Default: all.", autocompletion=complete_dataset)] = None,
+) -> None:
+    """Fill the hot store, from which the API answers, from the lake; runs do so by themselves."""
+    from quantlytic_assets.commands.publishing import run_publish
+
+    run_publish(_installation, out, dataset)
+
+
+@app.command()
 def gaps(
     dataset: Annotated[str | None, typer.Argument(autocompletion=complete_dataset)] = None,
     as_json: _Json = False,

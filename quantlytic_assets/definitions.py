@@ -26,6 +26,7 @@ from quantlytic_assets.assets.models import model_asset, predictions_asset
 from quantlytic_assets.assets.paper_trades import paper_trades_asset
 from quantlytic_assets.assets.partitions import definition, strategy_definition
 from quantlytic_assets.assets.performance import performance_asset
+from quantlytic_assets.assets.published import published_asset, published_strategy_asset
 from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
 from quantlytic_assets.assets.signals import signals_asset
 from quantlytic_assets.automation.alerts import alert_sensor
@@ -57,7 +58,7 @@ def strategy_keys(strategy: Strategy) -> dict[str, dg.AssetKey]:
     """A strategy's asset keys by name; a bot, which sees its positions when it decides, has no signals."""
     of_model = ("model", "predictions") if isinstance(strategy, ModelStrategy) else ()
     of_rule = () if strategy.bar_by_bar else ("signals",)
-    names = (*of_model, *of_rule, "paper_trades", "performance")
+    names = (*of_model, *of_rule, "paper_trades", "performance", "published")
     return {name: strategy_key(strategy, name) for name in names}
 
 
@@ -109,6 +110,7 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
             clean_bars_asset(dataset, common),
             coverage_asset(dataset, common),
             feature_assets(dataset, universe.datasets, horizons, common),
+            published_asset(dataset, common),
         ]
     )
     return dg.Definitions(
@@ -135,7 +137,11 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     keep = None if isinstance(strategy, ModelStrategy) else dataset.keep
     common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(keep))
     jobs = []
-    assets = [paper_trades_asset(dataset, strategy, common), performance_asset(dataset, strategy, unpartitioned)]
+    assets = [
+        paper_trades_asset(dataset, strategy, common),
+        performance_asset(dataset, strategy, unpartitioned),
+        published_strategy_asset(dataset, strategy, unpartitioned),
+    ]
     if not strategy.bar_by_bar:
         assets = [signals_asset(dataset, strategy, common), *assets]
     made = [] if strategy.bar_by_bar else ["signals"]
@@ -152,7 +158,11 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
             else f"Trades {strategy.name} on paper.",
             partitions_def,
         ),
-        _job(performance_job_name(strategy), [keys["performance"]], f"Reports how {strategy.name} has done."),
+        _job(
+            performance_job_name(strategy),
+            [keys["performance"], keys["published"]],
+            f"Reports how {strategy.name} has done, and publishes it for the API.",
+        ),
     ]
     return dg.Definitions(
         assets=_with_page(dg.with_source_code_references(assets), Links(settings.pages).strategy(strategy.name)),

@@ -25,11 +25,16 @@ def coverage_key(dataset: Dataset) -> dg.AssetKey:
     return dg.AssetKey([dataset.name, "coverage"])
 
 
+def published_key(dataset: Dataset) -> dg.AssetKey:
+    """The key of a dataset's rows in the hot store."""
+    return dg.AssetKey([dataset.name, "published"])
+
+
 def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
     """The key of a dbt model's table for a dataset."""
     return dg.AssetKey([dataset.name, model])
 
 
 def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
-    """The key of one of a strategy's assets: model, predictions, paper_trades, performance; of a rule: signals."""
+    """The key of one of a strategy's assets: model, predictions, paper_trades, performance, published; of a rule: signals."""
     return dg.AssetKey([strategy.name, name])

@@ -241,7 +241,8 @@ class Backfill:
     def _report(self, strategy: Strategy, keys: Mapping[str, dg.AssetKey], only_pending: bool) -> None:
         """Make the performance of an account that has traded since its last report."""
         instance = self.installation.instance
-        report, trades = newest_of_all(instance, keys["performance"]), newest_of_all(instance, keys["paper_trades"])
+        report = min(newest_of_all(instance, keys[name]) for name in ("performance", "published"))
+        trades = newest_of_all(instance, keys["paper_trades"])
         if trades and (not only_pending or report < trades):
             self._run_chunks(strategy.name, performance_job_name(strategy), [()], {})
 

@@ -194,9 +194,27 @@ class Reader:
         for key, value in self._scan("facts", start, start):
             yield tuple(key[len(start) :].decode().split("\0")), bytes(value)
 
+    def kinds(self, dataset: str) -> dict[str, list[str]]:
+        """The symbols that a dataset has blocks of, by kind."""
+        found: dict[str, list[str]] = {}
+        prefix = _key(dataset, "")
+        with self._transaction.cursor(db=self._databases["series"]) as cursor:
+            there = cursor.set_range(prefix)
+            while there and bytes(cursor.key()).startswith(prefix):
+                kind, symbol, _ = bytes(cursor.key())[len(prefix) :].decode().split("\0")
+                found.setdefault(kind, []).append(symbol)
+                # On to the next symbol: no session's name has a byte of this value.
+                there = cursor.set_range(_key(dataset, kind, symbol, "") + b"\xff")
+        return found
+
     def state(self, *name: str) -> bytes | None:
         """The bytes that a writer keeps under this name."""
         return self._get("state", _key(*name))
+
+    @property
+    def moment(self) -> int:
+        """A number that grows with each transaction that writes: what was read at the same moment is the same."""
+        return self._transaction.id()
 
     @property
     def epoch(self) -> str:
@@ -244,6 +262,10 @@ class Writer(Reader):
         """Add rows (microseconds since 1970, JSON) to a session; one of a time that is there takes its place."""
         there = self.block(dataset, kind, symbol, session) or Block(0, -1, b"")
         self.put_block(dataset, kind, symbol, session, there.with_rows(rows))
+
+    def delete_block(self, dataset: str, kind: str, symbol: str, session: date) -> None:
+        """Delete the rows of a session, if there are any."""
+        self._transaction.delete(_key(dataset, kind, symbol, session.isoformat()), db=self._databases["series"])
 
     def forget_blocks(self, dataset: str, kind: str, symbol: str, before: date = date.max) -> int:
         """Delete the sessions before a date; returns how many there were."""

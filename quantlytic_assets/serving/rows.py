@@ -7,7 +7,9 @@ its last, so that a later row is added without reading the others.
 
 from __future__ import annotations
 
+import re
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,8 @@ import orjson
 _HEAD = struct.Struct(">qI")
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# The beginning of a row and its time. A text within a row can't hold one: its quotation marks have backslashes.
+_ROW = re.compile(rb'\{"t":"([^"]*)"')
 
 
 def iso(micros: int) -> str:
@@ -85,6 +89,48 @@ class Block:
 
     def between(self, start: int, end: int) -> Block:
         """The rows of the times [start, end)."""
-        if self.count == 0 or (start <= -(2**62) and end > self.last):
+        if self.count == 0 or (start <= self.first and end > self.last):
             return self
-        return Block.of([(time, text) for time, text in self if start <= time < end])
+        begins = self._begins()
+
+        def time(begin: int) -> int:
+            found = _ROW.match(self.body, begin)
+            return micros(found[1].decode()) if found else 0
+
+        return self._part(begins, bisect_left(begins, start, key=time), bisect_left(begins, end, key=time))
+
+    def oldest(self, count: int) -> Block:
+        """The first rows, at most so many."""
+        return self if count >= self.count else self._part(self._begins(), 0, count)
+
+    def newest(self, count: int) -> Block:
+        """The last rows, at most so many."""
+        return self if count >= self.count else self._part(self._begins(), self.count - count, self.count)
+
+    @property
+    def first(self) -> int:
+        """The time of the first row, microseconds since 1970, -1 of none."""
+        found = _ROW.match(self.body)
+        return micros(found[1].decode()) if found else -1
+
+    def _begins(self) -> list[int]:
+        """Where in the body each row begins: found without reading what is in them."""
+        return [found.start() for found in _ROW.finditer(self.body)]
+
+    def _part(self, begins: list[int], low: int, high: int) -> Block:
+        """The rows numbered [low, high), which begin there."""
+        if low >= high:
+            return Block(0, -1, b"")
+        found = _ROW.match(self.body, begins[high - 1])
+        last = micros(found[1].decode()) if found else -1
+        end = begins[high] - 1 if high < len(begins) else len(self.body)
+        return Block(high - low, last, self.body[begins[low] : end])
+
+    @classmethod
+    def joined(cls, blocks: Iterable[Block]) -> Block:
+        """The rows of blocks that follow one another in time."""
+        some = [one for one in blocks if one.count]
+        if len(some) == 1:
+            return some[0]
+        last = some[-1].last if some else -1
+        return cls(sum(one.count for one in some), last, b",".join(one.body for one in some))

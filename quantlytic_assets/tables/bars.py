@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.schemas.clean import BARS, PRICE_LEVELS, QUARANTINE, SESSIONS, VENDOR_DIFFERENCES
+from quantlytic_assets.schemas.clean import BARS, PRICE_LEVELS, QUARANTINE, REPAIRS, SESSIONS, VENDOR_DIFFERENCES
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, rows, scalar, select, sessions
 
 # One row a dataset: rows of clean.bars, and when the newest of them opened and closed.
@@ -39,6 +39,13 @@ def session_hours(lake: Queries, dataset: str, before: date | None = None) -> pl
     """session, open_time, close_time of a dataset's sessions before a day, oldest first."""
     columns = ["session", "open_time", "close_time"]
     return select(lake, SESSIONS, columns, equal("dataset", dataset), sessions(None, before), order=("session",))
+
+
+def repaired_symbols(lake: Queries, dataset: str) -> list[str]:
+    """The symbols of a dataset with a repaired bar."""
+    return select(lake, REPAIRS, ["symbol"], equal("dataset", dataset), order=("symbol",), distinct=True)[
+        "symbol"
+    ].to_list()
 
 
 def sessions_with_bars(lake: Queries, dataset: str, since: date) -> pl.DataFrame:

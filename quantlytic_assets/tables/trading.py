@@ -42,6 +42,13 @@ def positions(lake: Queries, strategy: str, columns: Sequence[str]) -> pl.DataFr
     return select(lake, POSITIONS, columns, equal("strategy", strategy), order=("session", "symbol"))
 
 
+def orders(lake: Queries, strategy: str) -> pl.DataFrame:
+    """All columns of the strategy's orders, in the order of their decisions."""
+    return select(
+        lake, ORDERS, ORDERS.polars.names(), equal("strategy", strategy), order=("decision_time", "order_ref")
+    )
+
+
 def session_counts(lake: Queries, strategy: str, *, since: date, before: date) -> pl.DataFrame:
     """COUNTS_SCHEMA of the sessions [since, before), oldest first."""
     clause, parameters = where([equal("strategy", strategy), sessions(since, before)])

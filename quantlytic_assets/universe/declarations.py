@@ -154,6 +154,9 @@ class DatasetDeclaration(Declaration):
     keep: Annotated[timedelta, span(timedelta(days=1), _LONGEST)] = optional(
         "Older sessions leave the lake's tables, not the archive. Default: all stay."
     )
+    keep_hot: Annotated[timedelta, span(timedelta(days=1), _LONGEST)] = optional(
+        "Older sessions leave the hot store, from which the API answers. Default: it has all that the lake has."
+    )
     features: list[Item[Annotated[str, text("a feature, such as rsi, sma(10) or core")]]] = optional(
         "Feature sets and features of the dataset's bars; `quantlytic features` lists them. Default: core.",
         wanted="a list of features and feature sets",

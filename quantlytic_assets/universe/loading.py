@@ -119,6 +119,7 @@ def _dataset(
         feed=one.feed,
         stale_after=one.stale_after or (_STALE_AFTER if one.feed else None),
         keep=one.keep,
+        keep_hot=one.keep_hot,
         outages=tuple(sorted((one for one in outages if one.venue == venue), key=lambda outage: outage.start)),
         compare_with=Comparison(**one.compare_with.model_dump()) if one.compare_with else None,
         incomplete_bars=one.incomplete_bars,

@@ -53,9 +53,10 @@ class Dataset:
 
     `last_session` None means open-ended; `delay` is added to a bar's close time. `feed` is the live feed that
     `quantlytic feed` runs for it, if any. `stale_after`: a running session without a new bar for so long raises an
-    alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `outages` are the known ones of its
-    venue. `compare_with`: what its prices are checked against, if anything. `incomplete_bars`: `drop` or `keep`,
-    whether features, labels, predictions and trades may use feature bars that have not ended or have a hole.
+    alert; None: none does. `keep`: older sessions leave the lake; None: all stay. `keep_hot`: older sessions leave the
+    hot store; None: it has what the lake has. `outages` are the known ones of its venue. `compare_with`: what its
+    prices are checked against, if anything. `incomplete_bars`: `drop` or `keep`, whether features, labels, predictions
+    and trades may use feature bars that have not ended or have a hole.
     `replay_from`: vendors are not asked for sessions from this one on, `quantlytic replay` publishes them.
     `features`: declarations and sets of features, in the order of their columns; `plugins`: where the user's own are.
     """
@@ -75,6 +76,7 @@ class Dataset:
     feed: str | None = None
     stale_after: timedelta | None = None
     keep: timedelta | None = None
+    keep_hot: timedelta | None = None
     outages: tuple[Outage, ...] = ()
     compare_with: Comparison | None = None
     incomplete_bars: str = "drop"

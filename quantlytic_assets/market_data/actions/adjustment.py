@@ -50,6 +50,19 @@ def adjusted_bars(bars: pl.DataFrame, actions: pl.DataFrame, as_of: date) -> pl.
     )
 
 
+def traded_factors(bars: pl.DataFrame, actions: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    """One dataset's bars as they were traded (symbol, session) with `split_factor`: what makes them prices of `as_of`.
+
+    `actions`: see `adjusted_bars`. Rows keep their order.
+    """
+    known = (pl.col("session") <= as_of) & (pl.col("known_on") <= as_of)
+    stretches = listings(actions.filter(known, pl.col("kind") == "rename"))
+    events = with_instrument(actions.with_columns(known.alias("known")), stretches)
+    splits = split_steps(events.filter(pl.col("kind") == "split"))
+    later = factor_at(with_instrument(bars, stretches), splits, "session", "later_splits")
+    return bars.with_columns((1 / later).alias("split_factor"))
+
+
 def basis() -> pl.Expr:
     """The day in whose shares a bar's prices are. The vendor is taken to have known of splits up to the day, UTC.
 

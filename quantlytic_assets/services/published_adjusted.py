@@ -1,0 +1,116 @@
+"""Bars adjusted as of the day of publication, put into the hot store where adjusting makes a difference.
+
+`bars/<interval>/split` has prices in shares as of the day, `bars/<interval>/all` is adjusted for dividends besides.
+Both have repairs of known defects at the dataset's own interval. A block that would be the same as without adjustment
+is not there.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import orjson
+import polars as pl
+
+from quantlytic_assets.market_data.actions.adjustment import traded_factors
+from quantlytic_assets.market_data.quality.retention import first_hot
+from quantlytic_assets.services.published_bars import BAR, KEYS, MORE, bar_blocks, with_day
+from quantlytic_assets.serving.encoding import json_rows
+from quantlytic_assets.serving.updates import Series, Updated, put_blocks
+from quantlytic_assets.tables.actions import corporate_actions
+from quantlytic_assets.tables.bars import clean_bars, repaired_symbols
+from quantlytic_assets.tables.features import usable_bars
+from quantlytic_assets.tables.whole_rows import adjusted_bars, between
+
+if TYPE_CHECKING:
+    from quantlytic_assets.serving.hot_store import HotStore
+    from quantlytic_assets.tables.select import Queries
+    from quantlytic_assets.universe.models import Dataset
+
+_PRICES = ("open", "high", "low", "close")
+
+
+def publish_adjusted(
+    lake: Queries, hot: HotStore, dataset: Dataset, since: date, before: date, now: datetime
+) -> Updated:
+    """Publish the adjusted bars of the sessions [since, before), of symbols with other actions than last time all."""
+    today = now.date()
+    known = corporate_actions(lake, dataset.name).filter(pl.col("session") <= today, pl.col("known_on") <= today)
+    rest_on = _marks(known)
+    with hot.read() as store:
+        before_that: dict[str, str] = orjson.loads(store.fact("adjusted", dataset.name) or b"{}")
+    changed = {one for one in {*rest_on, *before_that} if rest_on.get(one) != before_that.get(one)}
+    others = {*rest_on, *repaired_symbols(lake, dataset.name)} - changed
+    done = _publish(lake, hot, dataset, sorted(others), since, before, known, now)
+    done += _publish(lake, hot, dataset, sorted(changed), first_hot(dataset, today), None, known, now)
+    # Last: what was not done for an error is done the next time.
+    with hot.write() as store:
+        store.put_fact(orjson.dumps(rest_on), "adjusted", dataset.name)
+    return done
+
+
+def _marks(actions: pl.DataFrame) -> dict[str, str]:
+    """What tells the actions of each symbol, and of companies that were renamed to or from it, from others."""
+    said = actions.sort("symbol", "session", "kind").select("symbol", "session", "kind", "value", "new_symbol")
+    each = said.with_columns(json_rows(said))
+    # What a company did under one name counts for bars under another one.
+    renamed = each.filter(pl.col("kind") == "rename")
+    every = sha256("".join(renamed["row"]).encode()).hexdigest()[:8] if len(renamed) else ""
+    mine = each.group_by("symbol", maintain_order=True).agg(pl.col("row").str.join(""))
+    return {symbol: sha256(f"{text}{every}".encode()).hexdigest()[:12] for symbol, text in mine.iter_rows()}
+
+
+def _publish(
+    lake: Queries,
+    hot: HotStore,
+    dataset: Dataset,
+    symbols: list[str],
+    since: date,
+    before: date | None,
+    actions: pl.DataFrame,
+    now: datetime,
+) -> Updated:
+    done = Updated()
+    adjusted = adjusted_bars(lake, dataset.name, "splits", *between(since, before, symbols)) if symbols else None
+    if adjusted is None or not adjusted.columns:
+        return done
+    columns = ["symbol", "session", "open_time", *BAR, *MORE]
+    served = clean_bars(lake, dataset.name, columns, since=since, before=before, symbols=symbols)
+    average = served.select("symbol", "open_time", *MORE)
+    split = adjusted.join(average, on=["symbol", "open_time"]).with_columns(pl.col("vwap") * pl.col("split_factor"))
+    done += _put(hot, dataset, dataset.interval, served, split, now)
+    factors = adjusted.select("symbol", "session", "dividend_factor").unique(["symbol", "session"])
+    for interval in dataset.feature_intervals:
+        if interval == dataset.interval:
+            continue
+        traded = usable_bars(
+            lake, dataset.name, interval, ["symbol", "session", "open_time", *BAR],
+            incomplete=True, since=since, before=before, symbols=symbols,
+        )  # fmt: skip
+        factored = traded_factors(traded, actions, now.date()).join(factors, on=["symbol", "session"], how="left")
+        factor = pl.col("split_factor")
+        split = factored.with_columns(
+            *(pl.col(name) * factor for name in _PRICES),
+            pl.col("volume") / factor,
+            pl.col("dividend_factor").fill_null(1.0),
+        )
+        done += _put(hot, dataset, interval, traded, split, now)
+    return done
+
+
+def _put(
+    hot: HotStore, dataset: Dataset, interval: str, plain: pl.DataFrame, split: pl.DataFrame, now: datetime
+) -> Updated:
+    """Put both adjustments in place where their blocks are others than those of `plain` bars."""
+    base = bar_blocks(with_day(plain, dataset))
+    places = set(base.select(*KEYS).iter_rows())
+    prices = [name for name in (*_PRICES, "vwap") if name in split.columns]
+    every = split.with_columns(pl.col(name) * pl.col("dividend_factor") for name in prices)
+    done = Updated()
+    for adjustment, bars in (("split", split), ("all", every)):
+        made = bar_blocks(with_day(bars, dataset))
+        other = made.join(base.select(*KEYS, "body"), on=[*KEYS, "body"], how="anti", maintain_order="left")
+        done += put_blocks(hot, Series(dataset.name, f"bars/{interval}/{adjustment}"), other, places, now)
+    return done
