@@ -328,6 +328,62 @@ def publish(
 
 
 @app.command()
+def api(
+    port: Annotated[int | None, typer.Option(help="Default: QUANTLYTIC_API_PORT, else 8000.")] = None,
+) -> None:
+    """Serve REST and websocket from the hot store until interrupted; QUANTLYTIC_API_HOST says on which address."""
+    from quantlytic_assets.commands.api import run_api
+
+    run_api(_installation, out, port or _installation.settings.api_port)
+
+
+keys = typer.Typer(name="keys", help="Keys of the API.", no_args_is_help=True)
+app.add_typer(keys)
+
+
+@keys.command("add")
+def keys_add(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scopes: Annotated[str, typer.Option(help="By comma: market:read, trading:read, admin.")] = "market:read",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; default never.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Such as 100/second; default QUANTLYTIC_API_RATE.")] = None,
+    daily: Annotated[int | None, typer.Option(min=1, help="Requests on a UTC day; default no quota.")] = None,
+) -> None:
+    """Make a key and show it, once."""
+    from quantlytic_assets.commands.keys import add_key
+
+    add_key(_installation, out, name, scopes, days, rate, daily)
+
+
+@keys.command("list")
+def keys_list(as_json: _Json = False) -> None:
+    """All keys, without their secrets."""
+    from quantlytic_assets.commands.keys import list_keys
+
+    list_keys(_installation, out, as_json)
+
+
+@keys.command("revoke")
+def keys_revoke(key: Annotated[str, typer.Argument(metavar="ID", help="As `quantlytic keys list` shows it.")]) -> None:
+    """Revoke a key and its tokens, for good."""
+    from quantlytic_assets.commands.keys import revoke_key
+
+    revoke_key(_installation, out, key)
+
+
+@keys.command("token")
+def keys_token(
+    key: Annotated[str, typer.Argument(metavar="ID", help="As `quantlytic keys list` shows it.")],
+    scopes: Annotated[str, typer.Option(help="By comma, of the key's; default all of them.")] = "",
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long it is valid.")] = 15,
+) -> None:
+    """Make a token of a key that ends by itself, signed with QUANTLYTIC_API_SECRET."""
+    from quantlytic_assets.commands.keys import make_token
+
+    make_token(_installation, out, key, scopes, minutes)
+
+
+@app.command()
 def gaps(
     dataset: Annotated[str | None, typer.Argument(autocompletion=complete_dataset)] = None,
     as_json: _Json = False,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.accounts import Accounts
     from quantlytic_assets.storage.action_archive import ActionArchive
+    from quantlytic_assets.storage.api_keys import ApiKeys
     from quantlytic_assets.storage.archive import Archive
     from quantlytic_assets.storage.attempts import AttemptLog
     from quantlytic_assets.storage.budgets import BudgetLog
@@ -96,6 +97,13 @@ class Resources:
         from quantlytic_assets.storage.accounts import Accounts
 
         return Accounts(self.state_url)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """Keys of the API, and its audit log."""
+        from quantlytic_assets.storage.api_keys import ApiKeys
+
+        return ApiKeys(self.state_url)
 
     @cached_property
     def hot(self) -> HotStore:

@@ -67,6 +67,24 @@ class Settings(BaseSettings):
     duckdb_threads: int = Field(2, ge=1, description="DuckDB's threads in one process")
     metrics_port: int = Field(9464, ge=1, le=65535, description="port of the Prometheus metrics on 127.0.0.1")
 
+    api_host: str = Field("127.0.0.1", description="address of the REST API; any but a loopback one needs credentials")
+    api_port: int = Field(8000, ge=1, le=65535, description="port of the REST API")
+    api_auth: Literal["off", "on"] | None = Field(
+        None,
+        description="whether the API wants credentials; left out: off in the embedded profile on loopback, else on",
+    )
+    api_secret: SecretStr | None = Field(
+        None, description="what the API's tokens are signed with, 32 characters at least; left out: keys only"
+    )
+    api_rate: str | None = Field(
+        "100/second",
+        description="requests of a key, such as 100/second or 5000/minute, unless it has a limit of its own",
+    )
+    api_cors: str = Field("", description="origins whose pages may ask the API, such as https://desk.example, by comma")
+    api_hosts: str = Field("", description="further names under which the API is reached, by comma")
+    api_cert: Path | None = Field(None, description="certificate of the API, PEM; with it HTTPS is spoken")
+    api_cert_key: Path | None = Field(None, description="private key of that certificate, PEM")
+
     # Several installations can share the same servers under different namespaces.
     namespace: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,30})?$", description="prefix of topics, keys and databases")
 
@@ -131,6 +149,28 @@ class Settings(BaseSettings):
                 raise ValueError("QUANTLYTIC_POSTGRES_PASSWORD must not contain a slash: Dagster can't connect with it")
         return self
 
+    @model_validator(mode="after")
+    def _api(self) -> Settings:
+        """What is reached from elsewhere asks who is there; what signs tokens can't be guessed."""
+        if self.api_auth == "off" and not _is_loopback(self.api_host):
+            raise ValueError(
+                f"QUANTLYTIC_API_HOST={self.api_host} is no loopback address, so QUANTLYTIC_API_AUTH must be on"
+            )
+        if self.api_secret is not None and len(self.api_secret.get_secret_value()) < 32:
+            raise ValueError(
+                "QUANTLYTIC_API_SECRET is too short: 32 characters at least, as `openssl rand -hex 32` gives"
+            )
+        if (self.api_cert is None) != (self.api_cert_key is None):
+            raise ValueError("QUANTLYTIC_API_CERT and QUANTLYTIC_API_CERT_KEY go together")
+        return self
+
+    @property
+    def api_authenticated(self) -> bool:
+        """Whether the API answers nobody without a credential."""
+        if self.api_auth is not None:
+            return self.api_auth == "on"
+        return self.profile != "embedded" or not _is_loopback(self.api_host)
+
     def database(self, part: str) -> str:
         """The Postgres database of a part: dagster, lake, state or mlflow."""
         return f"{self.namespace or 'quantlytic'}_{part}"
@@ -176,6 +216,10 @@ class Settings(BaseSettings):
         path = self.data / part
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def load_settings() -> Settings:

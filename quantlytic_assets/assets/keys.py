@@ -36,5 +36,5 @@ def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
 
 
 def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
-    """The key of one of a strategy's assets: model, predictions, paper_trades, performance, published; of a rule: signals."""
+    """The key of one of a strategy's assets: model, predictions, signals, paper_trades, performance, published."""
     return dg.AssetKey([strategy.name, name])

@@ -27,8 +27,8 @@ def published_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDef
     @dg.asset(
         key=published_key(dataset),
         deps=[coverage_key(dataset), feature_key(dataset, "indicators")],
-        description=f"Bars, adjusted bars, features and coverage of {dataset.name} in the hot store, ready to be served "
-        "by the API. Rows that were served before and are others now are told to subscribers as revisions.",
+        description=f"Bars, adjusted bars, features and coverage of {dataset.name} in the hot store, ready to be "
+        "served by the API. Rows that were served before and are others now are told to subscribers as revisions.",
         kinds=_KINDS,
         metadata={"keep_hot": str(dataset.keep_hot or "all sessions")},
         required_resource_keys={"quantlytic"},

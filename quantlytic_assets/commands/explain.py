@@ -62,7 +62,7 @@ def show_explanation(
     except UnknownOrder as error:
         raise UsageError(f"{error}\nStrategies of {universe.path}: {', '.join(strategies) or 'none'}") from error
     if as_json:
-        print_json(_order_json(explained))
+        print_json(explained.told())
     else:
         _print_order(out, explained)
 
@@ -87,14 +87,6 @@ def _answer(
         )
     symbols = [symbol] if symbol else strategy.symbols
     return explain_session(installation.resources, dataset, strategy, day, symbols, at)
-
-
-def _order_json(explained: OrderExplanation) -> dict[str, Any]:
-    links = [
-        {"link": one.kind, "id": one.id, "time": one.time, **one.facts, **({"note": one.note} if one.note else {})}
-        for one in explained.links
-    ]
-    return {"order_id": explained.order_id, **explained.order, "links": links}
 
 
 def _print_order(out: Console, explained: OrderExplanation) -> None:

@@ -59,6 +59,14 @@ class OrderExplanation:
     order: Mapping[str, Any]
     links: list[Link] = field(default_factory=list)
 
+    def told(self) -> dict[str, Any]:
+        """One object for programs: the order's members, and its links with their facts."""
+        links = [
+            {"link": one.kind, "id": one.id, "time": one.time, **one.facts, **({"note": one.note} if one.note else {})}
+            for one in self.links
+        ]
+        return {"order_id": self.order_id, **self.order, "links": links}
+
 
 @dataclass(frozen=True)
 class Reads:

@@ -19,8 +19,10 @@ import orjson
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import INTERVALS
+from quantlytic_assets.calendars.partitions import known_keys, windows
 from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.market_data.quality.retention import first_hot
+from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.services.published_adjusted import publish_adjusted
 from quantlytic_assets.services.published_bars import BAR, KEYS, MORE, bar_blocks, with_day
 from quantlytic_assets.serving.encoding import blocks, json_rows
@@ -53,17 +55,40 @@ def publish_dataset(
 ) -> Published:
     """Publish the sessions [since, before) of a dataset, whole partitions, as far back as it keeps them hot.
 
-    Where actions became known that change older adjusted bars, these are published anew too.
+    All sessions where the dataset was never published. Where actions became known that change older adjusted bars,
+    these are published anew too.
     """
     now = now or datetime.now(UTC)
+    with hot.read() as store:
+        whole = store.fact("dataset", dataset.name) is not None
+    return _publish(lake, hot, dataset, since, before, now) if whole else publish_whole(lake, hot, dataset, now)
+
+
+def publish_whole(lake: Queries, hot: HotStore, dataset: Dataset, now: datetime | None = None) -> Published:
+    """Publish all that the lake has of a dataset and that it keeps hot. Partitions are read some at a time."""
+    now = now or datetime.now(UTC)
+    done = Published(0, Updated())
+    for window in windows(dataset, known_keys(dataset, now), partitions_at_once(dataset)):
+        part = _publish(lake, hot, dataset, window.first, window.last, now)
+        done.read += part.read
+        done.updated += part.updated
+    # Only now: what was not published to its end is published again.
+    _describe(hot, dataset, now)
+    return done
+
+
+def _publish(lake: Queries, hot: HotStore, dataset: Dataset, since: date, before: date, now: datetime) -> Published:
     kept = first_hot(dataset, now.date())
     publication = _Publication(lake, hot, dataset, max(since, kept), before, now)
     if publication.since < before:
         publication.bars()
         publication.features()
         publication.published.updated += publish_adjusted(lake, hot, dataset, publication.since, before, now)
-    _describe(lake, hot, dataset, now)
-    if dataset.keep_hot is not None:
+    with hot.read() as store:
+        known = store.fact("dataset", dataset.name) is not None
+    if known:
+        _describe(hot, dataset, now)
+    if dataset.keep_hot is not None or dataset.keep is not None:
         _forget(hot, dataset, kept)
     return publication.published
 
@@ -191,7 +216,7 @@ def _replaces(there: dict[str, Any], time: datetime) -> bool:
     return there.get("source") == "lake" or micros(there["t"]) <= micros(time)
 
 
-def _describe(lake: Queries, hot: HotStore, dataset: Dataset, now: datetime) -> None:
+def _describe(hot: HotStore, dataset: Dataset, now: datetime) -> None:
     """What there is of a dataset."""
     intervals = list(dict.fromkeys([dataset.interval, *dataset.feature_intervals]))
     body = {

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import date
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.services.published_strategies import publish_strategy
-from quantlytic_assets.services.publishing import Published, publish_dataset
+from quantlytic_assets.services.publishing import Published, publish_whole
 from quantlytic_assets.tables.pages import LakeRows
 
 if TYPE_CHECKING:
     from quantlytic_assets.resources import Resources
+    from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.universe.models import Dataset, Universe
 
-# A store with this mark has been filled once; what it holds is kept up to date by the asset graph.
-WHOLE = ("store", "whole")
+
+def unpublished(hot: HotStore, universe: Universe) -> list[Dataset]:
+    """The datasets of the universe that the store does not have as a whole."""
+    with hot.read() as store:
+        return [one for one in universe.datasets.values() if store.fact("dataset", one.name) is None]
 
 
 def publish_everything(
@@ -28,16 +31,13 @@ def publish_everything(
 
     Two processes that do it take turns. A lake or table that is not there yet has no rows.
     """
-    lake, hot, chosen = LakeRows(resources.lake), resources.hot, list(datasets)
+    lake, hot = LakeRows(resources.lake), resources.hot
     try:
         with resources.lock("publish"):
-            for dataset in chosen:
-                said(dataset.name, publish_dataset(lake, hot, dataset, date.min, date.max))
+            for dataset in datasets:
+                said(dataset.name, publish_whole(lake, hot, dataset))
                 for strategy in universe.strategies.values():
                     if strategy.dataset == dataset.name:
                         said(strategy.name, publish_strategy(lake, hot, dataset, strategy, anew=True))
-            if {one.name for one in chosen} >= set(universe.datasets):
-                with hot.write() as store:
-                    store.put_fact(b"true", *WHOLE)
     finally:
         lake.close()

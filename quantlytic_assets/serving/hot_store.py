@@ -188,10 +188,10 @@ class Reader:
         """The JSON of this name."""
         return self._get("facts", _key(*name))
 
-    def facts(self, *prefix: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
-        """Names, without the prefix, and JSON of all facts whose names go on after the prefix."""
+    def facts(self, *prefix: str, since: str = "") -> Iterator[tuple[tuple[str, ...], bytes]]:
+        """Names, without the prefix, and JSON of all facts whose names go on after the prefix, from `since` on."""
         start = _key(*prefix, "")
-        for key, value in self._scan("facts", start, start):
+        for key, value in self._scan("facts", start + since.encode(), start):
             yield tuple(key[len(start) :].decode().split("\0")), bytes(value)
 
     def kinds(self, dataset: str) -> dict[str, list[str]]:

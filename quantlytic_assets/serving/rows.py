@@ -113,6 +113,10 @@ class Block:
         found = _ROW.match(self.body)
         return micros(found[1].decode()) if found else -1
 
+    def reversed_body(self) -> bytes:
+        """The body with the newest row first, of rows without texts beside their times."""
+        return b"{" + b"},{".join(self.body[1:-1].split(b"},{")[::-1]) + b"}" if self.count else b""
+
     def _begins(self) -> list[int]:
         """Where in the body each row begins: found without reading what is in them."""
         return [found.start() for found in _ROW.finditer(self.body)]

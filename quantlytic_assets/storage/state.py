@@ -180,6 +180,46 @@ ACCOUNT_REQUESTS = sa.Table(
 )
 
 
+# Keys of the API. digest: SHA-256 of the key, hexadecimal; the key itself is nowhere. scopes: by spaces. rate: a limit
+# of its own, such as 100/second; daily_quota: requests on a UTC day. Null: the settings' limit, no quota.
+API_KEYS = sa.Table(
+    "api_keys",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    sa.Column("scopes", sa.String, nullable=False),
+    sa.Column("rate", sa.String),
+    sa.Column("daily_quota", sa.BigInteger),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("revoked_at", UtcTime),
+)
+
+# How many requests a key made on a UTC day.
+API_USAGE = sa.Table(
+    "api_usage",
+    METADATA,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+)
+
+# Who read of trading or changed something by the API, in its order. caller: a key's id, or who asks without one.
+API_AUDIT = sa.Table(
+    "api_audit",
+    METADATA,
+    sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("caller", sa.String, nullable=False),
+    sa.Column("client", sa.String),
+    sa.Column("method", sa.String, nullable=False),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Index("api_audit_by_time", "at"),
+)
+
+
 def state_engine(url: str) -> sa.Engine:
     """An engine for the state database, whatever its layout is.
 

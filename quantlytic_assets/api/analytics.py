@@ -1,0 +1,150 @@
+"""Figures of sessions: `/api/analytics/intraday`, `/api/analytics/daily`, and a symbol at a glance: `/analytics`."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import polars as pl
+from fastapi import Query, Request
+from fastapi.responses import Response
+
+from quantlytic_assets.api import models
+from quantlytic_assets.api.access import MARKET
+from quantlytic_assets.api.answers import Reply, Rows, respond
+from quantlytic_assets.api.parameters import BEGINNING, END, day_of, session_of, time_of
+from quantlytic_assets.api.prices import In, Session, Symbol, indicators, latest_of
+from quantlytic_assets.api.problems import Problem
+from quantlytic_assets.api.routes import responses, router
+from quantlytic_assets.api.series import NOTHING, coverage, coverage_of_session
+from quantlytic_assets.market_data.session_figures import session_figures
+from quantlytic_assets.serving.encoding import json_rows
+from quantlytic_assets.serving.rows import Block
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from fastapi import APIRouter
+
+    from quantlytic_assets.api.context import Context
+    from quantlytic_assets.serving.hot_store import Reader
+    from quantlytic_assets.universe.models import Dataset
+
+_BAR = pl.Schema({"t": pl.String, **dict.fromkeys("ohlcv", pl.Float64)})
+_DAILY = {
+    "dataset": "crypto_1m", "symbol": "BTC-USD", "adjustment": "none", "asof": "2025-06-01T00:00:10Z",
+    "expected": 1440, "present": 1440, "holes": [], "count": 1, "next": None,
+    "sessions": [{"session": "2025-05-11", "open": 104788.8, "high": 104949.9, "low": 103325.0, "close": 104103.7,
+                  "volume": 94000.1, "bars": 1440, "vwap": 104200.4, "return_open_close": -0.0065, "range": 0.0155,
+                  "volatility": 0.0005}],
+}  # fmt: skip
+Sessions = Annotated[int, Query(ge=1, le=400, description="How many sessions, the newest before `end`")]
+Before = Annotated[str | None, Query(description="Sessions before this day or time", examples=["2025-05-30"])]
+
+
+def figures(blocks: list[tuple[date, Block]], by_month: bool) -> pl.DataFrame:
+    """Figures of the sessions in these blocks, oldest first; of a block by month each row is a session."""
+    told = [
+        pl.DataFrame(orjson.loads(b"[" + block.body + b"]"), schema=_BAR).with_columns(
+            pl.col("t").str.slice(0, 10).alias("session") if by_month else pl.lit(day.isoformat()).alias("session")
+        )
+        for day, block in blocks
+    ]
+    return (
+        session_figures(pl.concat(told)) if told else session_figures(_BAR.to_frame().with_columns(session=pl.lit("")))
+    )
+
+
+def _last(store: Reader, dataset: Dataset, symbol: str, session: str | None) -> tuple[date, Block]:
+    """The block of a session, of the newest one where none is named. Raises `Problem` 404 without any."""
+    kind = f"bars/{dataset.interval}"
+    if session is None:
+        found = next(store.newest_blocks(dataset.name, kind, symbol), None)
+        if found is None:
+            raise Problem(404, f"No bars of {symbol} in {dataset.name} yet. Run: quantlytic backfill {dataset.name}")
+        return found
+    day = session_of(session)
+    return day, store.block(dataset.name, kind, symbol, day) or NOTHING
+
+
+def analytics_routes(context: Context) -> APIRouter:
+    """The routes of figures."""
+    routes = router("analytics", MARKET)
+
+    @routes.get("/api/analytics/intraday/{symbol}", summary="Figures of a session, the newest by default",
+                responses=responses(models.Anything, also=(409,)))  # fmt: skip
+    async def intraday(request: Request, symbol: Symbol, session: Session = None, dataset: In = None) -> Response:
+        with context.hot.read() as store:
+            found = context.dataset_of(symbol, dataset, _intraday(context, symbol))
+            if found.interval == "1d":
+                raise Problem(
+                    422, f"{found.name} has daily bars; ask /api/analytics/daily/{symbol}.", parameter="dataset"
+                )
+            day, block = _last(store, found, symbol, session)
+            covered = coverage_of_session(store, found, symbol, day, block)
+        told = figures([(day, block)], False) if block.count else None
+        said = {"dataset": found.name, "symbol": symbol, "session": day.isoformat(), "interval": found.interval,
+                "adjustment": covered.adjustment, **covered.members}  # fmt: skip
+        if told is not None:
+            said |= {
+                name: value for name, value in told.drop("session").row(0, named=True).items() if value is not None
+            }
+        return respond(request, Reply(said))
+
+    @routes.get("/api/analytics/daily/{symbol}", summary="Figures of the newest sessions, oldest first",
+                responses=responses(models.Anything, _DAILY, rows=True, also=(409,)))  # fmt: skip
+    async def daily(
+        request: Request, symbol: Symbol, sessions: Sessions = 30, end: Before = None, dataset: In = None
+    ) -> Response:
+        before = END if end is None else time_of("end", end)
+        with context.hot.read() as store:
+            found = context.dataset_of(symbol, dataset, "1d")
+            by_month = found.partition == "month"
+            # One more, for the return of the first.
+            wanted = (sessions + 1) // 15 + 2 if by_month else sessions + 1
+            newest = store.newest_blocks(found.name, f"bars/{found.interval}", symbol, day_of(before))
+            blocks = list(islice(newest, wanted))[::-1]
+            told = await asyncio.to_thread(figures, blocks, by_month)
+            told = told.filter(pl.col("session") < day_of(before).isoformat())
+            shown = told.tail(sessions)
+            covered = coverage(store, found, symbol, _midnight(shown), before)
+        head = {"dataset": found.name, "symbol": symbol, "adjustment": covered.adjustment, **covered.members,
+                "count": len(shown), "next": None}  # fmt: skip
+        return respond(request, Reply(Rows(head, "sessions", ",".join(json_rows(shown)).encode())))
+
+    @routes.get("/analytics/{symbol}", summary="A symbol at a glance: price, last session, features",
+                responses=responses(models.Anything, also=(409,)))  # fmt: skip
+    async def analytics(request: Request, symbol: Symbol, dataset: In = None) -> Response:
+        with context.hot.read() as store:
+            found = context.dataset_of(symbol, dataset)
+            latest = latest_of(store, found, symbol)
+            newest = store.newest_blocks(found.name, f"bars/{found.interval}", symbol)
+            blocks = list(islice(newest, 2))[::-1]
+            values = indicators(context, store, symbol, [], found.name, None, None, None, None, 1, None)
+            covered = coverage_of_session(store, found, symbol, *blocks[-1]) if blocks else None
+        told = figures(blocks, found.partition == "month")
+        last = told.tail(1).to_dicts()
+        said: dict[str, Any] = {
+            "dataset": found.name,
+            "symbol": symbol,
+            "adjustment": covered.adjustment if covered else "none",
+            **(covered.members if covered else {}),
+            "latest": latest,
+            "session": {name: value for name, value in last[0].items() if value is not None} if last else None,
+            "indicators": orjson.loads(values.body) if values.body else None,
+            "indicators_interval": values.head["interval"],
+        }
+        return respond(request, Reply(said))
+
+    return routes
+
+
+def _intraday(context: Context, symbol: str) -> str | None:
+    """The interval of the first dataset with intraday bars of a symbol."""
+    return next((one.interval for one in context.having(symbol) if one.interval != "1d"), None)
+
+
+def _midnight(shown: pl.DataFrame) -> int:
+    return time_of("session", shown["session"][0]) if len(shown) else BEGINNING
