@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from quantlytic_assets.api.alpaca import alpaca_routes
 from quantlytic_assets.api.analytics import analytics_routes
 from quantlytic_assets.api.context import Context
 from quantlytic_assets.api.gate import Gate
 from quantlytic_assets.api.health import docs_routes, health_routes, metrics_routes
 from quantlytic_assets.api.hot_path import HotPath
+from quantlytic_assets.api.massive import massive_routes
 from quantlytic_assets.api.prices import price_routes
 from quantlytic_assets.api.problems import Problem, told
 from quantlytic_assets.api.routes import describe_access
@@ -31,7 +33,17 @@ if TYPE_CHECKING:
     from quantlytic_assets.resources import Resources
 
 # Each makes a router (HTTP or websocket routes) of the context.
-ROUTES = (price_routes, analytics_routes, strategy_routes, trading_routes, admin_routes, health_routes, metrics_routes)
+ROUTES = (
+    price_routes,
+    analytics_routes,
+    strategy_routes,
+    trading_routes,
+    admin_routes,
+    alpaca_routes,
+    massive_routes,
+    health_routes,
+    metrics_routes,
+)
 _ABOUT = (
     "Market data, features, signals and paper trading of one installation. Times are UTC, ranges are half-open. "
     "Answers are JSON, msgpack or Arrow by Accept, and have an ETag. Errors are problem details (RFC 9457)."

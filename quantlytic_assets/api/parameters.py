@@ -10,6 +10,7 @@ from quantlytic_assets.serving.rows import micros
 # Before and after all times that a series can have, microseconds since 1970.
 BEGINNING, END = -(2**62), 2**62
 MOST_ROWS = 10_000
+_DAY = 86_400_000_000
 _LATEST = micros(datetime(9998, 1, 1, tzinfo=UTC))
 
 
@@ -39,6 +40,22 @@ def span_of(start: str | None, end: str | None) -> tuple[int, int]:
     if first >= last:
         raise Problem(422, f"start={start} is not before end={end}: a range is [start, end).", parameter="end")
     return first, last
+
+
+def inclusive_span_of(start: str | None, end: str | None) -> tuple[int, int]:
+    """The half-open range of one whose end is part of it, of a date with all of its time, as other vendors have it."""
+    first = BEGINNING if start is None else time_of("start", start)
+    last = END if end is None else time_of("end", end) + (_DAY if _is_date(end) else 1)
+    if first >= last:
+        raise Problem(422, f"start={start} is after end={end}.", parameter="end")
+    return first, last
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def day_of(time: int) -> date:

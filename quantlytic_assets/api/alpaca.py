@@ -1,0 +1,195 @@
+"""Alpaca's market data API over the hot store: an unmodified `alpaca-py` works by `url_override`.
+
+Bars of stocks and of crypto by page, and the latest bar. As Alpaca has it, `end` is part of the range, symbols come one
+after another within a page, and crypto symbols are written with a slash. Prices are as of the day they were published.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+from fastapi import Path, Query, Request
+from fastapi.responses import Response
+
+from quantlytic_assets.api import models
+from quantlytic_assets.api.access import MARKET
+from quantlytic_assets.api.answers import Reply, respond
+from quantlytic_assets.api.dialects import dataset_for, parts_of, token, with_every_member
+from quantlytic_assets.api.parameters import BEGINNING, chosen, inclusive_span_of, time_of
+from quantlytic_assets.api.problems import Problem
+from quantlytic_assets.api.routes import responses, router
+from quantlytic_assets.api.series import bars_kind, page
+from quantlytic_assets.serving.rows import Block, iso
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from quantlytic_assets.api.context import Context
+
+_UNITS = {"min": "m", "t": "m", "hour": "h", "h": "h", "day": "d", "d": "d"}
+_TIMEFRAME = re.compile(r"(\d+)\s*(Min|T|Hour|H|Day|D)", re.IGNORECASE)
+_EXAMPLE = {
+    "bars": {"AAPL": [{"t": "2012-01-03T14:30:00Z", "o": 58.485714, "h": 58.92857, "l": 58.42857, "c": 58.747143,
+                       "v": 75555200.0, "n": None, "vw": None}]},
+    "next_page_token": None,
+}  # fmt: skip
+
+Symbols = Annotated[str, Query(description="Symbols, by comma", examples=["AAPL,MSFT"])]
+Timeframe = Annotated[str, Query(description="1Min, 5Min, 15Min, 1Hour or 1Day", examples=["1Day"])]
+Start = Annotated[
+    str | None, Query(description="Beginning, part of the range; left out: the newest", examples=["2012-01-03"])
+]
+End = Annotated[str | None, Query(description="End, part of the range", examples=["2012-02-01"])]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="Bars of a page, all symbols together")]
+Token = Annotated[str | None, Query(description="`next_page_token` of the page before")]
+Sort = Annotated[str, Query(description="asc or desc, by time", examples=["asc"])]
+Adjustment = Annotated[str, Query(description="raw, split or all", examples=["raw"])]
+AsOf = Annotated[str | None, Query(description="Today's date, or nothing: names and prices are as of today")]
+Feed = Annotated[str | None, Query(description="Any: there is one feed here")]
+Currency = Annotated[str, Query(description="USD", examples=["USD"])]
+Loc = Annotated[str, Path(description="Any: there is one crypto venue here", examples=["us"])]
+
+
+def interval_of(timeframe: str) -> str:
+    """Our interval of a timeframe such as 5Min. Raises `Problem` 422 for another text."""
+    found = _TIMEFRAME.fullmatch(timeframe.strip())
+    if found is None:
+        raise Problem(422, f"timeframe={timeframe} is none of 1Min, 5Min, 15Min, 1Hour, 1Day.", parameter="timeframe")
+    count, unit = int(found[1]), _UNITS[found[2].lower()]
+    return "1h" if (count, unit) == (60, "m") else f"{count}{unit}"
+
+
+def check_as_of(asof: str | None) -> None:
+    """Raises `Problem` 422 for another day than today; `-` switches Alpaca's mapping of names off."""
+    today = datetime.now(UTC).date()
+    # Where it is tomorrow already, or still yesterday, it is today as well.
+    near = {(today + timedelta(days=days)).isoformat() for days in (-1, 0, 1)}
+    if asof not in (None, "", "-") and asof not in near:
+        raise Problem(
+            422, f"asof={asof}: prices here are as of {today}; for another day: quantlytic sql --as-of {asof}",
+            parameter="asof",
+        )  # fmt: skip
+
+
+def _names(symbols: str) -> list[str]:
+    found = sorted({one.strip() for one in symbols.split(",") if one.strip()})
+    if not found:
+        raise Problem(422, "symbols is empty: write symbols=AAPL,MSFT.", parameter="symbols")
+    return found
+
+
+def _page(
+    context: Context, crypto: bool, names: list[str], timeframe: str, start: str | None, end: str | None, limit: int,
+    page_token: str | None, sort: str, adjustment: str,
+) -> tuple[list[tuple[str, bytes]], str | None]:  # fmt: skip
+    """Rows by symbol, those that have some, and the token of the next page."""
+    interval = interval_of(timeframe)
+    chosen("sort", sort, ("asc", "desc"))
+    if adjustment == "dividend":
+        raise Problem(422, "adjustment=dividend: there is all, for splits and dividends.", parameter="adjustment")
+    kinds = bars_kind(interval, chosen("adjustment", adjustment, ("raw", "split", "all")))
+    first, last = inclusive_span_of(start, end)
+    after, at = parts_of("page_token", page_token, 2) if page_token else ("", "")
+    found: list[tuple[str, bytes]] = []
+    left = limit
+    # All names are checked before anything is read.
+    datasets = {
+        name: dataset_for(context, name.replace("/", "-") if crypto else name, interval, crypto) for name in names
+    }
+    with context.hot.read() as store:
+        for name in names:
+            if name < after:
+                continue
+            if left == 0:
+                return found, token(name, "")
+            symbol = name.replace("/", "-") if crypto else name
+            since, before = first, last
+            if name == after and at:
+                since, before = (
+                    (time_of("page_token", at), before) if sort == "asc" else (since, time_of("page_token", at))
+                )
+            newest = sort == "desc" or since == BEGINNING
+            # One more tells whether there is another page.
+            part = page(
+                store, datasets[name], kinds, symbol, BEGINNING if newest else since, before, left + 1
+            ).block.between(since, before)
+            more = part.count > left
+            rows = (part.newest(left) if newest else part.oldest(left)) if more else part
+            if rows.count:
+                body = with_every_member(rows.body if sort == "asc" else rows.reversed_body(), rows.count)
+                found.append((name, body))
+            left -= rows.count
+            if more and sort == "desc":
+                return found, token(name, iso(rows.first))
+            if more and not newest:
+                return found, token(name, iso(part.newest(1).first))
+    return found, None
+
+
+def alpaca_routes(context: Context) -> APIRouter:
+    """Alpaca's routes of bars."""
+    routes = router("Alpaca's dialect", MARKET)
+    told = responses(models.Anything, _EXAMPLE)
+
+    async def of_symbols(request: Request, crypto: bool, symbols: str, *asked: Any) -> Response:
+        bars, following = _page(context, crypto, _names(symbols), *asked)
+        body = b",".join(orjson.dumps(name) + b":[" + rows + b"]" for name, rows in bars)
+        said = b'{"bars":{' + body + b'},"next_page_token":' + orjson.dumps(following) + b"}"
+        return respond(request, Reply(orjson.Fragment(said)))
+
+    def latest(crypto: bool, names: list[str]) -> Reply:
+        found: list[bytes] = []
+        with context.hot.read() as store:
+            for name in names:
+                symbol = name.replace("/", "-") if crypto else name
+                dataset = dataset_for(context, symbol, None, crypto)
+                newest = next(store.newest_blocks(dataset.name, f"bars/{dataset.interval}", symbol), None)
+                row = newest[1].newest(1) if newest else Block(0, -1, b"")
+                if row.count:
+                    found.append(orjson.dumps(name) + b":" + with_every_member(row.body, 1))
+        return Reply(orjson.Fragment(b'{"bars":{' + b",".join(found) + b"}}"))
+
+    @routes.get("/v2/stocks/bars/latest", summary="The newest bar of stocks", responses=told)
+    async def latest_stocks(
+        request: Request, symbols: Symbols, feed: Feed = None, currency: Currency = "USD"
+    ) -> Response:
+        return respond(request, latest(False, _names(symbols)))
+
+    @routes.get("/v2/stocks/bars", summary="Bars of stocks, by page", responses=told)
+    async def stocks(
+        request: Request, symbols: Symbols, timeframe: Timeframe, start: Start = None, end: End = None,
+        limit: Limit = 1000, adjustment: Adjustment = "raw", asof: AsOf = None, feed: Feed = None,
+        currency: Currency = "USD", page_token: Token = None, sort: Sort = "asc",
+    ) -> Response:  # fmt: skip
+        check_as_of(asof)
+        return await of_symbols(request, False, symbols, timeframe, start, end, limit, page_token, sort, adjustment)
+
+    @routes.get("/v2/stocks/{symbol}/bars", summary="Bars of a stock, by page", responses=told)
+    async def stock(
+        request: Request, symbol: Annotated[str, Path(examples=["AAPL"])], timeframe: Timeframe, start: Start = None,
+        end: End = None, limit: Limit = 1000, adjustment: Adjustment = "raw", asof: AsOf = None, feed: Feed = None,
+        currency: Currency = "USD", page_token: Token = None, sort: Sort = "asc",
+    ) -> Response:  # fmt: skip
+        check_as_of(asof)
+        bars, following = _page(context, False, [symbol], timeframe, start, end, limit, page_token, sort, adjustment)
+        body = bars[0][1] if bars else b""
+        said = orjson.dumps({"symbol": symbol, "next_page_token": following})[:-1] + b',"bars":[' + body + b"]}"
+        return respond(request, Reply(orjson.Fragment(said)))
+
+    @routes.get("/v1beta3/crypto/{loc}/bars", summary="Bars of crypto, by page", responses=told)
+    async def crypto(
+        request: Request, loc: Loc, symbols: Annotated[str, Query(examples=["BTC/USD"])], timeframe: Timeframe,
+        start: Start = None, end: End = None, limit: Limit = 1000, page_token: Token = None, sort: Sort = "asc",
+    ) -> Response:  # fmt: skip
+        return await of_symbols(request, True, symbols, timeframe, start, end, limit, page_token, sort, "raw")
+
+    @routes.get("/v1beta3/crypto/{loc}/latest/bars", summary="The newest bar of crypto", responses=told)
+    async def latest_crypto(
+        request: Request, loc: Loc, symbols: Annotated[str, Query(examples=["BTC/USD"])]
+    ) -> Response:
+        return respond(request, latest(True, _names(symbols)))
+
+    return routes
