@@ -51,7 +51,7 @@ def massive_routes(context: Context) -> APIRouter:
     """Massive's route of aggregates."""
     routes = router("Massive's dialect", MARKET)
 
-    @routes.get("/v2/aggs/ticker/{ticker}/range/{multiplier}/{timespan}/{start}/{end}", summary="Bars of a range, by page",
+    @routes.get("/v2/aggs/ticker/{ticker}/range/{multiplier}/{timespan}/{start}/{end}", summary="Bars, by page",
                 responses=responses(models.Anything, _EXAMPLE))  # fmt: skip
     async def aggregates(
         request: Request,
