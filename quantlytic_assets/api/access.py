@@ -32,6 +32,8 @@ ISSUER = "quantlytic"
 TOKEN_LIFE = timedelta(minutes=15)
 # A key that was revoked opens nothing after so many seconds.
 _READ_AGAIN = 1.0
+# And unknown ones are looked for so often a second at most.
+_LOOKS = 50
 _CHALLENGE = {"www-authenticate": 'Bearer realm="quantlytic"'}
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ ANYBODY = Caller("anybody on this machine", frozenset({MARKET, TRADING}))
 
 
 class Access:
-    """Finds callers. Keys are read from the state database once a second at most, all of them."""
+    """Finds callers. All keys are read from the state database at once, once a second while they are asked with."""
 
     def __init__(self, resources: Resources):
         settings = resources.settings
@@ -64,6 +66,7 @@ class Access:
         self._secret = settings.api_secret.get_secret_value() if settings.api_secret else None
         self._keys: dict[str, ApiKey] = {}
         self._read = 0.0
+        self._second = self._looks = 0
 
     def caller(self, headers: Headers) -> Caller:
         """Who sends these headers. Raises `Problem` 401 for a wrong credential, or for none where one is needed."""
@@ -139,8 +142,12 @@ class Access:
 
     def _find(self, number: str) -> ApiKey | None:
         now = time.monotonic()
-        if now - self._read > _READ_AGAIN:
+        if int(now) != self._second:
+            self._second, self._looks = int(now), 0
+        # One that was made a moment ago is looked for at once.
+        if now - self._read > _READ_AGAIN or (number not in self._keys and self._looks < _LOOKS):
             self._read = now
+            self._looks += 1
             try:
                 self._keys = {one.id: one for one in self._resources.api_keys.every()}
             except Exception as error:

@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
+_ALPACA = ("/v2/stocks/", "/v1beta3/crypto/")
 
 
 class Problem(Exception):
@@ -51,18 +52,26 @@ def unknown(kind: str, name: str, known: Iterable[str], **more: Any) -> Problem:
     return Problem(404, f"No {kind} {name!r}.{likely} There are: {shown or 'none'}.", did_you_mean=near, **more)
 
 
-async def told(_request: Request, error: Exception) -> Response:
+async def told(request: Request, error: Exception) -> Response:
     """Any error as problem details; of what was not foreseen only its kind is said."""
+    found = _problem(error)
+    if request.url.path.startswith(_ALPACA):
+        # What its client reads of an error.
+        found.more |= {"message": found.detail, "code": 100_000 * found.status + 10_000}
+    return found.response()
+
+
+def _problem(error: Exception) -> Problem:
     if isinstance(error, Problem):
-        return error.response()
+        return error
     if isinstance(error, RequestValidationError):
         mistakes = [
             {"where": ".".join(str(part) for part in one["loc"]), "detail": one["msg"]} for one in error.errors()
         ]
         detail = "; ".join(f"{one['where']}: {one['detail']}" for one in mistakes)
-        return Problem(422, detail, errors=mistakes).response()
+        return Problem(422, detail, errors=mistakes)
     if isinstance(error, HTTPException):
-        return Problem(error.status_code, str(error.detail), error.headers).response()
+        return Problem(error.status_code, str(error.detail), error.headers)
     return Problem(
         500, f"This could not be answered ({type(error).__name__}); the log of the API says more."
     ).response()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from http.client import HTTPConnection
@@ -18,6 +20,7 @@ import polars as pl
 import uvicorn
 import yaml
 
+from quantlytic_assets import settings
 from quantlytic_assets.api.app import make_app
 from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.resources import Resources, make_resources
@@ -110,7 +113,7 @@ class Desk:
     bars: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @property
-    def settings(self) -> Settings:
+    def chosen(self) -> Settings:
         """The settings."""
         return self.resources.settings
 
@@ -133,9 +136,20 @@ class Desk:
         )
         self.resources.lake.replace([("clean.corporate_actions", "false", [], made)])
 
+    def adjust(self) -> None:
+        """Have dbt make the view of adjusted bars, as the feature assets do."""
+        target = str(self.chosen.directory("dbt") / "target")
+        environment = os.environ | self.resources.lake.dbt_environment()
+        environment |= {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
+        project, dbt = str(settings.DBT_PROJECT), str(settings.PROGRAMS / "dbt")
+        command = [dbt, "--no-use-colors", "run", "--project-dir", project, "--profiles-dir", project]
+        command += ["--select", "adjusted_bars"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def publish(self) -> None:
         """Fill the hot store from the lake."""
-        universe = load_universe(self.settings.universe)
+        universe = load_universe(self.chosen.universe)
         publish_everything(self.resources, universe, universe.datasets.values())
 
 
@@ -145,12 +159,12 @@ def grid(dataset: str, first: date, last: date, universe: Mapping[str, Any] = UN
     return expected_bars(declared["calendar"], declared["interval"], first, last)
 
 
-def make_desk(home: Path, minutes: int = 5, **settings: Any) -> Desk:
+def make_desk(home: Path, minutes: int = 5, published: bool = True, **more: Any) -> Desk:
     """A desk with `minutes` sessions of crypto minutes, two years of two stocks, and a week of five minutes of one.
 
     BTC-USD lacks ten minutes of its second session, which its vendor has not.
     """
-    desk = Desk(make_resources(settings_in(home, **settings)))
+    desk = Desk(make_resources(settings_in(home, **more)))
     first = date(2026, 1, 5)
     times = grid("crypto_1m", first, first + timedelta(days=minutes - 1))
     bars = pl.concat([walk(times, "crypto_1m", symbol, seed) for seed, symbol in enumerate(("BTC-USD", "ETH-USD"))])
@@ -160,7 +174,8 @@ def make_desk(home: Path, minutes: int = 5, **settings: Any) -> Desk:
     days = grid("stocks_1d", date(2020, 1, 2), date(2021, 12, 31))
     desk.fill("stocks_1d", pl.concat([walk(days, "stocks_1d", one, 7, trades=False) for one in ("AAPL", "MSFT")]))
     desk.fill("stocks_5m", walk(grid("stocks_5m", date(2026, 1, 5), date(2026, 1, 9)), "stocks_5m", "AAPL", 11))
-    desk.publish()
+    if published:
+        desk.publish()
     return desk
 
 
@@ -179,12 +194,11 @@ class Answer:
 
 
 class Client:
-    """Asks a server over one connection."""
+    """Asks a server."""
 
     def __init__(self, port: int):
         self.port = port
         self.base = f"http://127.0.0.1:{port}"
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
 
     def get(self, path: str, **headers: str) -> Answer:
         """GET; `_` in the names of headers is `-`."""
@@ -195,9 +209,11 @@ class Client:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             sent["content-type"] = "application/json"
-        self._connection.request(method, path, None if body is None else json.dumps(body), sent)
-        answer = self._connection.getresponse()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        # A connection each: the server ends those that wait long.
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 
 
 @contextmanager
@@ -217,4 +233,3 @@ def serving(resources: Resources) -> Iterator[Client]:
     finally:
         server.should_exit = True
         thread.join(timeout=30)
-        resources.hot.close()
