@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quantlytic_assets.api.access import MARKET
 from quantlytic_assets.api.metrics import REGISTRY
 from quantlytic_assets.api.problems import Problem
-from quantlytic_assets.api.routes import router
+from quantlytic_assets.api.routes import responses, router
 
 if TYPE_CHECKING:
     from quantlytic_assets.api.context import Context
@@ -52,8 +52,10 @@ def metrics_routes(_context: Context) -> APIRouter:
     """The route of Prometheus."""
     routes = router("health", MARKET)
 
-    @routes.get("/metrics", summary="Histograms of answers, for Prometheus",
-                responses={200: {"content": {"text/plain": {}}, "description": "Text format"}})  # fmt: skip
+    said = responses(None)
+    said[200] = {"description": "Text format", "content": {"text/plain": {}}}
+
+    @routes.get("/metrics", summary="Histograms of answers, for Prometheus", responses=said)
     async def metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 

@@ -176,8 +176,8 @@ def test_an_account_is_published_with_its_orders_and_only_what_is_new_is_read(de
               "signal": "buy", "strength": 1.0, "target": 1.0, "reason": 'sma(5) 1.0 is "above", sma(10)'}  # fmt: skip
     order = {"session": session, "symbol": "AAPL", "order_ref": "cross_1d:AAPL:x:entry", "side": "buy", "quantity": 3.0,
              "decision_time": time, "status": "filled", "created_at": time}  # fmt: skip
-    fill = {"session": session, "symbol": "AAPL", "order_ref": order["order_ref"], "side": "buy",
-            "fill_session": session, "fill_time": time, "price": 0.1 + 0.2, "quantity": 3.0, "commission": 1.0, "slippage": 0.0}  # fmt: skip
+    filled = {"fill_session": session, "fill_time": time, "price": 0.1 + 0.2, "commission": 1.0, "slippage": 0.0}
+    fill = {name: order[name] for name in ("session", "symbol", "order_ref", "side", "quantity")} | filled
     account = {"session": session, "equity": 100.0, "cash": 99.0, "gross_exposure": 1.0, "costs_to_date": 1.0}
     held = {
         "session": session,
