@@ -337,6 +337,19 @@ def api(
     run_api(_installation, out, port or _installation.settings.api_port)
 
 
+@app.command("bench-queries")
+def bench_queries(
+    requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many questions.")] = 2000,
+    connections: Annotated[int, typer.Option(min=1, max=256, help="How many are asked at once.")] = 8,
+    key: Annotated[str | None, typer.Option(envvar="QUANTLYTIC_API_KEY", help="A key, where one is needed.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Ask the API what users ask, and print how long each route took; starts the API where none runs."""
+    from quantlytic_assets.commands.bench_queries import run_bench
+
+    run_bench(_installation, out, requests, connections, key, as_json)
+
+
 keys = typer.Typer(name="keys", help="Keys of the API.", no_args_is_help=True)
 app.add_typer(keys)
 

@@ -27,9 +27,7 @@ from quantlytic_assets.api.series import (
     page,
     session_page,
 )
-from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.serving.rows import iso
-from quantlytic_assets.universe.feature_choice import features_of
 
 if TYPE_CHECKING:
     from datetime import date
@@ -195,7 +193,7 @@ def indicators(
         known = ", ".join(found.feature_intervals)
         raise Problem(422, f"{found.name} has features at {known}, not at interval={interval}.", parameter="interval")
     length = interval or found.feature_intervals[0]
-    known_names = column_names(features_of(found))
+    known_names = orjson.loads(store.fact("dataset", found.name) or b"{}").get("features", [])
     for name in names:
         if name not in known_names:
             raise unknown(f"feature of {found.name}", name, known_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, Path(description="A strategy of the universe", examples=["cross_1d"])]
 OneStrategy = Annotated[str | None, Query(description="Only of this strategy", examples=["cross_1d"])]
 OneSymbol = Annotated[str | None, Query(description="Only of this symbol", examples=["AAPL"])]
+_DECIDED = re.compile(r":(\d{4}-\d\d-\d\dT[\d:.]+Z):")
 Few = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 
 
@@ -155,17 +157,20 @@ def trading_routes(context: Context) -> APIRouter:
         status: Annotated[str | None, Query(description="Only of this status", examples=["filled"])] = None,
         limit: Few = 100, cursor: Annotated[str | None, Query(description="`next` of the page before")] = None,
     ) -> Response:  # fmt: skip
+        shown: list[dict[str, Any]] = []
+        following = None
         with context.hot.read() as store:
-            every = [orjson.loads(body) for name in chosen(strategy) for _, body in store.facts("orders", name)]
-        mine = [
-            one for one in every
-            if (symbol is None or one.get("symbol") == symbol) and (status is None or one.get("status") == status)
-        ]  # fmt: skip
-        mine.sort(key=_age, reverse=True)
-        if cursor is not None:
-            mine = [one for one in mine if "|".join(_age(one)) < cursor]
-        shown = mine[:limit]
-        following = "|".join(_age(shown[-1])) if len(mine) > limit else None
+            every = [(_age(*key, body), body) for name in chosen(strategy) for key, body in store.facts("orders", name)]
+            every.sort(reverse=True)
+            for age, body in every:
+                if cursor is not None and age >= cursor:
+                    continue
+                one = orjson.loads(body)
+                if (symbol is None or one.get("symbol") == symbol) and (status is None or one.get("status") == status):
+                    if len(shown) == limit:
+                        following = _age(shown[-1]["order_ref"], b"")
+                        break
+                    shown.append(one)
         return respond(request, Reply({"count": len(shown), "next": following, "orders": shown}))
 
     @routes.get("/positions", summary="What accounts hold, and their equity", responses=responses(models.Anything))
@@ -177,8 +182,8 @@ def trading_routes(context: Context) -> APIRouter:
         with context.hot.read() as store:
             for name in chosen(strategy):
                 account = orjson.loads(store.fact("equity", name) or b"null")
-                if account and not curve:
-                    account.pop("curve", None)
+                if account and curve:
+                    account["curve"] = orjson.loads(store.fact("curve", name) or b"[]")
                 held = orjson.loads(store.fact("positions", name) or b"[]")
                 told.append({"strategy": name, "account": account, "positions": held})
         return respond(request, Reply({"count": len(told), "accounts": told}))
@@ -233,5 +238,7 @@ def admin_routes(context: Context) -> APIRouter:
     return routes
 
 
-def _age(order: dict[str, Any]) -> tuple[str, str]:
-    return order.get("decision_time", ""), order.get("order_ref", "")
+def _age(order: str, body: bytes) -> str:
+    """What orders are sorted by: the time of the decision, which ids have in them, and the id."""
+    found = _DECIDED.search(order)
+    return f"{found[1] if found else orjson.loads(body or b'{}').get('decision_time', '')}|{order}"

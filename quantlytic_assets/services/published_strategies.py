@@ -1,8 +1,9 @@
 """What strategies say and hold, put into the hot store: signals, predictions, orders, positions, the account.
 
 Series by the dataset's symbols: `signals/<strategy>` and `predictions/<strategy>`, a block a partition of the dataset.
-Facts, JSON: `("strategy", name)` what it is, `("equity", name)` its account at the end of the last session with the
-curve, `("positions", name)` what it held then, `("orders", name, order id)` each order with its fills.
+Facts, JSON: `("strategy", name)` what it is, `("equity", name)` its account at the end of the last session,
+`("curve", name)` session and equity of all, `("positions", name)` what it held at the end of the last, `("orders", name,
+order id)` each order with its fills.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def _put_account(lake: Queries, hot: HotStore, strategy: str) -> None:
     facts: dict[tuple[str, ...], bytes] = {}
     if len(curve):
         points = [[session.isoformat(), value] for session, value in curve.select("session", "equity").iter_rows()]
-        last = {**curve.row(-1, named=True), "curve": points}
-        facts["equity", strategy] = orjson.dumps(last)
+        facts["equity", strategy] = orjson.dumps(curve.row(-1, named=True))
+        facts["curve", strategy] = orjson.dumps(points)
         held = positions(lake, strategy, _HELD).filter(pl.col("session") == curve["session"][-1])
         facts["positions", strategy] = b"[" + ",".join(json_rows(held)).encode() + b"]"
     for order, body in orders_with_fills(lake, strategy).iter_rows():

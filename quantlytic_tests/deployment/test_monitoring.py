@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+from quantlytic_assets.api.metrics import REGISTRY
 from quantlytic_assets.commands.installation import Installation
 from quantlytic_assets.commands.metrics import parts
 from quantlytic_assets.observability.collector import PartsCollector
@@ -41,6 +42,11 @@ def served(tmp_path_factory):
         assert not {"job", "instance"} & set(family._labelnames), name
         found[name] = frozenset(family._labelnames) | {"job", "instance"}
         assert re.fullmatch(r"quantlytic_[a-z][a-z0-9_]*", name) and family.documentation, name
+    # The API serves its own, at /metrics.
+    for family in REGISTRY.collect():
+        for ending in ("bucket", "count", "sum"):
+            found[f"{family.name}_{ending}"] = frozenset({"method", "route", "status", "job", "instance"})
+        found[f"{family.name}_bucket"] |= {"le"}
     return found
 
 
@@ -89,6 +95,7 @@ def test_every_figure_is_shown_or_watched(served):
         "quantlytic_dead_letters",
         "quantlytic_landed_bytes_total",
         "quantlytic_clean_bars",
+        "quantlytic_api_request_seconds_sum",
     }
 
 

@@ -200,7 +200,7 @@ def test_an_account_is_published_with_its_orders_and_only_what_is_new_is_read(de
         told = orjson.loads(store.fact("orders", "cross_1d", order["order_ref"]))
         assert told["status"] == "filled" and told["fills"][0]["price"] == 0.1 + 0.2
         assert orjson.loads(store.fact("positions", "cross_1d"))[0]["quantity"] == 3.0
-        assert orjson.loads(store.fact("equity", "cross_1d"))["curve"] == [["2020-01-03", 100.0]]
+        assert orjson.loads(store.fact("curve", "cross_1d")) == [["2020-01-03", 100.0]]
     later = {
         **signal,
         "open_time": time + timedelta(days=3),
