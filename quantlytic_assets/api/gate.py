@@ -71,7 +71,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status, left = 500, []
+        status = 500
+        left: list[tuple[bytes, bytes]] = []
 
         async def told(message: Message) -> None:
             nonlocal status

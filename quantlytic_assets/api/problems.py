@@ -72,6 +72,4 @@ def _problem(error: Exception) -> Problem:
         return Problem(422, detail, errors=mistakes)
     if isinstance(error, HTTPException):
         return Problem(error.status_code, str(error.detail), error.headers)
-    return Problem(
-        500, f"This could not be answered ({type(error).__name__}); the log of the API says more."
-    ).response()
+    return Problem(500, f"This could not be answered ({type(error).__name__}); the log of the API says more.")

@@ -158,7 +158,7 @@ def trading_routes(context: Context) -> APIRouter:
         limit: Few = 100, cursor: Annotated[str | None, Query(description="`next` of the page before")] = None,
     ) -> Response:  # fmt: skip
         shown: list[dict[str, Any]] = []
-        following = None
+        following, last = None, ""
         with context.hot.read() as store:
             every = [(_age(*key, body), body) for name in chosen(strategy) for key, body in store.facts("orders", name)]
             every.sort(reverse=True)
@@ -168,9 +168,10 @@ def trading_routes(context: Context) -> APIRouter:
                 one = orjson.loads(body)
                 if (symbol is None or one.get("symbol") == symbol) and (status is None or one.get("status") == status):
                     if len(shown) == limit:
-                        following = _age(shown[-1]["order_ref"], b"")
+                        following = last
                         break
                     shown.append(one)
+                    last = age
         return respond(request, Reply({"count": len(shown), "next": following, "orders": shown}))
 
     @routes.get("/positions", summary="What accounts hold, and their equity", responses=responses(models.Anything))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -56,7 +56,7 @@ def list_keys(installation: Installation, out: Console, as_json: bool) -> None:
     """Print all keys with what each asked today."""
     keys, now = _keys(installation, out), datetime.now(UTC)
     used = keys.usage(now.date())
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": one.id,
             "name": one.name,

@@ -2,8 +2,8 @@
 
 Series by the dataset's symbols: `signals/<strategy>` and `predictions/<strategy>`, a block a partition of the dataset.
 Facts, JSON: `("strategy", name)` what it is, `("equity", name)` its account at the end of the last session,
-`("curve", name)` session and equity of all, `("positions", name)` what it held at the end of the last, `("orders", name,
-order id)` each order with its fills.
+`("curve", name)` session and equity of all, `("positions", name)` what it held at the end of the last, `("orders",
+name, order id)` each order with its fills.
 """
 
 from __future__ import annotations
