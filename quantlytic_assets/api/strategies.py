@@ -160,7 +160,9 @@ def trading_routes(context: Context) -> APIRouter:
         shown: list[dict[str, Any]] = []
         following, last = None, ""
         with context.hot.read() as store:
-            every = [(_age(*key, body), body) for name in chosen(strategy) for key, body in store.facts("orders", name)]
+            every = [
+                (_age(key[-1], body), body) for name in chosen(strategy) for key, body in store.facts("orders", name)
+            ]
             every.sort(reverse=True)
             for age, body in every:
                 if cursor is not None and age >= cursor:

@@ -9,10 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import coverage_key, feature_key, published_key, strategy_key
 from quantlytic_assets.assets.per_partition import PartitionMetadata, materialize_windows
 from quantlytic_assets.calendars.partitions import Window
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.schemas.hot import BARS, SIGNALS
 from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.services.published_strategies import publish_strategy
 from quantlytic_assets.services.publishing import Published, publish_dataset
@@ -30,7 +32,7 @@ def published_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDef
         description=f"Bars, adjusted bars, features and coverage of {dataset.name} in the hot store, ready to be "
         "served by the API. Rows that were served before and are others now are told to subscribers as revisions.",
         kinds=_KINDS,
-        metadata={"keep_hot": str(dataset.keep_hot or "all sessions")},
+        metadata={"keep_hot": str(dataset.keep_hot or "all sessions"), **table_metadata(BARS)},
         required_resource_keys={"quantlytic"},
         **common,
     )
@@ -56,6 +58,7 @@ def published_strategy_asset(dataset: Dataset, strategy: Strategy, common: Mappi
         description=f"Signals, predictions, orders, positions and equity of {strategy.name} in the hot store, ready to "
         "be served by the API. Only what the lake got since the last publication is read again.",
         kinds=_KINDS,
+        metadata=table_metadata(SIGNALS),
         required_resource_keys={"quantlytic"},
         **common,
     )

@@ -232,7 +232,7 @@ def test_a_rule_is_backfilled_by_its_name_for_the_sessions_asked(installation, t
         run_backfill(named, Console(file=io.StringIO()), "crss", None, None, [], False, False)
     # A bot has no signals and an account of its own; that it is halted is said with each partition.
     keys = named.definitions.get_repository_def().asset_graph.get_all_asset_keys()
-    assert {key.path[1] for key in keys if key.path[0] == "dip"} == {"paper_trades", "performance"}
+    assert {key.path[1] for key in keys if key.path[0] == "dip"} == {"paper_trades", "performance", "published"}
     ask_to_halt(named.resources.accounts, "dip", "anna", "too late for these sessions")
     out = io.StringIO()
     run_backfill(named, Console(file=out, width=120), "dip", *days, [], False, False)

@@ -67,9 +67,10 @@ def materialized(instance: dg.DagsterInstance, *key: str) -> dict[str, dg.AssetM
 
 def test_the_universe_makes_one_set_of_assets_a_dataset_and_a_strategy(definitions: dg.Definitions):
     found = {key.to_user_string() for key in graph(definitions).materializable_asset_keys}
-    parts = ("raw_bars", *CHAIN, "corporate_actions", "adjusted_bars")
+    parts = ("raw_bars", *CHAIN, "corporate_actions", "adjusted_bars", "published")
     datasets = {f"{name}/{asset}" for name in ("equities_5m", "equities_1d") for asset in parts}
-    strategy = {f"momentum_1d/{asset}" for asset in ("model", "predictions", "signals", "paper_trades", "performance")}
+    named = ("model", "predictions", "signals", "paper_trades", "performance", "published")
+    strategy = {f"momentum_1d/{asset}" for asset in named}
     upkeep = {"equities_5m/archive_maintenance", "equities_1d/archive_maintenance"}
     upkeep |= {"lake_maintenance", "instance_maintenance"}
     assert found == datasets | strategy | upkeep
@@ -84,7 +85,7 @@ def test_every_asset_is_described_owned_and_of_a_kind(definitions: dg.Definition
         assert len(node.description) > 30, key
         assert node.owners == ["team:quantlytic"], key
         assert node.kinds, key
-        if node.group_name != "maintenance" and key.path[-1] not in ("model", "performance"):
+        if node.group_name != "maintenance" and key.path[-1] not in ("model", "performance", "published"):
             assert "dagster/table_name" in node.metadata or key.path[-1] == "raw_bars", key
 
 
@@ -129,6 +130,8 @@ def test_data_flows_in_the_order_of_the_design(definitions: dg.Definitions):
     assert parents["equities_5m/indicators"] == {"closes", *families}
     assert not any(key.path[-1] in {"alpha158", "candles"} for key in graph(definitions).get_all_asset_keys())
     assert parents["equities_5m/labels"] == {"bars"}
+    assert parents["equities_5m/published"] == {"coverage", "indicators"}
+    assert parents["momentum_1d/published"] == {"paper_trades"}
     assert parents["momentum_1d/model"] == {"indicators", "labels"}
     assert parents["momentum_1d/predictions"] == {"model", "indicators"}
     assert parents["momentum_1d/signals"] == {"predictions", "indicators"}
@@ -393,7 +396,7 @@ def report_all(instance: dg.DagsterInstance, assets: list[str], partitions: list
 def test_late_data_of_an_old_session_is_followed_downstream_in_that_session_alone(definitions: dg.Definitions):
     selection = dg.AssetSelection.groups("equities_5m")
     with dg.DagsterInstance.ephemeral() as instance:
-        everything = [*CHAIN, "adjusted_bars"]
+        everything = [*CHAIN, "adjusted_bars", "published"]
         report_all(instance, ["raw_bars", *everything], SESSIONS)
 
         def tick(second: int, cursor: Any) -> dg.EvaluateAutomationConditionsResult:
