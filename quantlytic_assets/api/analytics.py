@@ -106,9 +106,9 @@ def analytics_routes(context: Context) -> APIRouter:
             wanted = (sessions + 1) // 15 + 2 if by_month else sessions + 1
             newest = store.newest_blocks(found.name, f"bars/{found.interval}", symbol, day_of(before))
             blocks = list(islice(newest, wanted))[::-1]
-            told = await asyncio.to_thread(figures, blocks, by_month)
-            told = told.filter(pl.col("session") < day_of(before).isoformat())
-            shown = told.tail(sessions)
+        told = await asyncio.to_thread(figures, blocks, by_month)
+        shown = told.filter(pl.col("session") < day_of(before).isoformat()).tail(sessions)
+        with context.hot.read() as store:
             covered = coverage(store, found, symbol, _midnight(shown), before)
         head = {"dataset": found.name, "symbol": symbol, "adjustment": covered.adjustment, **covered.members,
                 "count": len(shown), "next": None}  # fmt: skip

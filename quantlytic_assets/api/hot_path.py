@@ -34,10 +34,9 @@ _SENT = [(name.encode(), value.encode()) for name, value in HEADERS.items()] + [
 
 @dataclass
 class _Kept:
-    """An answer: the store's moment it is of, the universe, its body, its ETag, and the body compressed once asked."""
+    """An answer: what it is of (store, moment, universe), its body, its ETag, and the body compressed once asked."""
 
-    moment: int
-    universe: object
+    of: tuple[object, int, object]
     body: bytes
     etag: bytes
     gzip: bytes | None = None
@@ -71,10 +70,11 @@ class HotPath:
         context = self._context
         try:
             universe = context.declared
-            with context.hot.read() as store:
-                key, moment = (path, query), store.moment
+            hot = context.hot
+            with hot.read() as store:
+                key, of = (path, query), (hot, store.moment, universe)
                 kept = self._kept.get(key)
-                if kept is not None and kept.moment == moment and kept.universe is universe:
+                if kept is not None and kept.of == of:
                     return kept
                 body = _made(context, store, path, query)
         except Problem:
@@ -82,9 +82,9 @@ class HotPath:
         if body is None:
             return None
         if kept is not None and kept.body == body:
-            kept.moment, kept.universe = moment, universe
+            kept.of = of
             return kept
-        return self._keep(key, _Kept(moment, universe, body, etag_of(body).encode()))
+        return self._keep(key, _Kept(of, body, etag_of(body).encode()))
 
     def _keep(self, key: tuple[str, bytes], made: _Kept) -> _Kept:
         before = self._kept.pop(key, None)

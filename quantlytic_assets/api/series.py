@@ -121,7 +121,7 @@ class Covered:
     @property
     def members(self) -> dict[str, Any]:
         """As it stands in an answer."""
-        return {"asof": self.asof, "expected": self.expected, "present": self.present, "holes": self.holes}
+        return {"asof": self.asof or None, "expected": self.expected, "present": self.present, "holes": self.holes}
 
 
 def coverage_of_session(store: Reader, dataset: Dataset, symbol: str, day: date, block: Block) -> Covered:

@@ -15,7 +15,7 @@ from quantlytic_assets.api import models
 from quantlytic_assets.api.access import ADMIN, MARKET, TRADING
 from quantlytic_assets.api.answers import Reply, Rows, respond
 from quantlytic_assets.api.gate import caller_of
-from quantlytic_assets.api.parameters import BEGINNING, END, day_of, span_of
+from quantlytic_assets.api.parameters import BEGINNING, END, day_of, span_of, time_of
 from quantlytic_assets.api.prices import Cursor, End, Start
 from quantlytic_assets.api.problems import Problem, unknown
 from quantlytic_assets.api.routes import responses, router
@@ -62,22 +62,26 @@ def strategy_routes(context: Context) -> APIRouter:
     async def signals(
         request: Request, strategy: Name, symbol: OneSymbol = None, start: Start = None, end: End = None,
         limit: Annotated[int, Query(ge=1, le=10_000, description="How many a symbol at most")] = 100,
+        cursor: Cursor = None,
     ) -> Response:  # fmt: skip
         found = context.strategy(strategy)
         if symbol is not None and symbol not in found.symbols:
             raise unknown(f"symbol in {strategy}", symbol, found.symbols)
         first, last = span_of(start, end)
         dataset = context.dataset(found.dataset)
-        parts, following = [], []
+        if cursor is not None:
+            first = max(first, time_of("cursor", cursor))
         with context.hot.read() as store:
             asof = orjson.loads(store.fact("strategy", strategy) or b"{}").get("published_at")
-            for one in (symbol,) if symbol else found.symbols:
-                rows = page(store, dataset, (f"signals/{strategy}",), one, first, last, limit)
-                parts.append(orjson.dumps(one) + b":[" + rows.block.body + b"]")
-                following += [rows.following] if rows.following is not None else []
+            names = (symbol,) if symbol else found.symbols
+            pages = {one: page(store, dataset, (f"signals/{strategy}",), one, first, last, limit) for one in names}
+        # A page ends for all symbols where it ends for the first.
+        ends = [one.following for one in pages.values() if one.following is not None]
+        rows = {name: one.block.between(first, min(ends)) if ends else one.block for name, one in pages.items()}
+        parts = [orjson.dumps(name) + b":[" + block.body + b"]" for name, block in rows.items()]
         head = {
             "strategy": strategy, "dataset": found.dataset, "interval": found.interval, "adjustment": "none",
-            "asof": asof, "next": iso(min(following)) if following else None,
+            "asof": asof, "next": iso(min(ends)) if ends else None,
         }  # fmt: skip
         body = orjson.dumps(head)[:-1] + b',"signals":{' + b",".join(parts) + b"}}"
         return respond(request, Reply(orjson.Fragment(body)))

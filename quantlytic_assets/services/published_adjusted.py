@@ -43,9 +43,15 @@ def publish_adjusted(
         before_that: dict[str, str] = orjson.loads(store.fact("adjusted", dataset.name) or b"{}")
     changed = {one for one in {*rest_on, *before_that} if rest_on.get(one) != before_that.get(one)}
     others = {*rest_on, *repaired_symbols(lake, dataset.name)} - changed
-    done = _publish(lake, hot, dataset, sorted(others), since, before, known, now)
-    done += _publish(lake, hot, dataset, sorted(changed), first_hot(dataset, today), None, known, now)
-    # Last: what was not done for an error is done the next time.
+    done = Updated()
+    for symbols, first, last in ((others, since, before), (changed, first_hot(dataset, today), None)):
+        if not symbols:
+            continue
+        part = _publish(lake, hot, dataset, sorted(symbols), first, last, known, now)
+        if part is None:
+            return done
+        done += part
+    # Last: what could not be done is done the next time.
     with hot.write() as store:
         store.put_fact(orjson.dumps(rest_on), "adjusted", dataset.name)
     return done
@@ -71,11 +77,12 @@ def _publish(
     before: date | None,
     actions: pl.DataFrame,
     now: datetime,
-) -> Updated:
+) -> Updated | None:
+    """None where the lake has no adjusted bars, before dbt first ran."""
     done = Updated()
-    adjusted = adjusted_bars(lake, dataset.name, "splits", *between(since, before, symbols)) if symbols else None
-    if adjusted is None or not adjusted.columns:
-        return done
+    adjusted = adjusted_bars(lake, dataset.name, "splits", *between(since, before, symbols))
+    if not adjusted.columns:
+        return None
     columns = ["symbol", "session", "open_time", *BAR, *MORE]
     served = clean_bars(lake, dataset.name, columns, since=since, before=before, symbols=symbols)
     average = served.select("symbol", "open_time", *MORE)

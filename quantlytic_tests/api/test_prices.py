@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from io import BytesIO
+from urllib.parse import quote
 
 import msgpack
+import orjson
 import polars as pl
 import pytest
 
+from quantlytic_assets.serving.rows import Block, iso, micros, row
 from quantlytic_tests.api.desk import Client, Desk, make_desk, serving
 
 BTC = "/candles/BTC-USD"
@@ -59,11 +62,11 @@ def test_an_answer_says_what_it_lacks_and_why(api: Client):
     assert cut["holes"] == [{**hole, "end": "2026-01-06T10:05:00Z", "bars": 5}]
 
 
-@pytest.mark.parametrize("limit", [1, 7, 999, 1440, 3000])
+@pytest.mark.parametrize("limit", [40, 999, 1440, 3000])
 def test_pages_have_each_bar_once(desk: Desk, api: Client, limit: int):
     found, cursor = [], ""
     while True:
-        page = api.get(f"{BTC}?start=2026-01-06T23:00&end=2026-01-08&limit={max(limit, 40)}{cursor}").json
+        page = api.get(f"{BTC}?start=2026-01-06T23:00&end=2026-01-08&limit={limit}{cursor}").json
         found += page["bars"]
         if page["next"] is None:
             break
@@ -186,3 +189,54 @@ def test_long_names_hold_the_same_numbers(api: Client):
         "vw": "vwap",
     }
     assert long == [{names[name]: value for name, value in bar.items()} for bar in short]
+
+
+def test_signals_and_orders_have_each_row_once_over_pages(desk: Desk, api: Client):
+    start = micros("2020-01-02T14:30:00Z")
+    times = {name: [start + day * 86_400_000_000 for day in days] for name, days in
+             {"AAPL": (0, 1, 2, 3, 4), "MSFT": (0, 3)}.items()}  # fmt: skip
+    with desk.resources.hot.write() as store:
+        for name, some in times.items():
+            rows = [(time, row(time, {"signal": "hold", "reason": 'a "quoted", reason'})) for time in some]
+            store.put_block("stocks_1d", "signals/cross_1d", name, date(2020, 1, 1), Block.of(rows))
+        for number in range(7):
+            order = f"cross_1d:AAPL:2020-01-0{number + 2}T14:30:00Z:entry"
+            said = {"order_ref": order, "symbol": "AAPL" if number % 2 else "MSFT", "status": "filled"}
+            store.put_fact(orjson.dumps(said), "orders", "cross_1d", order)
+    found: dict[str, list[str]] = {"AAPL": [], "MSFT": []}
+    cursor = ""
+    while True:
+        page = api.get(f"/signals/cross_1d?start=2020-01-01&limit=2{cursor}").json
+        for name, rows in page["signals"].items():
+            found[name] += [one["t"] for one in rows]
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert found == {name: [iso(time) for time in some] for name, some in times.items()}
+    seen, cursor = [], ""
+    while True:
+        page = api.get(f"/orders?limit=2&symbol=MSFT{cursor}").json
+        seen += [one["order_ref"][16:21] for one in page["orders"]]
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={quote(page['next'])}"
+    assert seen == ["01-08", "01-06", "01-04", "01-02"]
+
+
+def test_a_hot_answer_follows_the_store(desk: Desk, api: Client):
+    path = "/candles/ETH-USD?session=2026-01-12"
+    assert api.get(path).json["count"] == 0
+    time = micros("2026-01-12T00:00:00Z")
+    with desk.resources.hot.write() as store:
+        store.add_rows("crypto_1m", "bars/1m", "ETH-USD", date(2026, 1, 12), [(time, row(time, {"c": 1.0}))])
+    first = api.get(path)
+    assert first.json["bars"] == [{"t": "2026-01-12T00:00:00Z", "c": 1.0}] and first.json["expected"] == 1
+    with desk.resources.hot.write() as store:
+        store.put_fact(b"1", "of", "something else")
+    again = api.get(path, if_none_match=first.headers["etag"])
+    assert again.status == 304
+    with desk.resources.hot.write() as store:
+        store.add_rows("crypto_1m", "bars/1m", "ETH-USD", date(2026, 1, 12), [(time, row(time, {"c": 2.0}))])
+    assert api.get(path, if_none_match=first.headers["etag"]).json["bars"][0]["c"] == 2.0
+    with desk.resources.hot.write() as store:
+        store.delete_block("crypto_1m", "bars/1m", "ETH-USD", date(2026, 1, 12))
