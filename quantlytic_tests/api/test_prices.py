@@ -216,7 +216,7 @@ def test_signals_and_orders_have_each_row_once_over_pages(desk: Desk, api: Clien
     seen, cursor = [], ""
     while True:
         page = api.get(f"/orders?limit=2&symbol=MSFT{cursor}").json
-        seen += [one["order_ref"][16:21] for one in page["orders"]]
+        seen += [one["order_ref"][19:24] for one in page["orders"]]
         if page["next"] is None:
             break
         cursor = f"&cursor={quote(page['next'])}"
