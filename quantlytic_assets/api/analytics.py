@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,7 @@ from quantlytic_assets.api.prices import In, Session, Symbol, indicators, latest
 from quantlytic_assets.api.problems import Problem
 from quantlytic_assets.api.routes import responses, router
 from quantlytic_assets.api.series import NOTHING, coverage, coverage_of_session
-from quantlytic_assets.market_data.session_figures import session_figures
+from quantlytic_assets.market_data.session_figures import FIGURES, session_figures, with_close_returns
 from quantlytic_assets.serving.encoding import json_rows
 from quantlytic_assets.serving.rows import Block
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
 
 _BAR = pl.Schema({"t": pl.String, **dict.fromkeys("ohlcv", pl.Float64)})
+_FIGURES = pl.Schema({"session": pl.String, **dict.fromkeys(FIGURES, pl.Float64), "bars": pl.Int64})
 _DAILY = {
     "dataset": "crypto_1m", "symbol": "BTC-USD", "adjustment": "none", "asof": "2025-06-01T00:00:10Z",
     "expected": 1440, "present": 1440, "holes": [], "count": 1, "next": None,
@@ -48,13 +48,31 @@ def figures(blocks: list[tuple[date, Block]], by_month: bool) -> pl.DataFrame:
     """Figures of the sessions in these blocks, oldest first; of a block by month each row is a session."""
     told = [
         pl.DataFrame(orjson.loads(b"[" + block.body + b"]"), schema=_BAR).with_columns(
-            pl.col("t").str.slice(0, 10).alias("session") if by_month else pl.lit(day.isoformat()).alias("session")
+            pl.lit("").alias("symbol"),
+            pl.col("t").str.slice(0, 10).alias("session") if by_month else pl.lit(day.isoformat()).alias("session"),
         )
         for day, block in blocks
     ]
-    return (
-        session_figures(pl.concat(told)) if told else session_figures(_BAR.to_frame().with_columns(session=pl.lit("")))
-    )
+    bars = pl.concat(told) if told else _BAR.to_frame().with_columns(symbol=pl.lit(""), session=pl.lit(""))
+    return session_figures(bars).drop("symbol")
+
+
+def newest_figures(store: Reader, dataset: Dataset, symbol: str, before: date, sessions: int) -> pl.DataFrame:
+    """Figures of the newest sessions before a day, oldest first, with the return against the session before.
+
+    As they were published, unless the live path has added bars since.
+    """
+    by_month = dataset.partition == "month"
+    # One more, for the return of the first.
+    wanted = (sessions + 1) // 15 + 2 if by_month else sessions + 1
+    told: list[pl.DataFrame] = []
+    for day, block in islice(store.newest_blocks(dataset.name, f"bars/{dataset.interval}", symbol, before), wanted):
+        fact = None if by_month else store.fact("figures", dataset.name, symbol, day.isoformat())
+        said = orjson.loads(fact) if fact else {}
+        known = said.get("bars") == block.count
+        told.append(pl.DataFrame([said], schema=_FIGURES) if known else figures([(day, block)], by_month))
+    every = pl.concat([one.cast(_FIGURES) for one in told[::-1]]) if told else _FIGURES.to_frame()
+    return with_close_returns(every.filter(pl.col("session") < before.isoformat())).tail(sessions)
 
 
 def _last(store: Reader, dataset: Dataset, symbol: str, session: str | None) -> tuple[date, Block]:
@@ -101,14 +119,7 @@ def analytics_routes(context: Context) -> APIRouter:
         before = END if end is None else time_of("end", end)
         with context.hot.read() as store:
             found = context.dataset_of(symbol, dataset, "1d")
-            by_month = found.partition == "month"
-            # One more, for the return of the first.
-            wanted = (sessions + 1) // 15 + 2 if by_month else sessions + 1
-            newest = store.newest_blocks(found.name, f"bars/{found.interval}", symbol, day_of(before))
-            blocks = list(islice(newest, wanted))[::-1]
-        told = await asyncio.to_thread(figures, blocks, by_month)
-        shown = told.filter(pl.col("session") < day_of(before).isoformat()).tail(sessions)
-        with context.hot.read() as store:
+            shown = newest_figures(store, found, symbol, day_of(before), sessions)
             covered = coverage(store, found, symbol, _midnight(shown), before)
         head = {"dataset": found.name, "symbol": symbol, "adjustment": covered.adjustment, **covered.members,
                 "count": len(shown), "next": None}  # fmt: skip
@@ -124,7 +135,7 @@ def analytics_routes(context: Context) -> APIRouter:
             blocks = list(islice(newest, 2))[::-1]
             values = indicators(context, store, symbol, [], found.name, None, None, None, None, 1, None)
             covered = coverage_of_session(store, found, symbol, *blocks[-1]) if blocks else None
-        told = figures(blocks, found.partition == "month")
+        told = with_close_returns(figures(blocks, found.partition == "month"))
         last = told.tail(1).to_dicts()
         said: dict[str, Any] = {
             "dataset": found.name,

@@ -5,8 +5,9 @@ of series: `bars/<interval>`, at the dataset's own interval as served, at others
 `/all`, adjusted for splits, and for dividends too, as of the day of publication, where that makes a difference; and
 `features/<interval>`.
 
-Facts, JSON: `("coverage", dataset, symbol, day)` what a block should hold and what it lacks, `("dataset", name)` what
-there is of a dataset, `("adjusted", dataset)` what its adjusted bars rest on.
+Facts, JSON: `("coverage", dataset, symbol, day)` what a block should hold and what it lacks, `("figures", dataset,
+symbol, day)` what a session of intraday bars came to, `("dataset", name)` what there is of a dataset, `("adjusted",
+dataset)` what its adjusted bars rest on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.partitions import known_keys, windows
 from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.market_data.quality.retention import first_hot
+from quantlytic_assets.market_data.session_figures import session_figures
 from quantlytic_assets.services.clean import partitions_at_once
 from quantlytic_assets.services.published_adjusted import publish_adjusted
 from quantlytic_assets.services.published_bars import BAR, KEYS, MORE, bar_blocks, with_day
@@ -117,6 +119,8 @@ class _Publication:
         native = with_day(native, dataset)
         self._put(f"bars/{dataset.interval}", native, told=dataset.interval)
         self._put_coverage(native)
+        if dataset.partition == "session":
+            self._put_figures(native)
         self._put_latest(native)
         for interval in dataset.feature_intervals:
             if interval == dataset.interval:
@@ -153,6 +157,17 @@ class _Publication:
         with self.hot.write() as store:
             for symbol, day, fact in body.iter_rows():
                 store.put_fact(fact.encode(), "coverage", self.dataset.name, symbol, day.isoformat())
+
+    def _put_figures(self, native: pl.DataFrame) -> None:
+        """What each session came to."""
+        named = native.select(
+            "symbol", "session", pl.col("open_time").alias("t"), *(pl.col(a).alias(b) for a, b in BAR.items())
+        )
+        figures = session_figures(named)
+        bodies = json_rows(figures.drop("symbol"))
+        with self.hot.write() as store:
+            for symbol, day, body in zip(figures["symbol"], figures["session"], bodies, strict=True):
+                store.put_fact(body.encode(), "figures", self.dataset.name, symbol, day.isoformat())
 
     def _put_latest(self, native: pl.DataFrame) -> None:
         """The close of each symbol's newest bar, unless a newer price is there."""
@@ -243,7 +258,7 @@ def _forget(hot: HotStore, dataset: Dataset, first: date) -> None:
         for kind, symbols in store.kinds(dataset.name).items():
             for symbol in symbols:
                 store.forget_blocks(dataset.name, kind, symbol, first)
-        for name in ("coverage", "revisions"):
+        for name in ("coverage", "figures", "revisions"):
             old = [key for key, _ in store.facts(name, dataset.name) if key[-1] < first.isoformat()]
             for key in old:
                 store.delete_fact(name, dataset.name, *key)

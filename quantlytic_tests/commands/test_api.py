@@ -79,7 +79,8 @@ def test_what_makes_no_sense_is_told(installation: Installation, command, argume
 
 
 def test_a_dataset_is_published_by_name(installation: Installation):
-    assert "stocks_5m: 390 rows read, 390 written" in said(run_publish, installation, "stocks_5m")
+    told = said(run_publish, installation, "stocks_5m")
+    assert "stocks_5m: 390 rows read" in told and "crypto_1m" not in told
     with pytest.raises(UsageError, match="no dataset"):
         run_publish(installation, Console(file=io.StringIO()), "stocks")
 
