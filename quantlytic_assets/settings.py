@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     )
     api_rate: str | None = Field(
         "100/second",
+        pattern=r"^[1-9]\d*/(second|minute|hour|day)$",
         description="requests of a key, such as 100/second or 5000/minute, unless it has a limit of its own",
     )
     api_cors: str = Field("", description="origins whose pages may ask the API, such as https://desk.example, by comma")

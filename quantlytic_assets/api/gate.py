@@ -121,9 +121,9 @@ class Gate:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
+    """The name in a Host header, without its port, in lower case."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
 
 
 def _client(scope: Scope) -> str | None:

@@ -219,6 +219,7 @@ def test_beyond_loopback_credentials_are_needed():
         ({"api_host": "0.0.0.0", "api_auth": "off"}, "QUANTLYTIC_API_AUTH must be on"),
         ({"api_secret": "short"}, "32 characters"),
         ({"api_cert": "cert.pem"}, "go together"),
+        ({"api_rate": "often"}, "api_rate"),
     ):
         with pytest.raises(ValidationError, match=says):
             Settings(**wrong)
