@@ -5,6 +5,7 @@ What is written is `services.publishing`'s and `services.published_strategies`' 
 """
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -42,7 +43,8 @@ def published_asset(dataset: Dataset, common: Mapping[str, Any]) -> dg.AssetsDef
         def work(window: Window) -> PartitionMetadata:
             done = publish_dataset(resources.lake, resources.hot, dataset, window.first, window.last)
             context.log.info(f"{window.keys[0]} to {window.keys[-1]}: {done}")
-            return {key: dict(_figures(done)) for key in window.keys}
+            rows = {key: done.bars.get(date.fromisoformat(key), 0) for key in window.keys}
+            return {key: {"dagster/partition_row_count": rows[key], **_figures(done)} for key in window.keys}
 
         materialize_windows(context, dataset, work, partitions_at_once(dataset))
 

@@ -12,7 +12,7 @@ dataset)` what its adjusted bars rest on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,14 @@ _COVERED = ["symbol", "session", "expected_bars", "present_bars", "missing_bars"
 
 @dataclass
 class Published:
-    """What a publication read and wrote: rows of the lake, and blocks, rows and revisions in the store."""
+    """What a publication read and wrote: rows of the lake, and blocks, rows and revisions in the store.
+
+    bars: how many bars of a dataset's own interval each partition has, by its first day.
+    """
 
     read: int
     updated: Updated
+    bars: dict[date, int] = field(default_factory=dict)
 
 
 def publish_dataset(
@@ -74,6 +78,7 @@ def publish_whole(lake: Queries, hot: HotStore, dataset: Dataset, now: datetime 
         part = _publish(lake, hot, dataset, window.first, window.last, now)
         done.read += part.read
         done.updated += part.updated
+        done.bars |= part.bars
     # Only now: what was not published to its end is published again.
     _describe(hot, dataset, now)
     return done
@@ -118,6 +123,7 @@ class _Publication:
         )
         native = with_day(native, dataset)
         self._put(f"bars/{dataset.interval}", native, told=dataset.interval)
+        self.published.bars = dict(native.group_by("day").len().iter_rows())
         self._put_coverage(native)
         if dataset.partition == "session":
             self._put_figures(native)
