@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # A command with servers of its own, on free ports, which end with their data when it does.
 WITH_SERVICES := scripts/services run --free-ports --
 
-.PHONY: install programs demo test lint generate services soak faults bench lock clean
+.PHONY: install programs test-programs demo test lint generate services soak faults bench lock clean
 
 install: $(STAMP)
 
@@ -27,11 +27,15 @@ $(STAMP): requirements.lock setup.py
 programs:
 	scripts/services install
 
+# And what the tests of pages need: Chromium and axe-core.
+test-programs:
+	scripts/services install --browser
+
 demo: install
 	$(BIN)/quantlytic demo $(if $(filter 0,$(SERVE)),--no-serve,)
 
 test:
-	$(MAKE) --no-print-directory -j2 install programs
+	$(MAKE) --no-print-directory -j2 install test-programs
 	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
@@ -67,6 +71,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.lake_features
 	$(BIN)/python -m quantlytic_tests.benchmarks.engine
 	$(BIN)/python -m quantlytic_tests.benchmarks.grid
+	$(BIN)/python -m quantlytic_tests.benchmarks.push
 	$(BIN)/python -m quantlytic_tests.benchmarks.api
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 

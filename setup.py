@@ -26,6 +26,7 @@ setup(
             "market_data/wire/schemas/*.avsc",
             "universe/*.json",
             "pages/templates/*",
+            "api/dashboard_files/**/*",
             "api/templates/*",
         ]
     },

@@ -81,6 +81,13 @@ class Settings(BaseSettings):
         pattern=r"^[1-9]\d*/(second|minute|hour|day)$",
         description="requests of a key, such as 100/second or 5000/minute, unless it has a limit of its own",
     )
+    api_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="the API and its dashboard as a browser reaches them, where a proxy is before them",
+    )
+    api_connects: int = Field(300, ge=1, description="websockets that one address may open in a minute")
+    api_connections: int = Field(2000, ge=1, description="websockets that are open at once in one process of the API")
     api_cors: str = Field("", description="origins whose pages may ask the API, such as https://desk.example, by comma")
     api_hosts: str = Field("", description="further names under which the API is reached, by comma")
     api_cert: Path | None = Field(None, description="certificate of the API, PEM; with it HTTPS is spoken")
@@ -171,6 +178,12 @@ class Settings(BaseSettings):
         if self.api_auth is not None:
             return self.api_auth == "on"
         return self.profile != "embedded" or not _is_loopback(self.api_host)
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the API's dashboard as links in Dagster name it, without a slash at the end."""
+        scheme = "https" if self.api_cert else "http"
+        return (self.api_url or f"{scheme}://127.0.0.1:{self.api_port}").rstrip("/")
 
     def database(self, part: str) -> str:
         """The Postgres database of a part: dagster, lake, state or mlflow."""

@@ -13,11 +13,11 @@ NAME = "quantlytic_assets"
 
 # From what imports nothing of the house to what nothing imports. A module may import from earlier layers and its own.
 LAYERS = (
-    "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
-    "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt", "schemas.page",
-    "schemas.generate", "plugins", "serving", "storage", "tables", "trading", "charts", "imports", "vendors",
-    "learning", "universe", "feeds", "services", "pages", "api", "resources", "reader", "observability", "assets",
-    "checks", "automation", "definitions", "commands", "cli",
+    "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "thresholds",
+    "universe.models", "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt",
+    "schemas.page", "schemas.generate", "plugins", "serving", "push", "storage", "tables", "trading", "charts",
+    "imports", "vendors", "learning", "universe", "feeds", "services", "pages", "api", "resources", "reader",
+    "observability", "assets", "checks", "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from quantlytic_assets.api.alpaca import alpaca_routes
 from quantlytic_assets.api.analytics import analytics_routes
 from quantlytic_assets.api.context import Context
+from quantlytic_assets.api.dashboard import dashboard_routes
 from quantlytic_assets.api.gate import Gate
 from quantlytic_assets.api.health import docs_routes, health_routes, metrics_routes
 from quantlytic_assets.api.hot_path import HotPath
@@ -28,6 +29,7 @@ from quantlytic_assets.api.prices import price_routes
 from quantlytic_assets.api.problems import Problem, told
 from quantlytic_assets.api.routes import describe_access
 from quantlytic_assets.api.strategies import admin_routes, strategy_routes, trading_routes
+from quantlytic_assets.api.streams import stream_routes
 
 if TYPE_CHECKING:
     from quantlytic_assets.resources import Resources
@@ -43,6 +45,8 @@ ROUTES = (
     massive_routes,
     health_routes,
     metrics_routes,
+    stream_routes,
+    dashboard_routes,
 )
 _ABOUT = (
     "Market data, features, signals and paper trading of one installation. Times are UTC, ranges are half-open. "

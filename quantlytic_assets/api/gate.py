@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from quantlytic_assets.api.context import Context
 
 # What anybody may read: whether the API is there, and what it can be asked.
-PUBLIC = frozenset({"/healthz", "/docs", "/openapi.json"})
+PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
 # Scopes whose use is recorded.
 _AUDITED = frozenset({TRADING, ADMIN})
+# The dashboard's own files hold no data.
+_PUBLIC_FILES = "/dashboard/files/"
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
@@ -85,7 +87,7 @@ class Gate:
         try:
             try:
                 self._check_names(scope)
-                if scope["path"] not in PUBLIC:
+                if scope["path"] not in PUBLIC and not scope["path"].startswith(_PUBLIC_FILES):
                     scope["caller"] = caller = self._caller(scope)
                     left = self._limits.check(caller)
             except Problem as problem:

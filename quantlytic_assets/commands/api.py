@@ -20,6 +20,7 @@ def run_api(installation: Installation, out: Console, port: int) -> None:
     import uvicorn
 
     from quantlytic_assets.api.app import make_app
+    from quantlytic_assets.push.frames import MOST_BYTES
 
     # A wrong universe is reported before anything listens.
     _ = installation.universe
@@ -39,6 +40,10 @@ def run_api(installation: Installation, out: Console, port: int) -> None:
         make_app(installation.resources),
         http="httptools",
         loop="uvloop",
+        ws="websockets-sansio",
+        ws_max_size=MOST_BYTES,
+        # Frames are made once for many readers; each would be compressed for each of them.
+        ws_per_message_deflate=False,
         log_level="warning",
         access_log=False,
         server_header=False,

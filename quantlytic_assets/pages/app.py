@@ -53,7 +53,7 @@ class Pages:
         self.rows = LakeRows(resources.lake)
         self.universe = WatchedUniverse(settings.universe)
         self.mlflow = MlflowUi(resources.models, settings.mlflow_url, settings.directory("logs") / "mlflow.log")
-        self.links = Links()
+        self.links = Links(live=settings.dashboard)
         # Drawing is one thread's at a time: two would each take a core from the runs.
         self._drawing = threading.Lock()
         self._templates = Environment(

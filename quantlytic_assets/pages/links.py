@@ -6,14 +6,18 @@ What stands behind an address is in `app`. Nothing here is loaded from the web.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses below `base` (without a slash at the end; empty for links from one page to another)."""
+    """Addresses below `base` (without a slash at the end; empty for links from one page to another).
+
+    `live`: where the dashboard of the API is.
+    """
 
     base: str = ""
+    live: str = ""
 
     def home(self) -> str:
         """The list of datasets and strategies."""
@@ -22,6 +26,11 @@ class Links:
     def dataset(self, dataset: str) -> str:
         """A dataset's page."""
         return f"{self.base}/datasets/{quote(dataset)}"
+
+    def dashboard(self, dataset: str = "", strategy: str = "") -> str:
+        """The dashboard with live charts, of a dataset and a strategy of it where they are named."""
+        chosen = {name: value for name, value in (("dataset", dataset), ("strategy", strategy)) if value}
+        return f"{self.live}/" + (f"#{urlencode(chosen)}" if chosen else "")
 
     def partition(self, dataset: str, key: str) -> str:
         """The page of a dataset's partition."""

@@ -16,7 +16,7 @@ from typing import IO
 from local_services import docker, processes
 from local_services.place import DEFAULT_DIRECTORY, HOST, SERVERS, Place, ServiceError, say
 from local_services.servers import servers
-from local_services.software import Software
+from local_services.software import BROWSER, Software
 
 _DESCRIPTION = """\
 The real servers of Quantlytic's `services` profile on 127.0.0.1: Kafka, MinIO and Postgres.
@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         one = add(name, _one, text)
         one.add_argument("server", choices=sorted(SERVERS))
         directory(one)
-    add("install", _install, "Only install the servers' programs (nothing to do where Docker is used).")
+    install = add("install", _install, "Only install the servers' programs (nothing to do where Docker is used).")
+    install.add_argument("--browser", action="store_true", help="also what the tests of pages need: Chromium, axe-core")
     # Started by `run` for the case that it is killed itself.
     guard = commands.add_parser("guard")
     guard.set_defaults(action=_guard)
@@ -120,9 +121,9 @@ def _known(directory: Path) -> Place:
     return place
 
 
-def _install(_options: argparse.Namespace) -> int:
-    if _mode() == "native":
-        Software().install()
+def _install(options: argparse.Namespace) -> int:
+    wanted = (SERVERS if _mode() == "native" else ()) + (BROWSER if options.browser else ())
+    Software().install(wanted)
     return 0
 
 

