@@ -84,6 +84,7 @@ def performance_job_name(strategy: Strategy) -> str:
 
 def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> dg.Definitions:
     partitions_def = definition(dataset)
+    links = Links(settings.pages, settings.dashboard)
     policy = dg.BackfillPolicy.multi_run(settings.backfill_chunk)
     source: dict[str, Any] = {
         "partitions_def": partitions_def,
@@ -114,7 +115,7 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
         ]
     )
     return dg.Definitions(
-        assets=_with_page(assets, Links(settings.pages).dataset(dataset.name)),
+        assets=_with_pages(assets, links.dataset(dataset.name), links.dashboard(dataset.name)),
         asset_checks=[
             *schema_checks(dataset, partitions_def),
             *vendor_checks(dataset, partitions_def),
@@ -135,6 +136,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     keys, partitions_def = strategy_keys(strategy), strategy_definition(dataset, strategy)
     # A model learns from all that the dataset keeps: what has left the lake is no reason to make any of it again.
     keep = None if isinstance(strategy, ModelStrategy) else dataset.keep
+    links = Links(settings.pages, settings.dashboard)
     common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(keep))
     jobs = []
     assets = [
@@ -165,7 +167,11 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
         ),
     ]
     return dg.Definitions(
-        assets=_with_page(dg.with_source_code_references(assets), Links(settings.pages).strategy(strategy.name)),
+        assets=_with_pages(
+            dg.with_source_code_references(assets),
+            links.strategy(strategy.name),
+            links.dashboard(dataset.name, strategy.name),
+        ),
         asset_checks=strategy_checks(dataset, strategy, partitions_def),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
@@ -196,10 +202,10 @@ def _job(
     )
 
 
-def _with_page(assets: Sequence[Any], address: str) -> list[Any]:
-    """The assets, each with a link to the page of its dataset or strategy."""
-    page = {"page": dg.MetadataValue.url(address)}
-    return list(dg.map_asset_specs(lambda spec: spec.merge_attributes(metadata=page), assets))
+def _with_pages(assets: Sequence[Any], page: str, dashboard: str) -> list[Any]:
+    """The assets, each with links to the page of its dataset or strategy and to its dashboard."""
+    pages = {"page": dg.MetadataValue.url(page), "dashboard": dg.MetadataValue.url(dashboard)}
+    return list(dg.map_asset_specs(lambda spec: spec.merge_attributes(metadata=pages), assets))
 
 
 def _automation_sensor(
@@ -244,7 +250,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         for strategy in universe.strategies.values()
     ]
     parts.append(_maintenance_parts(universe))
-    parts.append(dg.Definitions(sensors=[alert_sensor(list(universe.datasets.values()), list(universe.strategies))]))
+    alerts = alert_sensor(list(universe.datasets.values()), list(universe.strategies), universe.alerts)
+    parts.append(dg.Definitions(sensors=[alerts]))
     wiring = dg.Definitions(
         resources={
             "quantlytic": dg.ResourceDefinition.hardcoded_resource(resources),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.accounts import Accounts
     from quantlytic_assets.storage.action_archive import ActionArchive
+    from quantlytic_assets.storage.alert_states import AlertStates
     from quantlytic_assets.storage.api_keys import ApiKeys
     from quantlytic_assets.storage.archive import Archive
     from quantlytic_assets.storage.attempts import AttemptLog
@@ -106,6 +107,13 @@ class Resources:
         return ApiKeys(self.state_url)
 
     @cached_property
+    def alert_states(self) -> AlertStates:
+        """What was told of alerts on thresholds."""
+        from quantlytic_assets.storage.alert_states import AlertStates
+
+        return AlertStates(self.state_url)
+
+    @cached_property
     def hot(self) -> HotStore:
         """What the API serves, in a file of this machine."""
         from quantlytic_assets.serving.hot_store import HotStore
@@ -132,7 +140,7 @@ class Resources:
         """Addresses of the pages with charts and reports."""
         from quantlytic_assets.pages.links import Links
 
-        return Links(self.settings.pages)
+        return Links(self.settings.pages, self.settings.dashboard)
 
     @contextmanager
     def lock(self, name: str, wait: bool = True) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The sensor `alerts`: tells of a live dataset that went stale, closed sessions with holes, failed runs, and halts.
+"""The sensor `alerts`: tells of stale datasets, sessions with holes, failed runs, halts, and declared conditions.
 
 It reads the lake and the instance, and sends by `notify`; what is told when is decided in `alert_plan`.
 """
@@ -21,9 +21,10 @@ from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.services.gaps import wanted_pairs
 from quantlytic_assets.services.halts import standings
+from quantlytic_assets.services.thresholds import look
 from quantlytic_assets.tables.bars import newest_close
 from quantlytic_assets.tables.coverage import lacking
-from quantlytic_assets.universe.models import Dataset
+from quantlytic_assets.universe.models import Dataset, Threshold
 
 # Landing, tables and the gap sensor have so long to complete a session, after its close or once vendors must have it.
 _TO_COMPLETE = timedelta(minutes=30)
@@ -40,11 +41,13 @@ _SYMBOLS_NAMED = 10
 def alert_sensor(
     datasets: Sequence[Dataset],
     strategies: Sequence[str] = (),
+    thresholds: Sequence[Threshold] = (),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dg.SensorDefinition:
     """The sensor; it needs QUANTLYTIC_NOTIFY.
 
-    strategies: the names of those with an account that can be halted. `clock` gives the time in UTC and is there for
+    strategies: the names of those with an account that can be halted. thresholds: the alerts that the universe
+    declares, on these datasets. `clock` gives the time in UTC and is there for
     tests.
     """
 
@@ -53,7 +56,8 @@ def alert_sensor(
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tells the addresses of QUANTLYTIC_NOTIFY when a live dataset goes stale, a session closed with "
-        "holes, a run failed, or a strategy is halted; once, and once more when it is over. Cursor: what was notified.",
+        "holes, a run failed, a strategy is halted, or a condition of the universe's alerts holds; once, and once more "
+        "when it is over. Cursor: what was notified.",
         required_resource_keys={"quantlytic"},
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -68,10 +72,14 @@ def alert_sensor(
             found += stale(resources, dataset, now)
             found += closed_with_holes(resources, dataset, now, notified.standing)
         found += halted(resources, strategies)
+        turn = look(resources, thresholds, {one.name: one for one in datasets}, running_since, now)
+        found += [Alert(one.key, one.title, one.body) for one in turn.notices]
         failed, runs_until = failed_runs(context.instance, notified.runs_until, now)
         notified = replace(take_in(notified, [*found, *failed], len(notifier)), runs_until=runs_until)
         sending = due(notified, now.timestamp())
         left = _send(notifier, sending, context.log.warning)
+        # Only now: a turn that ends before is done again.
+        turn.keep(resources)
         notified, given_up = delivered(notified, left, now.timestamp())
         for message in given_up:
             context.log.error(f"{message.title}: given up, too many messages wait")

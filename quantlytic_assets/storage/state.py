@@ -219,6 +219,19 @@ API_AUDIT = sa.Table(
     sa.Index("api_audit_by_time", "at"),
 )
 
+# Alerts on thresholds by their declaration and symbol or strategy: up to which row (its time) it was looked at, whether
+# the condition held in it, and what was told.
+ALERT_STATES = sa.Table(
+    "alert_states",
+    METADATA,
+    sa.Column("alert", sa.String, primary_key=True),
+    sa.Column("symbol", sa.String, primary_key=True),
+    sa.Column("through", UtcTime),
+    sa.Column("holds", sa.Boolean, nullable=False),
+    sa.Column("told", sa.Boolean, nullable=False),
+    sa.Column("told_at", UtcTime),
+)
+
 
 def state_engine(url: str) -> sa.Engine:
     """An engine for the state database, whatever its layout is.

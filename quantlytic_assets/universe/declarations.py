@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Discriminator, Tag
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.names import CALENDAR_NAMES
 from quantlytic_assets.learning.models import MODEL_NAMES
+from quantlytic_assets.thresholds.condition import Condition, ConditionError, condition
 from quantlytic_assets.trading.engine.codes import FORCES, ORDER_TYPES, SIZINGS
 from quantlytic_assets.universe.fields import (
     FLAG,
@@ -166,6 +167,40 @@ class DatasetDeclaration(Declaration):
     compare_with: ComparisonDeclaration = optional("A dataset that this one's prices are checked against.")
     symbols: list[Item[_AnySymbol]] = required(
         "Symbols, each a name, or a mapping that says from when to when.", "a list of symbols", min_length=1
+    )
+
+
+def _condition(value: Any) -> Condition:
+    try:
+        return condition(value)
+    except ConditionError as error:
+        raise wrong(str(error).replace("{", "(").replace("}", ")")) from None
+
+
+class AlertDeclaration(Declaration):
+    """A condition on bars, features or an account that people are told of."""
+
+    model_config = ConfigDict(title="{dataset: …, symbols: …, when: …, cooldown: …}")
+
+    when: Annotated[
+        Condition,
+        Parsed("a condition such as rsi_14 < 30 or close crosses above sma_200", _condition, {"type": "string"}),
+    ] = required(
+        "The condition: columns of the dataset's bars and features compared (<, <=, >, >=, crosses, crosses above, "
+        "crosses below) with numbers or with each other, joined by and, or; staleness > 5m; drawdown(strategy) > 10%."
+    )
+    dataset: Annotated[str, text("the name of a dataset above")] = optional(
+        "The dataset; left out for the drawdown of a strategy."
+    )
+    symbols: list[Item[Annotated[str, text("a symbol of the dataset")]]] = optional(
+        "Symbols that are looked at. Default: all of the dataset.",
+        wanted="a list of the dataset's symbols",
+        min_length=1,
+        **_UNIQUE,
+    )
+    interval: Annotated[str, _Interval] = optional("One of the dataset's feature_intervals. Default: the first.")
+    cooldown: Annotated[timedelta, span(_ZERO, _LONGEST)] = optional(
+        "How long after it was told it is not told again.", timedelta(hours=1)
     )
 
 
@@ -438,4 +473,7 @@ class UniverseDeclaration(Declaration):
     )
     outages: list[Item[OutageDeclaration]] = optional(
         "The register of known outages.", [], "a list of {venue: …, from: …, to: …, source: …}"
+    )
+    alerts: list[Item[AlertDeclaration]] = optional(
+        "What people are told of, by QUANTLYTIC_NOTIFY.", [], "a list of {dataset: …, when: …, cooldown: …}"
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from quantlytic_assets.calendars.intervals import INTERVALS
 from quantlytic_assets.calendars.partitions import check_keep, first_trading_day
+from quantlytic_assets.universe.alert_choice import thresholds, wrong_alerts
 from quantlytic_assets.universe.consistency import inconsistencies, venue_of
 from quantlytic_assets.universe.declarations import DatasetDeclaration, StrategyDeclaration, UniverseDeclaration
 from quantlytic_assets.universe.feature_choice import (
@@ -81,21 +82,23 @@ def load_universe(path: str | Path) -> Universe:
             strategies[name], wanted = _strategy(name, one, datasets[one.dataset])
             needed.setdefault(one.dataset, []).extend(wanted)
     mistakes += _short_histories(datasets, strategies)
-    if mistakes:
-        said = [(line_of(tree, place), f"{written(place) or 'file'}: {sentence}") for place, sentence in mistakes]
-        raise UniverseError(path, [f"{one} ({path}:{line})" for line, one in sorted(said, key=lambda pair: pair[0])])
     # Models learn from what their dataset declares itself: what rules need beside comes when they have been made.
-    datasets |= {
+    whole = datasets | {
         name: replace(datasets[name], features=with_needed(datasets[name].features, plugins, wanted))
         for name, wanted in needed.items()
     }
+    mistakes += wrong_alerts(declared, whole)
+    if mistakes:
+        said = [(line_of(tree, place), f"{written(place) or 'file'}: {sentence}") for place, sentence in mistakes]
+        raise UniverseError(path, [f"{one} ({path}:{line})" for line, one in sorted(said, key=lambda pair: pair[0])])
+    datasets = whole
     strategies = {name: replace(one, declared=datasets[one.dataset].features) for name, one in strategies.items()}
     strategies |= {
         name: _portfolio(name, one, datasets[one.dataset], strategies)
         for name, one in right.items()
         if is_portfolio(one)
     }
-    return Universe(path, datasets, strategies)
+    return Universe(path, datasets, strategies, thresholds(declared, datasets))
 
 
 def _dataset(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantlytic_assets.thresholds.condition import Condition
     from quantlytic_assets.trading.engine.settings import EngineSettings
 
 
@@ -146,12 +147,32 @@ class PortfolioStrategy(Strategy):
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """An alert on a condition: of symbols of a dataset at an interval, or of a strategy's account (no dataset).
+
+    `cooldown`: how long after it was told it is not told again.
+    """
+
+    when: Condition
+    cooldown: timedelta
+    dataset: str | None = None
+    symbols: tuple[str, ...] = ()
+    interval: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What it is remembered by: another condition is another alert, other symbols or cooldown are not."""
+        return " ".join(part for part in (self.dataset, self.interval, self.when.text) if part)
+
+
+@dataclass(frozen=True)
 class Universe:
     """Everything a universe file declares, by name and in the file's order."""
 
     path: Path
     datasets: dict[str, Dataset]
     strategies: dict[str, Strategy]
+    alerts: tuple[Threshold, ...] = ()
 
     @property
     def models(self) -> dict[str, ModelStrategy]:

@@ -209,6 +209,9 @@ def test_every_asset_links_to_its_page(definitions: dg.Definitions):
         if node.group_name != "maintenance":
             kind = "strategies" if node.group_name == "momentum_1d" else "datasets"
             assert node.metadata["page"].value == f"http://127.0.0.1:3002/{kind}/{node.group_name}"
+            dashboard = node.metadata["dashboard"].value
+            assert dashboard.startswith("http://127.0.0.1:8000/#dataset=")
+            assert node.group_name in dashboard
 
 
 @pytest.mark.parametrize("asset", ["raw_bars", "clean_bars", "coverage"])

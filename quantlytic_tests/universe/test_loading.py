@@ -510,3 +510,43 @@ def test_a_dataset_is_compared_with_another_one(write):
 )
 def test_a_comparison_that_can_t_be_made_is_a_mistake(write, value: str, other: str, mistake: str):
     assert mistake in only_mistake(write(replaced("compare_with", value) + other))
+
+
+def test_alerts_are_read_with_their_defaults(write):
+    path = write()
+    path.write_text(
+        path.read_text()
+        + "alerts:\n"
+        + "  - {dataset: prices_1m, when: rsi_14 < 30}\n"
+        + "  - {dataset: prices_1m, symbols: [BTC-USD], interval: 1h, when: close crosses sma_200, cooldown: 1d}\n"
+    )
+    first, second = load_universe(path).alerts
+    assert (first.symbols, first.interval, first.cooldown) == (("BTC-USD", "SOL-USD"), "5m", timedelta(hours=1))
+    assert (second.symbols, second.interval, second.cooldown) == (("BTC-USD",), "1h", timedelta(days=1))
+
+
+def test_each_mistake_of_alerts_is_named(write):
+    path = write(strategies="\n  swing: {dataset: prices_1m, interval: 5m, rule: buy_and_hold}\n")
+    path.write_text(
+        path.read_text()
+        + "alerts:\n"
+        + "  - {dataset: prices_1d, when: rsi_14 < 30}\n"
+        + "  - {dataset: prices_1m, symbols: [BTC], interval: 1d, when: rsi_15 < 30}\n"
+        + "  - {when: close > 5}\n"
+        + "  - {when: drawdown(swinging) > 10%, dataset: prices_1m}\n"
+        + "  - {dataset: prices_1m, when: close is 5}\n"
+        + "  - {dataset: prices_1m}\n"
+    )
+    said = [one.rsplit(" (", 1)[0] for one in mistakes(path)]
+    assert said == [
+        "alerts[0].dataset: there is no dataset 'prices_1d', did you mean 'prices_1m'?",
+        "alerts[1].symbols[0]: prices_1m has no symbol 'BTC', did you mean 'BTC-USD'?",
+        "alerts[1].interval: prices_1m has features at 5m, 1h, not at 1d",
+        "alerts[1].when: prices_1m has no column 'rsi_15', did you mean 'rsi_14'?; its `features` say which it has",
+        "alerts[2]: dataset is missing, take one of prices_1m",
+        "alerts[3].dataset: does not go with drawdown(strategy), leave it out",
+        "alerts[3].when: there is no strategy 'swinging', did you mean 'swing'?",
+        "alerts[4].when: 'is' stands where <, <=, >, >= or crosses should be, as in rsi_14 < 30, close crosses above "
+        "sma_200, drawdown(cross_1d) > 10% or staleness > 5m",
+        "alerts[5].when: missing, add it: it has no default",
+    ]
