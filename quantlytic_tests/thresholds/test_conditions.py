@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantlytic_assets.thresholds.condition import ConditionError, condition
@@ -72,6 +72,7 @@ def test_what_is_wrong_is_said(text: object, says: str):
 WORDS = st.sampled_from(["rsi_14", "<", "crosses", "above", "and", "or", "3", "5m", "%", "("])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.lists(WORDS, max_size=9).map(" ".join))
 def test_any_text_is_read_or_refused(text: str):
     try:
@@ -121,6 +122,7 @@ def test_nothing_is_told_within_the_cooldown():
     assert told == [(False, 1), (True, 2), (False, 8)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.none() | st.sampled_from([1.0, 5.0]), min_size=1, max_size=20))
 def test_what_stands_does_not_depend_on_how_rows_come(values):
     text = "x < 3"
