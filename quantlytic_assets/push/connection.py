@@ -102,7 +102,7 @@ class Push:
             connection = make(self, scope, receive, send)
         except Unavailable as error:
             await receive()
-            await turn_away(scope, send, 503, str(error))
+            await turn_away(send, str(error))
             return
         await connection.run()
 
@@ -191,7 +191,7 @@ class Connection(ABC):
         wait = self.push.connects.take(address)
         if wait or len(self.push.open) >= limits.connections:
             reason = f"too many connects: try again in {wait:.0f} s" if wait else "too many are connected"
-            await turn_away(self._scope, self._send, 429, reason)
+            await turn_away(self._send, reason)
             return
         self.push.open.add(self)
         try:
@@ -288,14 +288,10 @@ class Connection(ABC):
                 raise Ended(POLICY, str(refused)) from None
 
 
-async def turn_away(scope: Scope, send: Send, status: int, reason: str) -> None:
-    """Refuse a websocket before it opens, with an HTTP status where the server can say one."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": TRY_LATER, "reason": reason[:120]})
-        return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"10")]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": reason.encode()})
+async def turn_away(send: Send, reason: str) -> None:
+    """Close a websocket at once, to be tried again later. It is opened first: browsers tell pages no other reason."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": TRY_LATER, "reason": reason[:120]})
 
 
 def _later(work: Callable[[FrameError], Awaitable[None]], error: FrameError) -> Callable[[], Awaitable[None]]:

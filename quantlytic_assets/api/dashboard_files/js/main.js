@@ -158,6 +158,9 @@ const stream = new Stream({
   },
   state(name, words) {
     const place = at("connection");
+    // What was asked for while nothing answered is asked for again.
+    if (name === "live" && place.dataset.state === "lost") again();
+    if (name === "lost" && !state.datasets.length) later(load, 2000);
     place.dataset.state = name;
     if (place.textContent !== words) place.textContent = words;
   },
@@ -312,6 +315,12 @@ async function loadCoverage() {
   } catch (error) {
     problem(error);
   }
+}
+
+function again() {
+  problem(null);
+  loadAccount();
+  loadCoverage();
 }
 
 // Start ------------------------------------------------------------------------------------------------------------
