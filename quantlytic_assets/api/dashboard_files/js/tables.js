@@ -54,7 +54,7 @@ export function heat(table, coverage) {
     top.append(cell);
   });
   const body = document.createElement("tbody");
-  for (const row of coverage.rows) {
+  for (const row of coverage.days.length ? coverage.rows : []) {
     const line = body.insertRow();
     const name = document.createElement("th");
     name.scope = "row";
@@ -83,6 +83,7 @@ export function heat(table, coverage) {
   }
   if (!coverage.days.length) {
     const cell = body.insertRow().insertCell();
+    cell.className = "empty";
     cell.textContent = "Nothing is known of this dataset yet.";
   }
   table.replaceChildren(head, body);
