@@ -15,7 +15,7 @@ NAME = "quantlytic_assets"
 LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
     "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt", "schemas.page",
-    "schemas.generate", "plugins", "serving", "storage", "tables", "trading", "charts", "imports", "vendors",
+    "schemas.generate", "plugins", "serving", "storage", "tables", "trading", "charts", "imports", "vendors", "brokers",
     "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
     "automation", "definitions", "commands", "cli",
 )  # fmt: skip
@@ -25,6 +25,7 @@ WITH_DAGSTER = {
 # Neighbours in the list above that know nothing of each other all the same.
 STRANGERS = {
     "vendors": {"serving", "storage", "tables", "trading", "charts", "imports", "notify"},
+    "brokers": {"serving", "storage", "tables", "trading", "charts", "imports", "notify"},
     "imports": {"serving", "storage", "tables", "trading", "charts", "vendors"},
     "learning": {"storage", "tables", "vendors", "imports"},
     "trading": {"tables"},
