@@ -53,16 +53,18 @@ def trader(
     since: date,
     before: date,
     kept: str | None,
+    stale: slice = slice(0, 0),
 ) -> Trader:
     """What trades the sessions [since, before) of a market.
 
-    kept: what the bot remembered of the bars before. Raises `NoSignals` for features that were never computed.
+    kept: what the bot remembered of the bars before. stale: times at which no order can be sent any more; what a rule
+    wanted there it wants at the time after them. Raises `NoSignals` for features that were never computed.
     """
     decides = rules_of(strategy).bind(strategy.rule)
-    atr = _atr(lake, strategy, market, since, before)
+    atr = average_true_range(lake, strategy, market, since, before)
     if isinstance(decides, Bot):
         return _by_bot(lake, strategy, decides, market, atr, since, before, kept)
-    return _by_rule(lake, strategy, decides, market, atr, since, before)
+    return _by_rule(lake, strategy, decides, market, atr, since, before, stale)
 
 
 def _by_rule(
@@ -73,14 +75,18 @@ def _by_rule(
     atr: np.ndarray | None,
     since: date,
     before: date,
+    stale: slice,
 ) -> Trader:
     settings = sized(rule, strategy.settings)
-    targets = market.matrix(rule_targets(lake, strategy, rule, since, before), "weight")
+    targets = carried(market.matrix(rule_targets(lake, strategy, rule, since, before), "weight"), stale)
+    elsewhere = strategy.broker != "simulated"
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]
         orders = None if asked is None else {0: asked}
-        return run(market[stretch], targets[stretch], settings, state, atr=part, orders=orders)
+        return run(
+            market[stretch], targets[stretch], settings, state, atr=part, orders=orders, filled_elsewhere=elsewhere
+        )
 
     return Trader(trade, lambda: None)
 
@@ -103,17 +109,35 @@ def _by_bot(
     )  # fmt: skip
     places = market.places(read)
     features = {name: market.laid(read[name], places) for name in columns}
-    memory = Memory(bot, kept)
+    memory, elsewhere = Memory(bot, kept), strategy.broker != "simulated"
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]
         seen = {name: values[stretch] for name, values in features.items()}
-        return run_bot(bot, market[stretch], strategy.settings, state, features=seen, atr=part, asked=asked)
+        return run_bot(
+            bot, market[stretch], strategy.settings, state, features=seen, atr=part, asked=asked,
+            filled_elsewhere=elsewhere,
+        )  # fmt: skip
 
     return Trader(trade, memory.text)
 
 
-def _atr(lake: Queries, strategy: Strategy, market: Market, first: date, before: date) -> np.ndarray | None:
+def carried(targets: np.ndarray, stale: slice) -> np.ndarray:
+    """Targets [time, symbol] with those of a stretch moved to the time after it, where that has none of its own."""
+    if stale.start >= stale.stop or stale.stop >= len(targets):
+        return targets
+    moved, part = targets.copy(), targets[stale.start : stale.stop + 1]
+    # Of each symbol the last time of the stretch that has a target.
+    places = np.where(np.isfinite(part), np.arange(len(part))[:, None], 0)
+    newest = part[places.max(axis=0), np.arange(part.shape[1])]
+    moved[stale] = np.nan
+    moved[stale.stop] = newest
+    return moved
+
+
+def average_true_range(
+    lake: Queries, strategy: Strategy, market: Market, first: date, before: date
+) -> np.ndarray | None:
     """The ATR of each time and symbol, where exits need it."""
     if strategy.settings.exits.atr_stop is None:
         return None

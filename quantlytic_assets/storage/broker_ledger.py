@@ -72,9 +72,14 @@ class BrokerOrder:
         return self.status in ENDED
 
     @property
+    def exits(self) -> bool:
+        """Whether it is an exit of a position: a stop, a target or a trailing stop."""
+        return any(not part.isdigit() for part in self.leg.split(".")[1:])
+
+    @property
     def opens(self) -> bool:
         """Whether it may make a position larger: an entry or an order of a bot, not an exit or a reduction."""
-        return self.leg == "entry" or (self.leg.startswith("own_") and "." not in self.leg)
+        return (self.leg == "entry" or self.leg.startswith("own_")) and not self.exits
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ class BrokerLedger:
                 if one.client_order_id in known:
                     changed = {
                         name: getattr(one, name)
-                        for name in ("quantity", "limit_price", "stop_price", "wanted", "revision")
+                        for name in ("quantity", "limit_price", "stop_price", "oca_group", "wanted", "revision")
                     }
                     connection.execute(self._own(one.client_order_id).values(changed))
 
