@@ -397,6 +397,28 @@ def resume(
     run_resume(_installation, out, strategy, reason)
 
 
+broker_app = typer.Typer(help="The paper account at a broker.", no_args_is_help=True)
+app.add_typer(broker_app, name="broker")
+
+
+@broker_app.command("status")
+def broker_status(as_json: _Json = False) -> None:
+    """The account at the broker beside the ledger: positions, working orders, differences (exit code 1)."""
+    from quantlytic_assets.commands.broker import show_broker
+
+    show_broker(_installation, out, as_json)
+
+
+@broker_app.command("trade")
+def broker_trade(
+    name: Annotated[str, typer.Argument(help="A strategy with broker: ibkr, or a dataset with such strategies.")],
+) -> None:
+    """Trade at the broker until interrupted, each bar as it comes."""
+    from quantlytic_assets.commands.broker import run_broker_trading
+
+    run_broker_trading(_installation, out, name)
+
+
 @app.command()
 def status(as_json: _Json = False) -> None:
     """Sessions, bars, holes and bytes of each dataset, and strategies that are halted."""
