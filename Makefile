@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # A command with servers of its own, on free ports, which end with their data when it does.
 WITH_SERVICES := scripts/services run --free-ports --
 
-.PHONY: install programs demo test lint generate services soak faults bench lock clean
+.PHONY: install programs demo test lint generate services soak faults broker-soak insync bench lock clean
 
 install: $(STAMP)
 
@@ -55,6 +55,13 @@ soak: install programs
 # Kills and fills everything at random moments, counts offset by offset, and prints the table.
 faults: install programs
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.faults
+
+# A month at a loopback TWS with 500 kills and 500 cut lines; then its tests with ib_insync in place of ib_async.
+broker-soak: install
+	$(BIN)/python -m quantlytic_tests.brokers.soak
+
+insync: install
+	$(BIN)/python -m quantlytic_tests.brokers.insync
 
 # Prints times as ratios to a named baseline of the same run.
 bench: install programs

@@ -499,6 +499,8 @@ class _Line:
             account=order.account,
             symbol=contract.symbol,
             side=1 if order.action == "BUY" else -1,
+            limit=_price(order.lmtPrice) if order.orderType in ("LMT", "STP LMT") else None,
+            stop=_price(order.auxPrice) if order.orderType in ("STP", "STP LMT") else None,
         )
         self._orders[(order.clientId, order_id)] = report
         if "open" in self._collected:
@@ -534,6 +536,8 @@ class _Line:
             account=known.account if known else "",
             symbol=known.symbol if known else "",
             side=known.side if known else 0,
+            limit=known.limit if known else None,
+            stop=known.stop if known else None,
             text="Inactive" if word == "Inactive" else "",
         )
         self._orders[(client, order_id)] = report
@@ -647,6 +651,10 @@ class _Line:
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_result(None)
+
+
+def _price(told: float | None) -> float | None:
+    return None if told is None or told >= _UNSET else float(told)
 
 
 def _ignore(*_args: object, **_named: object) -> None:

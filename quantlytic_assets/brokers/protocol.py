@@ -81,7 +81,8 @@ class Ticket:
 class OrderReport:
     """How an order stands at the broker. order_id: the broker's number within a client id, permanent_id for good.
 
-    held_for: why it waits, in the broker's word. text: why it ended. known_to: the client id it was sent with.
+    held_for: why it waits, in the broker's word. text: why it ended. known_to: the client id it was sent with. limit,
+    stop: its prices, None where it has none or they move by themselves.
     """
 
     order_ref: str
@@ -97,6 +98,8 @@ class OrderReport:
     account: str = ""
     symbol: str = ""
     side: int = 0
+    limit: float | None = None
+    stop: float | None = None
 
 
 @dataclass(frozen=True)

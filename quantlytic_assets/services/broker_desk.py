@@ -82,6 +82,7 @@ class BrokerDesk:
         self._confirmed_within = confirmed_within
         self._sent_here: set[str] = set()
         self._cancelled_here: set[str] = set()
+        self._changed_here: dict[str, tuple[int, Ticket, datetime]] = {}
         self._agreed = False
         self._broken = True
         self._untold_since: float | None = None
@@ -93,6 +94,7 @@ class BrokerDesk:
         self._agreed, self._broken = False, True
         self._sent_here.clear()
         self._cancelled_here.clear()
+        self._changed_here.clear()
         self.broker.connect()
         self.reconcile()
         self._broken = False
@@ -177,10 +179,12 @@ class BrokerDesk:
         )
 
     def _in_doubt_too_long(self) -> bool:
-        """Whether an order was sent over this connection and nobody has said anything of it for long."""
+        """Whether an order was sent or changed over this connection and nobody has confirmed that for long."""
+        before = self._clock() - self._confirmed_within
+        if any(at < before for _, _, at in self._changed_here.values()):
+            return True
         if not self._sent_here:
             return False
-        before = self._clock() - self._confirmed_within
         return any(
             one.status == "sent" and one.client_order_id in self._sent_here and one.sent_at and one.sent_at < before
             for one in self.ledger.unfinished(self.broker.name)
@@ -201,9 +205,10 @@ class BrokerDesk:
         now, after = self._clock(), dict(known)
         for one in reports:
             if isinstance(one, OrderReport) and one.order_ref in known:
-                after[one.order_ref] = reported(after[one.order_ref], one, now)
+                after[one.order_ref] = self._confirmed(reported(after[one.order_ref], one, now), one)
             elif isinstance(one, Refusal) and one.order_ref in known:
                 after[one.order_ref] = refused(after[one.order_ref], one, now)
+                self._changed_here.pop(one.order_ref, None)
             elif isinstance(one, Unplaced):
                 # A new connection is told which numbers are free, and its book says that the order is not there.
                 self._broken = True
@@ -226,6 +231,21 @@ class BrokerDesk:
         elif not lacking:
             self._untold_since = None
         return True
+
+    def _confirmed(self, order: BrokerOrder, report: OrderReport) -> BrokerOrder:
+        """The order with a change of it that the broker now tells as it was sent, or that came too late."""
+        ref = order.client_order_id
+        if ref not in self._changed_here:
+            return order
+        revision, ticket, _ = self._changed_here[ref]
+        prices = [(ticket.limit, report.limit), (None if ticket.trail is not None else ticket.stop, report.stop)]
+        same = abs(report.quantity - ticket.quantity) <= _DUST and all(
+            one is None or (other is not None and abs(one - other) <= _DUST) for one, other in prices
+        )
+        if not same and not order.ended:
+            return order
+        del self._changed_here[ref]
+        return replace(order, sent_revision=max(order.sent_revision, revision))
 
     def _record(self, fills: Iterable[Fill], charges: Iterable[Charge]) -> None:
         known = self.ledger.by_reference(one.order_ref for one in fills)
@@ -264,8 +284,13 @@ class BrokerDesk:
         if cancelled:
             self._cancelled_here.update(cancelled)
             self.broker.cancel(cancelled)
-        # Until a cancellation is confirmed the order may be filled: nothing else of the symbol is sent before.
-        leaving = {(one.strategy, one.symbol) for one in waiting if one.wanted == "cancelled"}
+        # Until a cancellation or a change is confirmed the order may be filled as it was: nothing else of the symbol is
+        # sent before.
+        leaving = {
+            (one.strategy, one.symbol)
+            for one in waiting
+            if one.wanted == "cancelled" or (one.status == "working" and one.revision > one.sent_revision)
+        }
         now = self._clock()
         new = [
             one
@@ -277,14 +302,15 @@ class BrokerDesk:
         ]
         changed = [
             one for one in waiting
-            if one.status == "working" and one.wanted == "working" and one.revision > one.sent_revision
+            if one.status == "working" and one.wanted == "working" and one.revision > self._changed(one)
         ]  # fmt: skip
         if not new and not changed:
             return bool(cancelled)
         tickets = self._tickets([*changed, *new])
         for one in changed:
             if one.client_order_id in tickets:
-                self.ledger.change({one.client_order_id: {"sent_revision": one.revision}})
+                # A change can be sent twice and does no harm: it counts as sent when the broker tells it.
+                self._changed_here[one.client_order_id] = (one.revision, tickets[one.client_order_id], now)
                 self.broker.replace(tickets[one.client_order_id])
         going = [one.client_order_id for one in new if one.client_order_id in tickets]
         marked = self.ledger.mark_sent(going, self.broker.account)
@@ -292,6 +318,10 @@ class BrokerDesk:
         if marked:
             self.broker.place([tickets[ref] for ref in marked])
         return True
+
+    def _changed(self, order: BrokerOrder) -> int:
+        """The newest revision that was sent over this connection, or is known to the broker."""
+        return max(order.sent_revision, self._changed_here.get(order.client_order_id, (0,))[0])
 
     def _end_unsent(self, waiting: Sequence[BrokerOrder]) -> None:
         """Ends orders that were never sent: called back before, or too late now."""

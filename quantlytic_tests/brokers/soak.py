@@ -40,7 +40,7 @@ from quantlytic_tests.storage.processes import start
 EXITS = Exits(stop_loss=0.012, take_profit=0.03, trailing_stop=0.012, reenter=True)
 TRADING = replace(STRATEGY, settings=replace(SETTINGS, exits=EXITS))
 _CASH = 100_000.0
-_CONVERGED_SECONDS = 60.0
+_CONVERGED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,14 @@ class Soak:
 
     def _strike(self, moves: list[str]) -> None:
         for move in moves:
+            before = self.book.connections
+            fresh = self.process is None or not self.process.is_alive()
             process = self._alive()
-            time.sleep(self.drawn.uniform(0.0, 0.45))
+            # However busy the machine is, most of them get as far as being connected.
+            until = time.monotonic() + _CONVERGED_SECONDS
+            while fresh and self.book.connections == before and self.drawn.random() > 0.02 and time.monotonic() < until:
+                time.sleep(0.02)
+            time.sleep(self.drawn.uniform(0.0, 0.35))
             if move == "kill":
                 self.kills += 1
                 process.kill()

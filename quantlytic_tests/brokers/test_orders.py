@@ -271,6 +271,29 @@ def test_a_working_order_is_changed_in_place(bench):
     assert len(bench.book.orders) == 1
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_change_that_is_lost_with_the_line_is_sent_again(bench, lost):
+    ref = bench.write(type="limit", limit=100.0, time_in_force="gtc")
+    desk = bench.desk()
+    desk.settle_down(5)
+    bench.want(replace(bench.order(ref), quantity=4.0, limit_price=101.0, revision=1))
+    waits = bench.write(side=-1, quantity=1)
+    if lost:
+        bench.book.cut_before = 1
+    else:
+        bench.book.cut_after = 1
+    follow(desk, lambda: bench.status(waits) == "filled")
+    (order, other) = bench.book.orders
+    assert (order.quantity, float(order.sent["limit"]), other.ref) == (4, 101, waits)
+    # What reduces the position was sent when the change was confirmed, and not before.
+    sent = [
+        fields[fields.index(ref if ref in fields else waits)]
+        for _, (kind, *fields) in bench.book.received
+        if kind == "3"
+    ]
+    assert sent[-1] == waits and sent.count(waits) == 1 and bench.order(ref).sent_revision == 1
+
+
 def test_nothing_of_a_symbol_is_sent_while_an_order_of_it_is_being_called_back(bench):
     old = bench.write(type="limit", limit=100.0)
     desk = bench.desk()

@@ -94,11 +94,11 @@ class BookOrder:
     filled: float = 0.0
     average: float = 0.0
     last: float = 0.0
-    day: int = 0
     held_for: str = ""
     triggered: bool = False
     best: float | None = None
     ended_at: str = ""
+    ended_day: int = 0
     slices: list[tuple[float, float | None]] = field(default_factory=list)
 
     @property
@@ -242,7 +242,7 @@ class TwsBook(TwsServer):
 
         def change() -> None:
             order = self.order(ref)
-            order.status, order.ended_at = status, self._stamp()
+            order.status, order.ended_at, order.ended_day = status, self._stamp(), self.day
             if code:
                 for client in self._of(order.client):
                     client.error(order.order_id, code, text)
@@ -335,7 +335,7 @@ class TwsBook(TwsServer):
                 "account": self.accounts[0], "ref": ref, "outside_hours": "0", "parent": "0", "aux": "0",
             }  # fmt: skip
             found = next(one for one in self.instruments if one.symbol == symbol)
-            order = BookOrder(0, 99, next(self._perm), found, sent, day=self.day)
+            order = BookOrder(0, 99, next(self._perm), found, sent)
             self.orders.append(order)
             self._work(order)
 
@@ -452,7 +452,7 @@ class TwsBook(TwsServer):
             order = known[-1]
             order.sent = sent
         else:
-            order = BookOrder(order_id, number, next(self._perm), instrument, sent, day=self.day)
+            order = BookOrder(order_id, number, next(self._perm), instrument, sent)
             order.slices = self.slices.pop(instrument.symbol, [])
             self.orders.append(order)
             self._next[number] = order_id + 1
@@ -463,7 +463,7 @@ class TwsBook(TwsServer):
         if refusal is None and opens * price > self._worth()["BuyingPower"]:
             refusal = (201, "Order rejected - reason:YOUR ORDER IS NOT ACCEPTED. AVAILABLE FUNDS ARE INSUFFICIENT")
         if refusal is not None:
-            order.status, order.ended_at = "Inactive", self._stamp()
+            order.status, order.ended_at, order.ended_day = "Inactive", self._stamp(), self.day
             self._tell(client, order_id, *refusal)
             self._announce(order)
             return
@@ -537,7 +537,7 @@ class TwsBook(TwsServer):
         order.filled += quantity
         order.last = price
         order.status = "Filled" if order.filled >= order.quantity else "Submitted"
-        order.ended_at = self._stamp()
+        order.ended_at, order.ended_day = self._stamp(), self.day
         held, average = self.holdings.get(number, (0.0, 0.0))
         now = held + side * quantity
         if held * side >= 0:
@@ -569,7 +569,7 @@ class TwsBook(TwsServer):
                 self._announce(other)
 
     def _cancel(self, order: BookOrder, reason: str) -> None:
-        order.status, order.ended_at = "Cancelled", self._stamp()
+        order.status, order.ended_at, order.ended_day = "Cancelled", self._stamp(), self.day
         for client in self._of(order.client):
             client.error(order.order_id, 202, f"Order Canceled - reason:{reason}")
         self._announce(order)
@@ -637,7 +637,7 @@ class TwsBook(TwsServer):
         if self.frozen:
             return
         for order in self.orders:
-            if order.ended and order.day == self.day:
+            if order.ended and order.ended_day == self.day:
                 client.send(101, *_laid_out(_TOLD_ENDED, self._values(order), client.version))
         client.send(102)
 

@@ -22,7 +22,7 @@ from quantlytic_assets.trading.engine.events import Events, leg_name
 from quantlytic_assets.trading.engine.exits import end_exits
 from quantlytic_assets.trading.engine.fills import afterwards, book
 from quantlytic_assets.trading.engine.market import day_number, micros
-from quantlytic_assets.trading.engine.orders import add, cancel, compact, find
+from quantlytic_assets.trading.engine.orders import add, cancel, compact, exit_kind, find
 from quantlytic_assets.trading.engine.risk import mark
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.trading.engine.state import State, views
@@ -30,6 +30,7 @@ from quantlytic_assets.trading.engine.tape import Tape, emit, emit_order
 
 NAN = math.nan
 _DECIMALS = 9
+_REDUCING = (c.REDUCE, c.TIME_EXIT, c.LIQUIDATION)
 End = Literal["rejected", "cancelled", "expired"]
 _ENDS: dict[End, tuple[int, int]] = {
     "rejected": (c.K_REJECTED, c.R_REJECTED_THERE),
@@ -89,6 +90,7 @@ def _filled(v, p, tape, told, values, static, atr):
         )  # fmt: skip
         v.counts[c.NEXT_ORDER] = following
         v.codes[place, c.ID] = number
+        v.codes[place, c.REDUCE_ONLY] = 1 if exit_kind(told[c.RP_LEG]) > 0 or told[c.RP_LEG] in _REDUCING else 0
     order = v.orders[place]
     held = v.symbols[c.QUANTITY, s]
     book(v, s, side * quantity, price, fee)
