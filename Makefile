@@ -74,6 +74,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.lake_features
 	$(BIN)/python -m quantlytic_tests.benchmarks.engine
 	$(BIN)/python -m quantlytic_tests.benchmarks.grid
+	$(BIN)/python -m quantlytic_tests.benchmarks.orders
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.
