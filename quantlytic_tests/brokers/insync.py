@@ -25,7 +25,7 @@ class Hidden:
 
 sys.meta_path.insert(0, Hidden())
 """
-_TESTED = ("quantlytic_tests/brokers", "quantlytic_tests/vendors/test_ibkr.py")
+_TESTED = ("quantlytic_tests/brokers",)
 
 
 def make_environment(place: Path) -> Path:

@@ -548,6 +548,9 @@ def test_a_gateway_that_loses_what_it_is_sent_gets_it_again(bench):
     desk.broker.listings([desk._traded(bench.order(ref))])
     bench.book.lost = True
     desk.turn(0.05)
+    end = time.monotonic() + 10
+    while not bench.book.ignored and time.monotonic() < end:
+        time.sleep(0.01)
     bench.book.lost = False
     assert bench.status(ref) == "sent" and bench.sent(ref) == 0
     # As long as it may be on its way nothing is done.

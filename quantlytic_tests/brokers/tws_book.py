@@ -169,7 +169,7 @@ class TwsBook(TwsServer):
         self.notices: dict[str, tuple[int, str]] = {}
         self.slices: dict[str, list[tuple[float, float | None]]] = {}
         self.halted: set[str] = set()
-        self.cut_before = self.cut_after = 0
+        self.cut_before = self.cut_after = self.ignored = 0
         self.repeats = 2
         self.day = 0
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -350,6 +350,7 @@ class TwsBook(TwsServer):
         }  # fmt: skip
         answers = {**super()._answers(), **own}
         if self.lost:
+            self.ignored += 1
             return {}
         return {kind: self._heard(kind, answer) for kind, answer in answers.items()}
 
