@@ -181,7 +181,8 @@ class Soak:
             process = self._alive()
             # However busy the machine is, most of them get as far as being connected.
             until = time.monotonic() + _CONVERGED_SECONDS
-            while fresh and self.book.connections == before and self.drawn.random() > 0.02 and time.monotonic() < until:
+            early = self.drawn.random() < 0.05
+            while fresh and not early and self.book.connections == before and time.monotonic() < until:
                 time.sleep(0.02)
             time.sleep(self.drawn.uniform(0.0, 0.35))
             if move == "kill":
