@@ -398,6 +398,16 @@ def resume(
 
 
 @app.command()
+def live(
+    dataset: Annotated[str, typer.Argument(help="A dataset of the universe.", autocompletion=complete_dataset)],
+) -> None:
+    """Bars, features and signals of a dataset as they come over the bus, until SIGINT or SIGTERM."""
+    from quantlytic_assets.commands.live import run_live
+
+    run_live(_installation, out, dataset)
+
+
+@app.command()
 def status(as_json: _Json = False) -> None:
     """Sessions, bars, holes and bytes of each dataset, and strategies that are halted."""
     from quantlytic_assets.commands.halts import show_halted

@@ -16,8 +16,8 @@ LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "universe.models",
     "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt", "schemas.page",
     "schemas.generate", "plugins", "serving", "storage", "tables", "trading", "charts", "imports", "vendors",
-    "learning", "universe", "feeds", "services", "pages", "resources", "reader", "observability", "assets", "checks",
-    "automation", "definitions", "commands", "cli",
+    "learning", "universe", "feeds", "services", "live", "pages", "resources", "reader", "observability", "assets",
+    "checks", "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",
@@ -29,6 +29,7 @@ STRANGERS = {
     "learning": {"storage", "tables", "vendors", "imports"},
     "trading": {"tables"},
     "services": {"pages", "feeds"},
+    "live": {"feeds", "vendors", "imports", "charts"},
     "automation": {"assets", "checks"},
 }
 

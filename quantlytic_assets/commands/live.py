@@ -1,0 +1,53 @@
+"""`quantlytic live`: bars, features and signals of a dataset as trades or bars come over the bus, until stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from quantlytic_assets.commands.installation import CommandError, with_members
+from quantlytic_assets.commands.migrating import bring_up_to_date
+from quantlytic_assets.storage.postgres import Held
+from quantlytic_assets.universe.models import ModelStrategy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantlytic_assets.commands.installation import Installation
+
+
+def run_live(installation: Installation, out: Console, name: str) -> None:
+    """Run the live path of the dataset `name` until SIGINT or SIGTERM; prints what a person should know.
+
+    Raises `UsageError` for an unknown dataset, and `CommandError` where another process runs its live path.
+    """
+    from quantlytic_assets.live.process import LiveProcess
+    from quantlytic_assets.services.scoring import scorer
+
+    dataset = installation.dataset(name)
+    strategies = with_members(one for one in installation.universe.strategies.values() if one.dataset == name)
+    bring_up_to_date(installation, out)
+    resources = installation.resources
+
+    def report(line: str) -> None:
+        out.print(f"{datetime.now(UTC):%H:%M:%S} {line}", highlight=False, markup=False, soft_wrap=True)
+
+    scorers = {
+        one.name: scorer(resources.models, dataset, one, report) for one in strategies if isinstance(one, ModelStrategy)
+    }
+    stopping = threading.Event()
+    try:
+        with resources.lock(f"live-{name}", wait=False):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopping.set())
+            live = LiveProcess(dataset, strategies, resources.bus, resources.hot, resources.lake, scorers, report)
+            live.begin()
+            report(f"live path of {name} runs; end with Ctrl-C")
+            live.run(stopping.is_set)
+            report(f"stopped after {live.counts.records} records: {live.counts.signals} signals")
+    except Held:
+        raise CommandError(
+            f"another process runs the live path of {name}; there is one at a time: end that one first"
+        ) from None
