@@ -41,6 +41,14 @@ _MINUTES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %
 _Json = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 
 
+class LiveSource(StrEnum):
+    """What the live path reads of the bus; auto: ticks where there are any."""
+
+    AUTO = "auto"
+    TICKS = "ticks"
+    BARS = "bars"
+
+
 class TableFormat(StrEnum):
     """How `sql` prints rows."""
 
@@ -400,11 +408,12 @@ def resume(
 @app.command()
 def live(
     dataset: Annotated[str, typer.Argument(help="A dataset of the universe.", autocompletion=complete_dataset)],
+    source: Annotated[LiveSource, typer.Option(help="What is read of the bus.")] = LiveSource.AUTO,
 ) -> None:
     """Bars, features and signals of a dataset as they come over the bus, until SIGINT or SIGTERM."""
     from quantlytic_assets.commands.live import run_live
 
-    run_live(_installation, out, dataset)
+    run_live(_installation, out, dataset, source.value)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.commands.installation import CommandError, with_members
+from quantlytic_assets.commands.installation import CommandError, UsageError, with_members
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.storage.postgres import Held
 from quantlytic_assets.universe.models import ModelStrategy
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.live.sources import BarSource, TickSource
+    from quantlytic_assets.storage.bus import Bus
+    from quantlytic_assets.universe.models import Dataset
 
 
-def run_live(installation: Installation, out: Console, name: str) -> None:
+def run_live(installation: Installation, out: Console, name: str, source: str = "auto") -> None:
     """Run the live path of the dataset `name` until SIGINT or SIGTERM; prints what a person should know.
+
+    source: `ticks`, `bars`, or `auto` for ticks where the bus has any.
 
     Raises `UsageError` for an unknown dataset, and `CommandError` where another process runs its live path.
     """
@@ -42,7 +47,10 @@ def run_live(installation: Installation, out: Console, name: str) -> None:
         with resources.lock(f"live-{name}", wait=False):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopping.set())
-            live = LiveProcess(dataset, strategies, resources.bus, resources.hot, resources.lake, scorers, report)
+            live = LiveProcess(
+                dataset, strategies, resources.bus, resources.hot, resources.lake, scorers, report,
+                _source(resources.bus, dataset, source),
+            )  # fmt: skip
             live.begin()
             report(f"live path of {name} runs; end with Ctrl-C")
             live.run(stopping.is_set)
@@ -51,3 +59,18 @@ def run_live(installation: Installation, out: Console, name: str) -> None:
         raise CommandError(
             f"another process runs the live path of {name}; there is one at a time: end that one first"
         ) from None
+
+
+def _source(bus: Bus, dataset: Dataset, wanted: str) -> type[BarSource] | type[TickSource]:
+    """What is read of the bus."""
+    from quantlytic_assets.live.sources import BarSource, TickSource
+    from quantlytic_assets.storage.bus import ticks_topic
+
+    if wanted == "bars" or (wanted == "auto" and dataset.interval != "1m"):
+        return BarSource
+    if wanted == "ticks":
+        if dataset.interval != "1m":
+            raise UsageError(f"trades are summed up to 1m, {dataset.name} is of {dataset.interval}: take --source bars")
+        return TickSource
+    marks = bus.watermarks(ticks_topic(dataset.name))
+    return TickSource if any(end > first for first, end in marks.values()) else BarSource

@@ -108,7 +108,8 @@ class LiveProcess:
         self._report = report
         self._make_source = make_source
         self._clock = clock
-        self._state = LiveState(dataset.name, version(dataset, self._strategies))
+        topic = make_source(dataset, {}).topic
+        self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
         self._outbox: list[Message] = []
         self._told_prices: dict[str, float] = {}
         self._waiting_prices: dict[str, bytes] = {}

@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+import orjson
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.minutes import TAKEN, TOO_LATE, TWICE, Minutes
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.quality.cleaning import placed
+from quantlytic_assets.market_data.stream.messages import MINUTE
+from quantlytic_assets.market_data.stream.trade_bars import SIZE_DECIMALS, vwap
+from quantlytic_assets.market_data.wire.avro_records import record_schema
 from quantlytic_assets.market_data.wire.records import decode
-from quantlytic_assets.storage.bus import bars_topic
+from quantlytic_assets.storage.bus import bars_topic, ticks_topic
 
 if TYPE_CHECKING:
     from quantlytic_assets.storage.bus import Records
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
 # What is further from now than this has no session in any calendar's table.
 _AROUND = timedelta(days=70)
+# How far the market must be beyond a minute for it to be over for a symbol that is silent, microseconds.
+_GRACE = 1_000_000
 
 
 class Price(NamedTuple):
@@ -130,3 +138,96 @@ class BarSource:
 
     def restore(self, kept: bytes) -> None:
         """See `Source.restore`."""
+
+
+class TickSource:
+    """Trades of `ticks.<dataset>`, summed up to minutes. Their bars are provisional: the venue's own may say otherwise.
+
+    The minute in which a partition begins is left out, unless it is read from its very first record.
+    """
+
+    def __init__(self, dataset: Dataset, floor: Mapping[str, int]):
+        if dataset.interval != "1m":
+            raise ValueError(f"{dataset.name} has bars of {dataset.interval}: trades are summed up to 1m")
+        self.topic = ticks_topic(dataset.name)
+        self._dataset = dataset
+        since = {symbol: opened + MINUTE for symbol, opened in floor.items()}
+        self._minutes = Minutes([one.symbol for one in dataset.symbols], since, _GRACE)
+        self._places = {symbol: at for at, symbol in enumerate(self._minutes.symbols)}
+        # By partition, the minute in which its reading began.
+        self._begun: dict[str, int] = {}
+
+    def take(self, records: Mapping[int, Records]) -> Taken:
+        """See `Source.take`."""
+        taken = Taken()
+        before = self._minutes.counts.copy()
+        for partition, one in records.items():
+            rows, faults = record_schema("market_tick").decode(one.values)
+            offsets = np.array(one.offsets, dtype=np.int64)
+            if faults:
+                taken.counts["malformed"] = taken.counts.get("malformed", 0) + len(faults)
+                offsets = np.delete(offsets, list(faults))
+            places = rows["symbol"].replace_strict(self._places, default=-1, return_dtype=pl.Int64)
+            good = (
+                (places >= 0) & rows["price"].is_finite() & (rows["price"] > 0)
+                & rows["size"].is_finite() & (rows["size"] >= 0)
+            )  # fmt: skip
+            if not good.all():
+                taken.counts["rejected"] = taken.counts.get("rejected", 0) + int((~good).sum())
+                rows, places, offsets = rows.filter(good), places.filter(good), offsets[good.to_numpy()]
+            columns = [rows["trade_id"], rows["time"].to_physical(), rows["price"], rows["size"]]
+            # Copies: polars gives read-only arrays, for which the loop would be compiled a second time.
+            numbers, times, prices, sizes = (column.to_numpy().copy() for column in columns)
+            if len(times) and str(partition) not in self._begun:
+                self._begun[str(partition)] = int(times.min()) // MINUTE * MINUTE if offsets[0] else -1
+            begin = self._begun.get(str(partition), -1)
+            parts = np.full(len(offsets), partition, dtype=np.int64)
+            self._minutes.take(places.to_numpy().copy(), numbers, times, prices, sizes, parts, offsets, begin)
+            for symbol, price, size, time in self._minutes.prices():
+                known = taken.prices.get(symbol)
+                if known is None or time >= known.time:
+                    taken.prices[symbol] = Price(price, size, time)
+        self._told(taken, self._minutes.market_time)
+        for name, kind in (("trades", TAKEN), ("twice", TWICE), ("too_late", TOO_LATE)):
+            taken.counts[name] = int(self._minutes.counts[kind] - before[kind])
+        return taken
+
+    def idle(self, now: int) -> Taken:
+        """See `Source.idle`: a minute is over when its time is, though nothing later was traded."""
+        taken = Taken()
+        self._told(taken, now)
+        return taken
+
+    def _told(self, taken: Taken, until: int) -> None:
+        """The bars of minutes that are over, and those that are known not to be."""
+        minutes, untraded = self._minutes.told(until)
+        if minutes:
+            rows = pl.DataFrame(minutes, schema=list(minutes[0]._fields), orient="row")
+            opened = pl.from_epoch("open_time", time_unit="us").dt.replace_time_zone("UTC")
+            volume = pl.col("volume").round(SIZE_DECIMALS)
+            bars = rows.with_columns(
+                opened.alias("open_time"), volume.alias("volume"),
+                vwap(pl.col("quote_volume"), volume).alias("vwap"), pl.lit("none").alias("adjustment"),
+            )  # fmt: skip
+            found, rejected = native_bars(bars, self._dataset, final=False)
+            traces = [f"{self.topic}:{one.partition}:{one.offset}" for one in minutes]
+            taken.bars += [(bar, traces[number]) for bar, number in found]
+            taken.counts["rejected"] = taken.counts.get("rejected", 0) + rejected
+        if untraded:
+            nothing = pl.DataFrame(untraded, schema={"symbol": pl.String, "open_time": pl.Int64}, orient="row")
+            opened = pl.from_epoch("open_time", time_unit="us").dt.replace_time_zone("UTC").alias("open_time")
+            one = [pl.lit(1.0).alias(name) for name in ("open", "high", "low", "close", "volume", "vwap")]
+            more = [pl.lit(0, pl.Int64).alias("trade_count"), pl.lit("none").alias("adjustment")]
+            found, _ = native_bars(nothing.with_columns(opened, *one, *more), self._dataset, final=False)
+            taken.untraded += [bar for bar, _ in found]
+
+    def kept(self) -> bytes | None:
+        """See `Source.kept`."""
+        head = orjson.dumps(self._begun)
+        return len(head).to_bytes(4, "big") + head + self._minutes.kept()
+
+    def restore(self, kept: bytes) -> None:
+        """See `Source.restore`."""
+        size = 4 + int.from_bytes(kept[:4], "big")
+        self._begun = orjson.loads(kept[4:size])
+        self._minutes.restore(kept[size:])

@@ -39,10 +39,10 @@ class Place(NamedTuple):
     offsets: dict[int, int]
 
 
-def version(dataset: Dataset, strategies: Sequence[Strategy]) -> str:
+def version(dataset: Dataset, strategies: Sequence[Strategy], topic: str) -> str:
     """A short text that is another one where what is kept can't be gone on from."""
     said = [
-        _LAYOUT, dataset.calendar, dataset.interval, dataset.feature_intervals, dataset.features,
+        _LAYOUT, topic, dataset.calendar, dataset.interval, dataset.feature_intervals, dataset.features,
         str(dataset.delay), dataset.incomplete_bars,
         [(one.name, one.interval, one.symbols, str(one.rule)) for one in strategies],
     ]  # fmt: skip
