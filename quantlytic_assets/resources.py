@@ -207,6 +207,10 @@ class ServiceResources(Resources):
             ticks_retention_hours=settings.kafka_ticks_retention_hours,
             security=security,
         )
+        if settings.kafka_driver == "confluent":
+            from quantlytic_assets.storage.confluent_bus import ConfluentBus
+
+            return ConfluentBus(place)
         return KafkaBus(place)
 
     @cached_property

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     namespace: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,30})?$", description="prefix of topics, keys and databases")
 
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated host:port")
+    kafka_driver: Literal["kafka-python", "confluent"] = Field(
+        "kafka-python", description="client of Kafka: kafka-python, or librdkafka, several times as fast"
+    )
     kafka_partitions: int = Field(3, ge=1, description="partitions of a topic that the code makes")
     kafka_replication: int = Field(1, ge=1, description="replicas of a topic that the code makes")
     kafka_bars_retention_hours: int = Field(168, ge=1, description="how long bars stay on the bus")
