@@ -14,7 +14,6 @@ import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.live.lines import Lines, Row
-from quantlytic_assets.schemas.trading import SIGNALS
 from quantlytic_assets.services.inputs import rules_of
 from quantlytic_assets.strategies.signals import rule_signals
 from quantlytic_assets.strategies.spec import Rule
@@ -152,19 +151,13 @@ class Deciders:
 def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame:
     """Rows as features.indicators has them: symbol, session, open_time, available_at, close, and the features."""
     bars = [row.bar for row in rows]
-    values = list(zip(*(row.values for row in rows), strict=True)) if rows else [()] * len(columns)
-    names = {"symbol": pl.String, "session": pl.Date}
-    plain = {name: pl.Series(name, [getattr(one, name) for one in bars], dtype=kind) for name, kind in names.items()}
-    times = {
-        name: pl.Series(name, [getattr(one, name) for one in bars], dtype=pl.Int64).cast(TIME)
-        for name in ("open_time", "available_at")
+    values = zip(*(row.values for row in rows), strict=True) if rows else [()] * len(columns)
+    told: dict[str, object] = {
+        name: [getattr(one, name) for one in bars]
+        for name in ("symbol", "session", "open_time", "available_at", "close")
     }
-    features = {
-        name: pl.Series(name, column, dtype=pl.Float64).fill_nan(None)
-        for name, column in zip(columns, values, strict=True)
-    }
-    close = pl.Series("close", [one.close for one in bars], dtype=pl.Float64)
-    return pl.DataFrame({**plain, **times, "close": close, **features})
-
-
-SIGNAL_COLUMNS = tuple(SIGNALS.polars.names())
+    schema = {"symbol": pl.String, "session": pl.Date, "open_time": pl.Int64, "available_at": pl.Int64}
+    schema |= dict.fromkeys(("close", *columns), pl.Float64)
+    frame = pl.DataFrame({**told, **dict(zip(columns, values, strict=True))}, schema=schema)
+    times = pl.col("open_time", "available_at").cast(TIME)
+    return frame.with_columns(times, pl.col(pl.Float64).fill_nan(None))

@@ -121,6 +121,11 @@ class Lines:
         self._wide: dict[int, dict[str, dict[str, float]]] = {}
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """The names of other symbols whose closes are read."""
+        return tuple(self._closes)
+
+    @property
     def sums(self) -> tuple[str, ...]:
         """The columns that are sums since the first bar."""
         return tuple(self._sums)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from quantlytic_assets.live import publishing
+from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.deciding import Deciders, Scorer
-from quantlytic_assets.live.lines import Lines
+from quantlytic_assets.live.lines import Closes, Lines
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import Made, Pipeline
-from quantlytic_assets.live.sources import BarSource, Source, Taken
+from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
 from quantlytic_assets.live.state import LiveState, Message, Place, version
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
 from quantlytic_assets.market_data.stream.messages import moment
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # How long the loop waits for records before it looks whether it should stop.
 _WAIT = 0.5
+# Seconds from one batch to the next, where there is no end of records.
+_WINDOW = 0.01
 # Seconds between two health reports, and between two of a symbol's newest prices in the journal.
 _HEALTH_EVERY = 1.0
 _PRICES_EVERY = 0.1
@@ -112,7 +115,7 @@ class LiveProcess:
         self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
         self._outbox: list[Message] = []
         self._told_prices: dict[str, float] = {}
-        self._waiting_prices: dict[str, bytes] = {}
+        self._waiting_prices: dict[str, Price] = {}
         self.counts = Counts()
         self._next_health = 0.0
         self._next_identity = 0.0
@@ -138,6 +141,7 @@ class LiveProcess:
             minutes = self._state.minutes(reader)
         if minutes is not None:
             self._source.restore(minutes)
+        self._warm_up()
         self._check_identity()
         self._report(f"going on from {_shown(self._places)}")
         if self._outbox:
@@ -167,6 +171,14 @@ class LiveProcess:
         natives = Natives(dataset.calendar, dataset.interval, dataset.feature_intervals, keep_incomplete)
         self._pipeline = Pipeline(natives, lines, deciders)
 
+    def _warm_up(self) -> None:
+        """Load what features are computed with: the first bar shall not wait for it."""
+        for interval, lines in self._pipeline.lines.items():
+            symbol, at = self.dataset.symbols[0].symbol, datetime(2000, 1, 3, tzinfo=UTC)
+            bar = Bar(symbol, at.date(), *(int(at.timestamp() * 1e6),) * 3, 1.0, 1.0, 1.0, 1.0, 1.0)
+            closes = {name: Closes() for name in lines.others}
+            Lines(interval, features_of(self.dataset), registry_with(self.dataset.plugins), 0, {}, closes).take([bar])
+
     def _begin_anew(self) -> None:
         # Made once without listings to learn how many bars are wanted.
         self._make_pipeline(History(), {})
@@ -179,6 +191,7 @@ class LiveProcess:
             pipeline.natives.keep,
         )
         self._make_pipeline(history, {})
+        self._warm_up()
         pipeline = self._pipeline
         for bar in history.natives:
             pipeline.natives.restore(bar, 0)
@@ -223,7 +236,10 @@ class LiveProcess:
             try:
                 if self._outbox and failures:
                     self._publish_missing()
-                self.step(_WAIT)
+                begun = time.monotonic()
+                if self.step(_WAIT if not self._waiting_prices else _PRICES_EVERY):
+                    # A batch costs about the same whether it is of ten trades or of a hundred.
+                    time.sleep(max(0.0, begun + _WINDOW - time.monotonic()))
                 if failures:
                     self._report("the bus answers again")
                 failures = 0
@@ -253,7 +269,7 @@ class LiveProcess:
         else:
             taken = self._source.idle(int(self._clock() * 1e6))
         made = self._pipeline.take(taken.bars, taken.untraded)
-        if count or made or taken.prices:
+        if count or made or self._waiting_prices:
             self._commit(count, taken, made)
             self._publish(self._outbox)
             self._outbox = []
@@ -291,14 +307,14 @@ class LiveProcess:
         return {interval: lines.columns for interval, lines in self._pipeline.lines.items()}
 
     def _put_prices(self, writer: Writer, taken: Taken) -> None:
-        """The newest prices, and of each symbol one in a while for who is pushed to."""
-        now = self._clock()
-        for symbol, price in taken.prices.items():
-            body = publishing.latest(price.price, price.size, price.time)
-            writer.put_latest(self.dataset.name, symbol, body)
-            self._waiting_prices[symbol] = body
+        """The newest prices, of each symbol one in a while: people see no more of them."""
+        now, dataset = self._clock(), self.dataset.name
+        self._waiting_prices |= taken.prices
         for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
-            writer.tell(("latest", self.dataset.name, symbol), self._waiting_prices.pop(symbol))
+            price = self._waiting_prices.pop(symbol)
+            body = publishing.latest(price.price, price.size, price.time)
+            writer.put_latest(dataset, symbol, body)
+            writer.tell(("latest", dataset, symbol), body)
             self._told_prices[symbol] = now
 
     def _publish(self, messages: Sequence[Message]) -> None:

@@ -167,22 +167,22 @@ class TickSource:
             if faults:
                 taken.counts["malformed"] = taken.counts.get("malformed", 0) + len(faults)
                 offsets = np.delete(offsets, list(faults))
-            places = rows["symbol"].replace_strict(self._places, default=-1, return_dtype=pl.Int64)
-            good = (
-                (places >= 0) & rows["price"].is_finite() & (rows["price"] > 0)
-                & rows["size"].is_finite() & (rows["size"] >= 0)
-            )  # fmt: skip
-            if not good.all():
-                taken.counts["rejected"] = taken.counts.get("rejected", 0) + int((~good).sum())
-                rows, places, offsets = rows.filter(good), places.filter(good), offsets[good.to_numpy()]
+            # Arrays, not expressions: a batch is small, and each expression costs more than its rows.
+            places = np.array([self._places.get(one, -1) for one in rows["symbol"].to_list()], dtype=np.int64)
             columns = [rows["trade_id"], rows["time"].to_physical(), rows["price"], rows["size"]]
             # Copies: polars gives read-only arrays, for which the loop would be compiled a second time.
             numbers, times, prices, sizes = (column.to_numpy().copy() for column in columns)
+            good = (places >= 0) & np.isfinite(prices) & (prices > 0) & np.isfinite(sizes) & (sizes >= 0)
+            if not good.all():
+                taken.counts["rejected"] = taken.counts.get("rejected", 0) + int((~good).sum())
+                places, offsets, numbers, times, prices, sizes = (
+                    one[good] for one in (places, offsets, numbers, times, prices, sizes)
+                )
             if len(times) and str(partition) not in self._begun:
                 self._begun[str(partition)] = int(times.min()) // MINUTE * MINUTE if offsets[0] else -1
             begin = self._begun.get(str(partition), -1)
             parts = np.full(len(offsets), partition, dtype=np.int64)
-            self._minutes.take(places.to_numpy().copy(), numbers, times, prices, sizes, parts, offsets, begin)
+            self._minutes.take(places, numbers, times, prices, sizes, parts, offsets, begin)
             for symbol, price, size, time in self._minutes.prices():
                 known = taken.prices.get(symbol)
                 if known is None or time >= known.time:
@@ -193,9 +193,14 @@ class TickSource:
         return taken
 
     def idle(self, now: int) -> Taken:
-        """See `Source.idle`: a minute is over when its time is, though nothing later was traded."""
+        """See `Source.idle`: the minute of the newest trade is over when its time is, though nothing later was traded.
+
+        Of minutes after that one nothing is known, for trades may be under way, or be those of another day.
+        """
         taken = Taken()
-        self._told(taken, now)
+        end = self._minutes.market_time // MINUTE * MINUTE + MINUTE + _GRACE
+        if now >= end:
+            self._told(taken, end)
         return taken
 
     def _told(self, taken: Taken, until: int) -> None:
