@@ -409,11 +409,12 @@ def resume(
 def live(
     dataset: Annotated[str, typer.Argument(help="A dataset of the universe.", autocompletion=complete_dataset)],
     source: Annotated[LiveSource, typer.Option(help="What is read of the bus.")] = LiveSource.AUTO,
+    trade: Annotated[bool, typer.Option("--trade", help="Trade the strategies' paper accounts.")] = False,
 ) -> None:
     """Bars, features and signals of a dataset as they come over the bus, until SIGINT or SIGTERM."""
     from quantlytic_assets.commands.live import run_live
 
-    run_live(_installation, out, dataset, source.value)
+    run_live(_installation, out, dataset, source.value, trade)
 
 
 @app.command()

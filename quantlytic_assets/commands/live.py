@@ -21,20 +21,28 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
 
 
-def run_live(installation: Installation, out: Console, name: str, source: str = "auto") -> None:
+def run_live(installation: Installation, out: Console, name: str, source: str = "auto", trade: bool = False) -> None:
     """Run the live path of the dataset `name` until SIGINT or SIGTERM; prints what a person should know.
 
-    source: `ticks`, `bars`, or `auto` for ticks where the bus has any.
+    source: `ticks`, `bars`, or `auto` for ticks where the bus has any. trade: let the strategies' accounts go on;
+    without it they go on in memory, and nothing is written.
 
     Raises `UsageError` for an unknown dataset, and `CommandError` where another process runs its live path.
     """
     from quantlytic_assets.live.process import LiveProcess
+    from quantlytic_assets.live.trading import NoBroker, check_brokers
     from quantlytic_assets.services.scoring import scorer
 
     dataset = installation.dataset(name)
     strategies = with_members(one for one in installation.universe.strategies.values() if one.dataset == name)
     bring_up_to_date(installation, out)
     resources = installation.resources
+    if trade:
+        # Where orders of other brokers will be sent, this is asked of them.
+        try:
+            check_brokers(strategies)
+        except NoBroker as error:
+            raise CommandError(str(error)) from None
 
     def report(line: str) -> None:
         out.print(f"{datetime.now(UTC):%H:%M:%S} {line}", highlight=False, markup=False, soft_wrap=True)
@@ -49,7 +57,7 @@ def run_live(installation: Installation, out: Console, name: str, source: str = 
                 signal.signal(number, lambda *_: stopping.set())
             live = LiveProcess(
                 dataset, strategies, resources.bus, resources.hot, resources.lake, scorers, report,
-                _source(resources.bus, dataset, source),
+                _source(resources.bus, dataset, source), resources.accounts, trade,
             )  # fmt: skip
             live.begin()
             report(f"live path of {name} runs; end with Ctrl-C")

@@ -23,6 +23,7 @@ from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, 
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
 _SAYS = ("signal", "strength", "target", "reason")
+_TARGET = 2
 
 
 class Said(NamedTuple):
@@ -77,6 +78,11 @@ class Deciders:
         """Take note of what was said already."""
         if strategy in self._followers:
             self._followers[strategy].said[symbol, time] = (tuple(says), revision)
+
+    def targets(self, strategy: str) -> dict[tuple[str, int], float | None] | None:
+        """What a strategy wants, by symbol and time, as far as it is remembered; None of a bot."""
+        follower = self._followers.get(strategy)
+        return None if follower is None else {key: says[_TARGET] for key, (says, _) in follower.said.items()}  # type: ignore[misc]
 
     def decide(self, lines: Lines, changed: Sequence[Row]) -> list[Said]:
         """The signals at these rows that say something new, by strategy, time and symbol.

@@ -345,6 +345,11 @@ class Lines:
                 changed.add(symbol)
         return changed
 
+    def kept(self, symbol: str) -> Sequence[Bar]:
+        """The bars of a symbol that are kept, oldest first."""
+        line = self._lines.get(symbol)
+        return () if line is None else line.bars
+
     def rows(self, since: int, symbols: Iterable[str]) -> list[Row]:
         """The rows of these symbols from a time on, by symbol and time."""
         found: list[Row] = []

@@ -255,7 +255,7 @@ class Minutes:
         for at, slot in found[:count].tolist():
             ints, floats = self._ints[at, slot], self._floats[at, slot].tolist()
             place = (int(ints[_COUNT]), int(ints[_PART]), int(ints[_OFFSET]))
-            self._minutes.append(Minute(self.symbols[at], int(ints[_MINUTE]), *floats, *place))
+            self._minutes.append(Minute._make((self.symbols[at], int(ints[_MINUTE]), *floats, *place)))
 
     def missing(self) -> int:
         """How many numbers of trades have not been seen among those that have."""

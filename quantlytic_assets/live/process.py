@@ -23,6 +23,7 @@ from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import Made, Pipeline
 from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
 from quantlytic_assets.live.state import LiveState, Message, Place, version
+from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
 from quantlytic_assets.market_data.stream.messages import moment
 from quantlytic_assets.storage.bus import BusUnavailable
@@ -30,6 +31,7 @@ from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.plugins import registry_with
 
 if TYPE_CHECKING:
+    from quantlytic_assets.services.paper_account import Books
     from quantlytic_assets.serving.hot_store import HotStore, Writer
     from quantlytic_assets.storage.bus import Bus
     from quantlytic_assets.storage.lake import Lake
@@ -87,7 +89,8 @@ class Counts:
 class LiveProcess:
     """The live path of one dataset. Whoever runs it holds the lock of the dataset: there is one at a time.
 
-    strategies: those on the dataset; scorers: of those with a model. report: is told what a person should know.
+    strategies: those on the dataset; scorers: of those with a model. report: is told what a person should know. books:
+    their accounts, None where none is to be traded, not even in memory; trade: whether what is traded is written.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class LiveProcess:
         scorers: Mapping[str, Scorer],
         report: Callable[[str], None],
         make_source: Callable[[Dataset, Mapping[str, int]], Source] = BarSource,
+        books: Books | None = None,
+        trade: bool = False,
         clock: Callable[[], float] = time.time,
     ):
         self.dataset = dataset
@@ -110,6 +115,13 @@ class LiveProcess:
         self._scorers = scorers
         self._report = report
         self._make_source = make_source
+        self._desks = {}
+        if books is not None:
+            self._desks = {
+                one.name: Desk(dataset, one, books if trade else Rehearsal(books), lake, report)
+                for one in self._strategies
+            }
+        self._traded = "real" if trade else "rehearsal"
         self._clock = clock
         topic = make_source(dataset, {}).topic
         self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
@@ -146,6 +158,11 @@ class LiveProcess:
         self._report(f"going on from {_shown(self._places)}")
         if self._outbox:
             self._publish_missing()
+        self._open_desks()
+
+    def _open_desks(self) -> None:
+        for desk in self._desks.values():
+            desk.begin(self._pipeline.lines[desk.strategy.interval])
 
     def _make_pipeline(self, history: History, listings: Mapping[str, Sequence]) -> None:
         from quantlytic_assets.live.lines import Listing
@@ -206,6 +223,7 @@ class LiveProcess:
             self._state.put_places(writer, self._places)
             writer.put_state(orjson.dumps(history.floor), "live", self.dataset.name, "floor")
             writer.put_state(orjson.dumps(listings), "live", self.dataset.name, "listings")
+        self._open_desks()
         count = sum(map(len, history.lines.values()))
         self._report(
             f"beginning with {len(history.natives)} native and {count} feature bars of the lake, and with "
@@ -273,9 +291,24 @@ class LiveProcess:
             self._commit(count, taken, made)
             self._publish(self._outbox)
             self._outbox = []
+            self._trade(made)
         if self._clock() >= self._next_health:
             self._tell_health()
         return count
+
+    def _trade(self, made: Made) -> None:
+        """Let the accounts go on with what is new, after the signals are out."""
+        for desk in self._desks.values():
+            interval = desk.strategy.interval
+            rows = [row for row, _ in made.rows.get(interval, ())]
+            if not rows:
+                continue
+            targets = self._pipeline.deciders[interval].targets(desk.strategy.name)
+            events = desk.trade(self._pipeline.lines[interval], rows, targets)
+            if len(events):
+                self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)
+                with self._hot.write() as writer:
+                    publishing.tell_orders(writer, desk.strategy.name, events, self._traded)
 
     def _skip(self, error: LookupError) -> None:
         """Go on behind what the bus no longer has."""

@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 import orjson
+import polars as pl
 
 from quantlytic_assets.live.bars import Bar, Revised
 from quantlytic_assets.live.deciding import Said
@@ -66,6 +67,13 @@ def write(writer: Writer, dataset: str, made: Made, columns: Mapping[str, Sequen
     for (kind, symbol, session), told_rows in series.items():
         # Of a bar that was revised within the batch the last word counts.
         writer.add_rows(dataset, kind, symbol, session, list(dict(told_rows).items()))
+
+
+def tell_orders(writer: Writer, strategy: str, events: pl.DataFrame, account: str) -> None:
+    """Put what happened to an account into the journal. account: `real`, or `rehearsal` where nothing was written."""
+    for event in events.drop("recorded_at").iter_rows(named=True):
+        payload = orjson.loads(event.pop("payload") or b"{}")
+        writer.tell(("orders", strategy), orjson.dumps({**event, "payload": payload, "account": account}))
 
 
 def latest(price: float, size: float | None, time: int) -> bytes:

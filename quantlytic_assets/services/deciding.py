@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from quantlytic_assets.features.spec import column_names
 from quantlytic_assets.services.inputs import rules_of
@@ -59,23 +60,41 @@ def trader(
     kept: what the bot remembered of the bars before. Raises `NoSignals` for features that were never computed.
     """
     decides = rules_of(strategy).bind(strategy.rule)
-    atr = _atr(lake, strategy, market, since, before)
-    if isinstance(decides, Bot):
-        return _by_bot(lake, strategy, decides, market, atr, since, before, kept)
-    return _by_rule(lake, strategy, decides, market, atr, since, before)
+    if not isinstance(decides, Bot):
+        atr = _atr(lake, strategy, market, since, before)
+        return _by_rule(strategy, decides, market, rule_targets(lake, strategy, decides, since, before), atr)
+    columns = bot_columns(strategy)
+    check_columns(lake, strategy, columns)
+    read = indicators(
+        lake, strategy.dataset, strategy.interval, ["symbol", "open_time", *columns],
+        since=since, before=before, symbols=strategy.symbols,
+    )  # fmt: skip
+    return _by_bot(strategy, decides, market, read, _atr(lake, strategy, market, since, before), kept)
 
 
-def _by_rule(
-    lake: Queries,
-    strategy: Strategy,
-    rule: Rule,
-    market: Market,
-    atr: np.ndarray | None,
-    since: date,
-    before: date,
+def bot_columns(strategy: Strategy) -> list[str]:
+    """The columns of features that a bot is shown: all that its dataset declares."""
+    return column_names(declared(strategy.declared, strategy.plugins))
+
+
+def trader_of(
+    strategy: Strategy, market: Market, targets: pl.DataFrame, features: pl.DataFrame, kept: str | None
 ) -> Trader:
+    """What trades a market by what is in memory.
+
+    targets: symbol, open_time and `weight` of a rule; a bot has none. features: symbol, open_time and the columns of
+    features.indicators. kept: what the bot remembered of the bars before.
+    """
+    decides = rules_of(strategy).bind(strategy.rule)
+    atr = None if strategy.settings.exits.atr_stop is None else market.matrix(features, ATR_COLUMN)
+    if isinstance(decides, Bot):
+        return _by_bot(strategy, decides, market, features, atr, kept)
+    return _by_rule(strategy, decides, market, targets, atr)
+
+
+def _by_rule(strategy: Strategy, rule: Rule, market: Market, decided: pl.DataFrame, atr: np.ndarray | None) -> Trader:
     settings = sized(rule, strategy.settings)
-    targets = market.matrix(rule_targets(lake, strategy, rule, since, before), "weight")
+    targets = market.matrix(decided, "weight")
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]
@@ -86,23 +105,10 @@ def _by_rule(
 
 
 def _by_bot(
-    lake: Queries,
-    strategy: Strategy,
-    bot: Bot,
-    market: Market,
-    atr: np.ndarray | None,
-    since: date,
-    before: date,
-    kept: str | None,
+    strategy: Strategy, bot: Bot, market: Market, read: pl.DataFrame, atr: np.ndarray | None, kept: str | None
 ) -> Trader:
-    columns = column_names(declared(strategy.declared, strategy.plugins))
-    check_columns(lake, strategy, columns)
-    read = indicators(
-        lake, strategy.dataset, strategy.interval, ["symbol", "open_time", *columns],
-        since=since, before=before, symbols=strategy.symbols,
-    )  # fmt: skip
     places = market.places(read)
-    features = {name: market.laid(read[name], places) for name in columns}
+    features = {name: market.laid(read[name], places) for name in bot_columns(strategy)}
     memory = Memory(bot, kept)
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:

@@ -10,21 +10,22 @@ step with whose bars it takes effect.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
 
 from quantlytic_assets.schemas.trading import EVENTS
-from quantlytic_assets.services.deciding import trader
+from quantlytic_assets.services.deciding import Trader, trader
 from quantlytic_assets.services.halts import due
 from quantlytic_assets.services.history import read_history
 from quantlytic_assets.services.inputs import known_through
 from quantlytic_assets.services.old_accounts import taken_over
-from quantlytic_assets.storage.accounts import Accounts, StoredAccount
+from quantlytic_assets.storage.accounts import Accounts, Request, StoredAccount
 from quantlytic_assets.tables.predictions import model_versions
 from quantlytic_assets.trading.account_tables import (
     engine_events,
@@ -87,12 +88,44 @@ def trade(
     done = Trades(strategy.name)
     if history is not None:
         market = history.market(strategy.symbols)
-        fresh = _fresh(market, stored, now or datetime.now(UTC))
+        fresh = fresh_times(market, stored, now or datetime.now(UTC))
         fresh = _known(market, fresh, known_through(lake, strategy, before))
         if fresh.start < fresh.stop:
-            done = _step(lake, accounts, strategy, market, fresh, stored, before)
+            since, kept = market.sessions[fresh.start], stored.bot if stored else None
+            decides = trader(lake, strategy, market, since, before, kept)
+            models: Mapping[date, str] = {}
+            if isinstance(strategy, ModelStrategy):
+                models = model_versions(lake, strategy.name, since=since, before=before)
+            done = advance(accounts, strategy, market, fresh, stored, decides, models)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
     return done
+
+
+class Books(Protocol):
+    """What is on record of accounts, as `storage.accounts.Accounts` keeps it."""
+
+    def last(self, strategy: str) -> StoredAccount | None:
+        """Where the account goes on from; None before its first bar."""
+
+    def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """Columns of trading.events of the sessions [since, before), in their order."""
+
+    def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """ACCOUNT_SESSIONS_SCHEMA of the sessions [since, before), oldest first."""
+
+    def requests(self, strategy: str | None = None, *, pending: bool = False) -> list[Request]:
+        """What was asked of an account, in its order."""
+
+    def advance(
+        self,
+        strategy: str,
+        before: StoredAccount | None,
+        after: StoredAccount,
+        events: pl.DataFrame,
+        sessions: pl.DataFrame,
+        taken: Mapping[int, datetime],
+    ) -> bool:
+        """Writes a step; False where another process was quicker."""
 
 
 def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
@@ -113,7 +146,7 @@ def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
     lake.replace([(table, mine, parameters, frame) for table, frame in tables.items()])
 
 
-def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
+def fresh_times(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
     """The times that were not traded and can be: the newest one waits a while for symbols that it lacks."""
     opens = market.times[:, c.OPENS]
     start = int(np.searchsorted(opens, micros(stored.through), "right")) if stored else 0
@@ -132,22 +165,22 @@ def _known(market: Market, fresh: slice, through: datetime | None) -> slice:
     return slice(fresh.start, min(fresh.stop, stop))
 
 
-def _step(
-    lake: Lake,
-    accounts: Accounts,
+def advance(
+    accounts: Books,
     strategy: Strategy,
     market: Market,
     fresh: slice,
     stored: StoredAccount | None,
-    before: date,
+    decides: Trader,
+    models: Mapping[date, str],
 ) -> Trades:
-    """Trade these times, session by session, and write all of it in one transaction."""
+    """Trade these times of a market, session by session, and write all of it in one transaction.
+
+    fresh: `fresh_times`, or the first of them. market: all bars of the sessions of these times. stored: where the
+    account stands. models: the version of the model that decides, by session. Where another process has traded the
+    account meanwhile nothing is done.
+    """
     days = market.sessions
-    since = days[fresh.start]
-    models = (
-        model_versions(lake, strategy.name, since=since, before=before) if isinstance(strategy, ModelStrategy) else {}
-    )
-    decides = trader(lake, strategy, market, since, before, stored.bot if stored else None)
     state, costs = None, 0.0
     late, rows = pl.DataFrame(), dict[date, dict[str, object]]()
     if stored:
@@ -257,7 +290,7 @@ def _held(state: State, strategy: Strategy) -> dict[str, tuple[float, float, flo
 
 
 def _oldest_open(
-    accounts: Accounts, strategy: str, stored: StoredAccount | None, events: pl.DataFrame, last: date
+    accounts: Books, strategy: str, stored: StoredAccount | None, events: pl.DataFrame, last: date
 ) -> date:
     """The earliest session in which an order was decided that still works, else the last one traded."""
     earlier = engine_events(accounts.events(strategy, stored.oldest_open)) if stored else events.clear()

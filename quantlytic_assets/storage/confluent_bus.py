@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from confluent_kafka import (
@@ -196,7 +196,8 @@ class ConfluentBus:
             return
         if topic not in self._seen:
             self.create(topic)
-        name, head = self.place.name(topic), [(key, text.encode()) for key, text in sorted(headers.items())]
+        name = self.place.name(topic)
+        head: list[tuple[str, str | bytes | None]] = [(key, text.encode()) for key, text in sorted(headers.items())]
         failures: list[KafkaError] = []
         delivered = [0]
 
@@ -304,7 +305,7 @@ class ConfluentBus:
             good = self._good(topic, messages)
             parts: dict[int, list[Message]] = {}
             for one in good:
-                parts.setdefault(one.partition(), []).append(one)
+                parts.setdefault(cast("int", one.partition()), []).append(one)
             found: dict[int, Records] = {}
             known: dict[tuple, str] = {}
             for partition, own in parts.items():
@@ -345,13 +346,15 @@ class ConfluentBus:
 
 def _identity(found: TopicDescription) -> str:
     """The topic id as kafka-python writes it."""
-    most, least = found.topic_id.get_most_significant_bits(), found.topic_id.get_least_significant_bits()
+    # Its type hints leave these two out.
+    topic_id = cast("Any", found.topic_id)
+    most, least = topic_id.get_most_significant_bits(), topic_id.get_least_significant_bits()
     return str(UUID(int=(most % (1 << 64)) << 64 | least % (1 << 64)))
 
 
 def _append(records: Records, messages: Sequence[Message], known: dict[tuple, str]) -> None:
     """Add messages; keys and headers are few and repeat, and are decoded once each."""
-    records.offsets.extend([one.offset() for one in messages])
+    records.offsets.extend(cast("list[int]", [one.offset() for one in messages]))
     records.values.extend([one.value() or b"" for one in messages])
     keys = [one.key() for one in messages]
     names = {key: key if key is None else key.decode("utf-8", "replace") for key in set(keys)}
