@@ -139,6 +139,21 @@ class Natives:
         line = self._lines.get(symbol)
         return line.times[-1] if line is not None and line.times else -1
 
+    def oldest(self, symbol: str) -> int:
+        """The open time of a symbol's oldest bar that is kept; beyond all times without one."""
+        line = self._lines.get(symbol)
+        return line.times[0] if line is not None and line.times else 1 << 62
+
+    def known(self, symbol: str, time: int) -> Bar | None:
+        """The bar of a symbol that opens at a time, if it is kept."""
+        line = self._lines.get(symbol)
+        found = None if line is None else line.bars.get(time)
+        return None if found is None else found[0]
+
+    def first_session(self) -> date | None:
+        """The session of the oldest bar that is kept; None without bars."""
+        return min((line.bars[line.times[0]][0].session for line in self._lines.values() if line.times), default=None)
+
     def made(self, symbol: str, session: date, time: int) -> Iterator[tuple[str, Bar]]:
         """(interval, bar) of the longer bars that follow from what is known of a native bar's time.
 

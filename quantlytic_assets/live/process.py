@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import orjson
+import polars as pl
 
 from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.comparing import GraphWatch, compared
 from quantlytic_assets.live.deciding import Deciders, Scorer
 from quantlytic_assets.live.lines import Closes, Lines
 from quantlytic_assets.live.natives import Natives
@@ -47,6 +49,8 @@ _PRICES_EVERY = 0.1
 # Seconds between two looks whether a topic is still the one that is read.
 _IDENTITY_EVERY = 5.0
 _LONGEST_RETRY = 5.0
+# Seconds between two looks at the lake.
+_COMPARE_EVERY = 15.0
 
 
 class TopicGone(Exception):
@@ -128,6 +132,8 @@ class LiveProcess:
         self._outbox: list[Message] = []
         self._told_prices: dict[str, float] = {}
         self._waiting_prices: dict[str, Price] = {}
+        self._floor: dict[str, int] = {}
+        self._watch = GraphWatch(lake, dataset.name, self._first_session, _COMPARE_EVERY, report)
         self.counts = Counts()
         self._next_health = 0.0
         self._next_identity = 0.0
@@ -158,6 +164,7 @@ class LiveProcess:
         self._report(f"going on from {_shown(self._places)}")
         if self._outbox:
             self._publish_missing()
+        self._floor = kept
         self._open_desks()
 
     def _open_desks(self) -> None:
@@ -223,6 +230,7 @@ class LiveProcess:
             self._state.put_places(writer, self._places)
             writer.put_state(orjson.dumps(history.floor), "live", self.dataset.name, "floor")
             writer.put_state(orjson.dumps(listings), "live", self.dataset.name, "listings")
+        self._floor = history.floor
         self._open_desks()
         count = sum(map(len, history.lines.values()))
         self._report(
@@ -250,6 +258,7 @@ class LiveProcess:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Take what comes until `stopping` says so. `begin` has been called."""
         failures = 0
+        self._watch.start()
         while not stopping():
             try:
                 if self._outbox and failures:
@@ -266,6 +275,7 @@ class LiveProcess:
                 if failures == 1:
                     self._report(f"the bus does not answer, trying again: {error}")
                 time.sleep(min(0.1 * 2**failures, _LONGEST_RETRY))
+        self._watch.stop()
         self._tell_health()
 
     def step(self, wait: float) -> int:
@@ -286,6 +296,9 @@ class LiveProcess:
             self._places[self._source.topic] = Place(place.identity, place.offsets | offsets)
         else:
             taken = self._source.idle(int(self._clock() * 1e6))
+        graph = self._watch.take()
+        if graph is not None:
+            self._beside_graph(graph, taken)
         made = self._pipeline.take(taken.bars, taken.untraded)
         if count or made or self._waiting_prices:
             self._commit(count, taken, made)
@@ -295,6 +308,19 @@ class LiveProcess:
         if self._clock() >= self._next_health:
             self._tell_health()
         return count
+
+    def _beside_graph(self, graph: pl.DataFrame, taken: Taken) -> None:
+        """Count what the graph has otherwise, and take it in."""
+        found = compared(self._pipeline.natives, graph, self._floor)
+        taken.bars += [(bar, "graph") for bar in found.bars]
+        for name in ("differing", "missing"):
+            taken.counts[name] = taken.counts.get(name, 0) + getattr(found, name)
+        self.counts.other["compared"] = found.same + found.differing + found.missing
+        if found.bars:
+            self._report(
+                f"of {len(graph)} bars of the graph {found.differing} were said otherwise and {found.missing} not at "
+                "all; they are corrected"
+            )
 
     def _trade(self, made: Made) -> None:
         """Let the accounts go on with what is new, after the signals are out."""
@@ -379,6 +405,9 @@ class LiveProcess:
         return found
 
     # Health ---------------------------------------------------------------------------------------------------
+
+    def _first_session(self) -> date | None:
+        return self._pipeline.natives.first_session()
 
     def _tell_health(self) -> None:
         """Say how the live path is: `("live", dataset)` of the hot store's facts."""
