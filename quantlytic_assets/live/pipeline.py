@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from quantlytic_assets.live.bars import Bar, Revised
@@ -36,11 +36,15 @@ class Made:
 
 @dataclass
 class Pipeline:
-    """The live computation of one dataset. lines and deciders are by interval."""
+    """The live computation of one dataset.
+
+    lines and deciders are by interval. reached: is told when features, and signals, of an interval's bars are there.
+    """
 
     natives: Natives
     lines: Mapping[str, Lines]
     deciders: Mapping[str, Deciders]
+    reached: Callable[[str], None] = lambda stage: None
 
     def take(self, bars: Iterable[tuple[Bar, str]], untraded: Iterable[Bar] = ()) -> Made:
         """Take in native bars with their traces.
@@ -93,10 +97,12 @@ class Pipeline:
             fresh = [one.bar for one in new]
         before = {bar.symbol: lines.begins(bar.symbol) for bar in fresh}
         rows = lines.take(fresh)
+        self.reached("features")
         own = next((traces[one.symbol, one.open_time] for one in fresh), "")
         made.rows[interval] = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
         made.moved += [(interval, symbol) for symbol, first in before.items() if -1 < first < lines.begins(symbol)]
         for said in self.deciders[interval].decide(lines, rows):
             key = (str(said.signal["symbol"]), said.time)
             made.signals.append((said, interval, traces.get(key, own)))
+        self.reached("signals")
         lines.trim()

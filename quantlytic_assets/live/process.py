@@ -24,6 +24,7 @@ from quantlytic_assets.live.lines import Closes, Lines
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import Made, Pipeline
 from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
+from quantlytic_assets.live.stages import Stages
 from quantlytic_assets.live.state import LiveState, Message, Place, version
 from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
@@ -134,6 +135,8 @@ class LiveProcess:
         self._waiting_prices: dict[str, Price] = {}
         self._floor: dict[str, int] = {}
         self._watch = GraphWatch(lake, dataset.name, self._first_session, _COMPARE_EVERY, report)
+        self._stages = Stages()
+        self._received = 0.0
         self.counts = Counts()
         self._next_health = 0.0
         self._next_identity = 0.0
@@ -193,7 +196,7 @@ class LiveProcess:
         }  # fmt: skip
         keep_incomplete = dataset.incomplete_bars == "keep"
         natives = Natives(dataset.calendar, dataset.interval, dataset.feature_intervals, keep_incomplete)
-        self._pipeline = Pipeline(natives, lines, deciders)
+        self._pipeline = Pipeline(natives, lines, deciders, self._reached)
 
     def _warm_up(self) -> None:
         """Load what features are computed with: the first bar shall not wait for it."""
@@ -290,6 +293,7 @@ class LiveProcess:
             records = {}
             self._skip(error)
         count = sum(map(len, records.values()))
+        self._received = time.perf_counter()
         if count:
             taken = self._source.take(records)
             offsets = {number: one.offsets[-1] + 1 for number, one in records.items() if len(one)}
@@ -299,10 +303,14 @@ class LiveProcess:
         graph = self._watch.take()
         if graph is not None:
             self._beside_graph(graph, taken)
+        if taken.bars:
+            self._reached("bars")
         made = self._pipeline.take(taken.bars, taken.untraded)
         if count or made or self._waiting_prices:
             self._commit(count, taken, made)
             self._publish(self._outbox)
+            if self._outbox:
+                self._reached("published")
             self._outbox = []
             self._trade(made)
         if self._clock() >= self._next_health:
@@ -332,9 +340,13 @@ class LiveProcess:
             targets = self._pipeline.deciders[interval].targets(desk.strategy.name)
             events = desk.trade(self._pipeline.lines[interval], rows, targets)
             if len(events):
+                self._reached("orders")
                 self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)
                 with self._hot.write() as writer:
                     publishing.tell_orders(writer, desk.strategy.name, events, self._traded)
+
+    def _reached(self, stage: str) -> None:
+        self._stages.reached(stage, time.perf_counter() - self._received)
 
     def _skip(self, error: LookupError) -> None:
         """Go on behind what the bus no longer has."""
@@ -424,6 +436,7 @@ class LiveProcess:
             "source": topic,
             "behind": behind,
             **self.counts.told(),
+            "stages": self._stages.told(),
         }
         with self._hot.write() as writer:
             writer.put_fact(orjson.dumps(told), "live", self.dataset.name)
