@@ -140,6 +140,10 @@ class LiveProcess:
         self.counts = Counts()
         self._next_health = 0.0
         self._next_identity = 0.0
+        self._next_marks = 0.0
+        self._ends: dict[int, int] = {}
+        # The time of the newest price, microseconds.
+        self._newest = -1
 
     # Beginning ------------------------------------------------------------------------------------------------
 
@@ -279,7 +283,7 @@ class LiveProcess:
                     self._report(f"the bus does not answer, trying again: {error}")
                 time.sleep(min(0.1 * 2**failures, _LONGEST_RETRY))
         self._watch.stop()
-        self._tell_health()
+        self._tell_health(last=True)
 
     def step(self, wait: float) -> int:
         """Take one batch, if any comes within `wait` seconds; how many records it had."""
@@ -381,6 +385,7 @@ class LiveProcess:
         """The newest prices, of each symbol one in a while: people see no more of them."""
         now, dataset = self._clock(), self.dataset.name
         self._waiting_prices |= taken.prices
+        self._newest = max([self._newest, *(one.time for one in taken.prices.values())])
         for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
             price = self._waiting_prices.pop(symbol)
             body = publishing.latest(price.price, price.size, price.time)
@@ -421,20 +426,25 @@ class LiveProcess:
     def _first_session(self) -> date | None:
         return self._pipeline.natives.first_session()
 
-    def _tell_health(self) -> None:
+    def _tell_health(self, last: bool = False) -> None:
         """Say how the live path is: `("live", dataset)` of the hot store's facts."""
         now = self._clock()
         self._next_health = now + _HEALTH_EVERY
         topic = self._source.topic
-        try:
-            marks = self._bus.watermarks(topic)
-        except BusUnavailable:
-            marks = {}
-        behind = sum(max(0, end - self._places[topic].offsets.get(number, end)) for number, (_, end) in marks.items())
+        if now >= self._next_marks or last:
+            # Asked less often: a broker's answer takes longer than a batch.
+            self._next_marks = now + _IDENTITY_EVERY
+            try:
+                self._ends = {number: end for number, (_, end) in self._bus.watermarks(topic).items()}
+            except BusUnavailable:
+                self._ends = {}
+        offsets = self._places[topic].offsets
+        behind = sum(max(0, end - offsets.get(number, end)) for number, end in self._ends.items())
         told = {
             "at": datetime.fromtimestamp(now, UTC).isoformat(),
             "source": topic,
             "behind": behind,
+            "lag_ms": None if self._newest < 0 else max(0, int(now * 1000) - self._newest // 1000),
             **self.counts.told(),
             "stages": self._stages.told(),
         }
