@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # A command with servers of its own, on free ports, which end with their data when it does.
 WITH_SERVICES := scripts/services run --free-ports --
 
-.PHONY: install programs test-programs demo test lint generate services soak faults bench lock clean
+.PHONY: install programs test-programs demo test lint generate services soak faults broker-soak insync bench lock clean
 
 install: $(STAMP)
 
@@ -60,6 +60,13 @@ soak: install programs
 faults: install programs
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.faults
 
+# A month at a loopback TWS with 500 kills and 500 cut lines; then its tests with ib_insync in place of ib_async.
+broker-soak: install
+	$(BIN)/python -m quantlytic_tests.brokers.soak
+
+insync: install
+	$(BIN)/python -m quantlytic_tests.brokers.insync
+
 # Prints times as ratios to a named baseline of the same run.
 bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.rebuild
@@ -73,6 +80,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.grid
 	$(BIN)/python -m quantlytic_tests.benchmarks.push
 	$(BIN)/python -m quantlytic_tests.benchmarks.api
+	$(BIN)/python -m quantlytic_tests.benchmarks.orders
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
 
 # Resolve requirements.in anew.

@@ -41,6 +41,14 @@ _MINUTES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %
 _Json = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 
 
+class LiveSource(StrEnum):
+    """What the live path reads of the bus; auto: ticks where there are any."""
+
+    AUTO = "auto"
+    TICKS = "ticks"
+    BARS = "bars"
+
+
 class TableFormat(StrEnum):
     """How `sql` prints rows."""
 
@@ -474,6 +482,40 @@ def resume(
     from quantlytic_assets.commands.halts import run_resume
 
     run_resume(_installation, out, strategy, reason)
+
+
+broker_app = typer.Typer(help="The paper account at a broker.", no_args_is_help=True)
+app.add_typer(broker_app, name="broker")
+
+
+@broker_app.command("status")
+def broker_status(as_json: _Json = False) -> None:
+    """The account at the broker beside the ledger: positions, working orders, differences (exit code 1)."""
+    from quantlytic_assets.commands.broker import show_broker
+
+    show_broker(_installation, out, as_json)
+
+
+@broker_app.command("trade")
+def broker_trade(
+    name: Annotated[str, typer.Argument(help="A strategy with broker: ibkr, or a dataset with such strategies.")],
+) -> None:
+    """Trade at the broker until interrupted, each bar as it comes."""
+    from quantlytic_assets.commands.broker import run_broker_trading
+
+    run_broker_trading(_installation, out, name)
+
+
+@app.command()
+def live(
+    dataset: Annotated[str, typer.Argument(help="A dataset of the universe.", autocompletion=complete_dataset)],
+    source: Annotated[LiveSource, typer.Option(help="What is read of the bus.")] = LiveSource.AUTO,
+    trade: Annotated[bool, typer.Option("--trade", help="Trade the strategies' paper accounts.")] = False,
+) -> None:
+    """Bars, features and signals of a dataset as they come over the bus, until SIGINT or SIGTERM."""
+    from quantlytic_assets.commands.live import run_live
+
+    run_live(_installation, out, dataset, source.value, trade)
 
 
 @app.command()

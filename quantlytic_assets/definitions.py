@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from quantlytic_assets.assets.broker_account import broker_account_asset
 from quantlytic_assets.assets.clean_bars import clean_bars_asset
 from quantlytic_assets.assets.corporate_actions import corporate_actions_asset
 from quantlytic_assets.assets.coverage import coverage_asset
@@ -31,15 +32,17 @@ from quantlytic_assets.assets.raw_bars import landing_job, raw_bars_asset
 from quantlytic_assets.assets.signals import signals_asset
 from quantlytic_assets.automation.alerts import alert_sensor
 from quantlytic_assets.automation.bus_sensor import bus_sensor
-from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream
+from quantlytic_assets.automation.conditions import follow_any_upstream, follow_hourly, follow_upstream, hourly
 from quantlytic_assets.automation.gap_sensor import gap_sensor
 from quantlytic_assets.automation.schedules import daily_maintenance
+from quantlytic_assets.checks.broker_checks import broker_checks
 from quantlytic_assets.checks.feature_checks import feature_checks
 from quantlytic_assets.checks.schema_checks import schema_checks, strategy_checks
 from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
+from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
@@ -132,7 +135,7 @@ def _dataset_parts(dataset: Dataset, universe: Universe, settings: Settings) -> 
     )
 
 
-def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) -> dg.Definitions:
+def _strategy_parts(dataset: Dataset, strategy: Strategy, universe: Universe, settings: Settings) -> dg.Definitions:
     keys, partitions_def = strategy_keys(strategy), strategy_definition(dataset, strategy)
     # A model learns from all that the dataset keeps: what has left the lake is no reason to make any of it again.
     keep = None if isinstance(strategy, ModelStrategy) else dataset.keep
@@ -140,7 +143,7 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
     common, unpartitioned = _of_strategy(strategy, settings, follow_upstream(keep))
     jobs = []
     assets = [
-        paper_trades_asset(dataset, strategy, common),
+        paper_trades_asset(dataset, strategy, common, universe),
         performance_asset(dataset, strategy, unpartitioned),
         published_strategy_asset(dataset, strategy, unpartitioned),
     ]
@@ -175,6 +178,15 @@ def _strategy_parts(dataset: Dataset, strategy: Strategy, settings: Settings) ->
         asset_checks=strategy_checks(dataset, strategy, partitions_def),
         jobs=jobs,
         sensors=[_automation_sensor(strategy.name, f"Keeps {strategy.name} trading as new features come in.")],
+    )
+
+
+def _broker_parts(broker: str, universe: Universe) -> dg.Definitions:
+    common: dict[str, Any] = {"group_name": broker, "owners": OWNERS, "automation_condition": hourly()}
+    return dg.Definitions(
+        assets=dg.with_source_code_references([broker_account_asset(broker, universe, common)]),
+        asset_checks=broker_checks(broker),
+        sensors=[_automation_sensor(broker, f"Looks at the account at {broker} once an hour.")],
     )
 
 
@@ -246,11 +258,14 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     warnings.simplefilter("ignore", dg.PreviewWarning)
     parts = [_dataset_parts(dataset, universe, settings) for dataset in universe.datasets.values()]
     parts += [
-        _strategy_parts(universe.datasets[strategy.dataset], strategy, settings)
+        _strategy_parts(universe.datasets[strategy.dataset], strategy, universe, settings)
         for strategy in universe.strategies.values()
     ]
     parts.append(_maintenance_parts(universe))
-    alerts = alert_sensor(list(universe.datasets.values()), list(universe.strategies), universe.alerts)
+    brokers = sorted({one.broker for one in universe.strategies.values()} - {SIMULATED})
+    parts += [_broker_parts(broker, universe) for broker in brokers]
+    datasets = list(universe.datasets.values())
+    alerts = alert_sensor(datasets, list(universe.strategies), universe.alerts, brokers)
     parts.append(dg.Definitions(sensors=[alerts]))
     wiring = dg.Definitions(
         resources={

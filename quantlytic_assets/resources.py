@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.learning.registry import ModelStore
     from quantlytic_assets.notify import Notifier
     from quantlytic_assets.pages.links import Links
+    from quantlytic_assets.services.broker_desk import BrokerDesk
     from quantlytic_assets.services.ingest import Ingest
     from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.accounts import Accounts
@@ -32,11 +33,20 @@ if TYPE_CHECKING:
     from quantlytic_assets.storage.api_keys import ApiKeys
     from quantlytic_assets.storage.archive import Archive
     from quantlytic_assets.storage.attempts import AttemptLog
+    from quantlytic_assets.storage.broker_ledger import BrokerLedger
     from quantlytic_assets.storage.budgets import BudgetLog
     from quantlytic_assets.storage.bus import Bus
     from quantlytic_assets.storage.landing import Lander
-    from quantlytic_assets.universe.models import Dataset
+    from quantlytic_assets.universe.models import Dataset, Universe
     from quantlytic_assets.vendors.protocol import Vendor, VendorTraits
+
+# One process at a time is connected with a broker's account, and one trades a strategy there.
+BROKER_LOCK = "broker-ibkr"
+
+
+def trading_lock(strategy: str) -> str:
+    """The name of the lock of who trades a strategy at a broker."""
+    return f"trading-{strategy}"
 
 
 class Resources:
@@ -119,6 +129,33 @@ class Resources:
         from quantlytic_assets.serving.hot_store import HotStore
 
         return HotStore(self.settings.directory("hot"))
+
+    @cached_property
+    def broker_ledger(self) -> BrokerLedger:
+        """Orders at brokers, their executions, and what the accounts there are worth."""
+        from quantlytic_assets.storage.broker_ledger import BrokerLedger
+
+        return BrokerLedger(self.state_url)
+
+    def broker_desk(self, universe: Universe) -> BrokerDesk:
+        """A desk at the paper account of the settings, not connected yet; whoever connects holds `BROKER_LOCK`.
+
+        Raises `LiveAccount` for settings that could lead to a live account.
+        """
+        from datetime import time
+
+        from quantlytic_assets.brokers.ibkr import IbkrBroker
+        from quantlytic_assets.brokers.paper_guard import PaperGuard
+        from quantlytic_assets.brokers.restarts import Restarts
+        from quantlytic_assets.services.broker_desk import BrokerDesk
+        from quantlytic_assets.services.broker_trading import instruments
+
+        settings = self.settings
+        allowed = settings.ibkr_allowed_accounts.replace(",", " ").split()
+        guard = PaperGuard(settings.ibkr_account, allowed, settings.ibkr_paper_port)
+        broker = IbkrBroker(guard, settings.ibkr_paper_host, settings.ibkr_paper_port, settings.ibkr_paper_client_id)
+        restarts = Restarts(time.fromisoformat(settings.ibkr_restart), settings.ibkr_restart_zone)
+        return BrokerDesk(broker, self.broker_ledger, instruments(universe), restarts)
 
     @cached_property
     def models(self) -> ModelStore:
@@ -223,6 +260,10 @@ class ServiceResources(Resources):
             ticks_retention_hours=settings.kafka_ticks_retention_hours,
             security=security,
         )
+        if settings.kafka_driver == "confluent":
+            from quantlytic_assets.storage.confluent_bus import ConfluentBus
+
+            return ConfluentBus(place)
         return KafkaBus(place)
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from zoneinfo import available_timezones
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -97,6 +98,9 @@ class Settings(BaseSettings):
     namespace: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,30})?$", description="prefix of topics, keys and databases")
 
     kafka: str = Field("127.0.0.1:9092", description="bootstrap servers, comma-separated host:port")
+    kafka_driver: Literal["kafka-python", "confluent"] = Field(
+        "kafka-python", description="client of Kafka: kafka-python, or librdkafka, several times as fast"
+    )
     kafka_partitions: int = Field(3, ge=1, description="partitions of a topic that the code makes")
     kafka_replication: int = Field(1, ge=1, description="replicas of a topic that the code makes")
     kafka_bars_retention_hours: int = Field(168, ge=1, description="how long bars stay on the bus")
@@ -140,6 +144,30 @@ class Settings(BaseSettings):
     ibkr_host: str = Field("127.0.0.1", description="where TWS or IB Gateway listens for programs")
     ibkr_port: int = Field(4002, ge=1, le=65535, description="4002 or 4001: Gateway; 7497 or 7496: TWS; paper first")
     ibkr_client_id: int = Field(17, ge=1, description="the number that TWS knows us by; no other program may have it")
+
+    # Where orders go: a paper session, which need not be the one that bars come from.
+    ibkr_account: str | None = Field(None, description="the paper account that orders go to: DU and digits")
+    ibkr_allowed_accounts: str = Field("", description="the accounts that orders may go to, by comma or space")
+    ibkr_paper_host: str = Field("127.0.0.1", description="where the paper session of TWS or IB Gateway listens")
+    ibkr_paper_port: int = Field(4002, ge=1, le=65535, description="its port: Gateway 4002, TWS 7497")
+    ibkr_paper_client_id: int = Field(18, ge=1, description="the number that orders are sent with; it stays the same")
+    ibkr_restart: str = Field(
+        "23:45", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="when TWS or IB Gateway restarts each day"
+    )
+    ibkr_restart_zone: str = Field("America/New_York", description="the time zone of that")
+
+    @model_validator(mode="after")
+    def _client_ids(self) -> Settings:
+        """Orders and bars need connections of their own."""
+        if self.ibkr_client_id == self.ibkr_paper_client_id:
+            raise ValueError(
+                "QUANTLYTIC_IBKR_PAPER_CLIENT_ID must differ from QUANTLYTIC_IBKR_CLIENT_ID, which bars are asked with"
+            )
+        if self.ibkr_restart_zone not in available_timezones():
+            raise ValueError(
+                f"QUANTLYTIC_IBKR_RESTART_ZONE={self.ibkr_restart_zone!r} is no time zone, such as Europe/Berlin"
+            )
+        return self
 
     @model_validator(mode="after")
     def _credentials(self) -> Settings:

@@ -16,8 +16,8 @@ LAYERS = (
     "calendars.intervals", "settings", "schemas", "notify", "dagster_internals", "run_statuses", "thresholds",
     "universe.models", "calendars", "universe.membership", "market_data", "features", "strategies", "schemas.dbt",
     "schemas.page", "schemas.generate", "plugins", "serving", "push", "storage", "tables", "trading", "charts",
-    "imports", "vendors", "learning", "universe", "feeds", "services", "pages", "api", "resources", "reader",
-    "observability", "assets", "checks", "automation", "definitions", "commands", "cli",
+    "imports", "vendors", "brokers", "learning", "universe", "feeds", "services", "live", "pages", "api", "resources",
+    "reader", "observability", "assets", "checks", "automation", "definitions", "commands", "cli",
 )  # fmt: skip
 WITH_DAGSTER = {
     "dagster_internals", "run_statuses", "observability", "assets", "checks", "automation", "definitions", "commands",
@@ -25,11 +25,13 @@ WITH_DAGSTER = {
 # Neighbours in the list above that know nothing of each other all the same.
 STRANGERS = {
     "vendors": {"serving", "storage", "tables", "trading", "charts", "imports", "notify"},
+    "brokers": {"serving", "storage", "tables", "trading", "charts", "imports", "notify"},
     "imports": {"serving", "storage", "tables", "trading", "charts", "vendors"},
     "learning": {"storage", "tables", "vendors", "imports"},
     "trading": {"tables"},
     "services": {"pages", "feeds"},
     "api": {"pages", "feeds", "vendors", "charts", "imports"},
+    "live": {"feeds", "vendors", "imports", "charts"},
     "automation": {"assets", "checks"},
 }
 

@@ -35,6 +35,11 @@ def feature_key(dataset: Dataset, model: str) -> dg.AssetKey:
     return dg.AssetKey([dataset.name, model])
 
 
+def broker_account_key(broker: str) -> dg.AssetKey:
+    """The key of what an account at a broker is worth."""
+    return dg.AssetKey([broker, "broker_account"])
+
+
 def strategy_key(strategy: Strategy, name: str) -> dg.AssetKey:
     """The key of one of a strategy's assets: model, predictions, signals, paper_trades, performance, published."""
     return dg.AssetKey([strategy.name, name])

@@ -1,7 +1,7 @@
 """`<strategy>/paper_trades`: signals, or a bot's wishes, made into orders and fills, once each, as lake tables.
 
 The engine trades, as in a backtest; what happened is on record in the state database, and the lake's tables are a copy
-of it (`services.paper_account`).
+of it (`services.paper_account`). Where a broker fills the orders they are sent to it, and its fills are on record.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from quantlytic_assets.assets.at_broker import TRADING_ERRORS, trade_at_broker
 from quantlytic_assets.assets.columns import table_metadata
 from quantlytic_assets.assets.keys import corporate_actions_key, feature_key, strategy_key
 from quantlytic_assets.assets.partitions import strategy_definition
@@ -17,18 +18,18 @@ from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key,
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import EVENTS
+from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.services.halts import standings
-from quantlytic_assets.services.old_accounts import LostAccount
 from quantlytic_assets.services.paper_account import trade
-from quantlytic_assets.services.signals import NoSignals
-from quantlytic_assets.strategies.spec import RuleError
 from quantlytic_assets.tables.trading import event_counts, session_counts
-from quantlytic_assets.universe.models import Dataset, Strategy
+from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 _NOTHING = {"dagster/partition_row_count": 0, "orders": 0, "fills": 0}
 
 
-def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str, Any]) -> dg.AssetsDefinition:
+def paper_trades_asset(
+    dataset: Dataset, strategy: Strategy, common: Mapping[str, Any], universe: Universe
+) -> dg.AssetsDefinition:
     """The asset that trades a strategy on paper and writes trading.events, and the tables that follow from it."""
     # A new action is no reason to trade: what it changes comes with the next bar.
     actions = corporate_actions_key(dataset)
@@ -51,10 +52,13 @@ def paper_trades_asset(dataset: Dataset, strategy: Strategy, common: Mapping[str
         resources: Resources = context.resources.quantlytic
         (window,) = windows(dataset, context.partition_keys)
         try:
-            done = trade(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
-        except (LostAccount, NoSignals, RuleError) as error:
+            if strategy.broker == SIMULATED:
+                done = trade(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
+                context.log.info(str(done))
+            else:
+                trade_at_broker(context, resources, dataset, strategy, universe, window)
+        except TRADING_ERRORS as error:
             raise dg.Failure(str(error)) from None
-        context.log.info(str(done))
         asked = {"since": window.first, "before": window.last}
         written = event_counts(resources.lake, strategy.name, **asked)
         counted = session_counts(resources.lake, strategy.name, **asked).join(written, on="session", how="left")

@@ -19,6 +19,7 @@ from quantlytic_assets.market_data.quality.fetch_plan import vendors_may_take
 from quantlytic_assets.market_data.quality.retention import first_kept
 from quantlytic_assets.notify import Notifier, Undelivered
 from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.broker_trading import newest_differences
 from quantlytic_assets.services.gaps import wanted_pairs
 from quantlytic_assets.services.halts import standings
 from quantlytic_assets.services.thresholds import look
@@ -42,13 +43,14 @@ def alert_sensor(
     datasets: Sequence[Dataset],
     strategies: Sequence[str] = (),
     thresholds: Sequence[Threshold] = (),
+    brokers: Sequence[str] = (),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dg.SensorDefinition:
     """The sensor; it needs QUANTLYTIC_NOTIFY.
 
     strategies: the names of those with an account that can be halted. thresholds: the alerts that the universe
-    declares, on these datasets. `clock` gives the time in UTC and is there for
-    tests.
+    declares, on these datasets. brokers: those with an account that is compared with the ledger. `clock` gives the time
+    in UTC and is there for tests.
     """
 
     @dg.sensor(
@@ -56,8 +58,8 @@ def alert_sensor(
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Tells the addresses of QUANTLYTIC_NOTIFY when a live dataset goes stale, a session closed with "
-        "holes, a run failed, a strategy is halted, or a condition of the universe's alerts holds; once, and once more "
-        "when it is over. Cursor: what was notified.",
+        "holes, a run failed, a strategy is halted, a broker's positions differ from the ledger's, or a condition of "
+        "the universe's alerts holds; once, and once more when it is over. Cursor: what was notified.",
         required_resource_keys={"quantlytic"},
     )
     def sense(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -74,6 +76,7 @@ def alert_sensor(
         found += halted(resources, strategies)
         turn = look(resources, thresholds, {one.name: one for one in datasets}, running_since, now)
         found += [Alert(one.key, one.title, one.body) for one in turn.notices]
+        found += [alert for broker in brokers for alert in differing(resources, broker)]
         failed, runs_until = failed_runs(context.instance, notified.runs_until, now)
         notified = replace(take_in(notified, [*found, *failed], len(notifier)), runs_until=runs_until)
         sending = due(notified, now.timestamp())
@@ -129,6 +132,23 @@ def stale(resources: Resources, dataset: Dataset, now: datetime) -> list[Alert]:
             f"{newest}, and its session is running. Look at its feed, at {dataset.name}_bus_sensor and at "
             f"{dataset.name}_automation.",
             f"Bars of {dataset.name} come in again, or its session is over.",
+        )
+    ]
+
+
+def differing(resources: Resources, broker: str) -> list[Alert]:
+    """An alert where positions at a broker were not those of the ledger when somebody looked last."""
+    newest = newest_differences(resources.broker_ledger, broker)
+    if newest is None or not newest[1]:
+        return []
+    values, differences = newest
+    return [
+        Alert(
+            f"broker:{broker}",
+            f"{broker} and the ledger differ",
+            f"{values.account} at {values.at:%Y-%m-%d %H:%M} UTC: {'; '.join(differences)}. `quantlytic broker status` "
+            "shows it anew; docs/brokers.md says what to do.",
+            f"{broker} and the ledger agree again.",
         )
     ]
 

@@ -46,6 +46,12 @@ def follow_hourly() -> dg.AutomationCondition:
     return (hour & _due() & ~dg.AutomationCondition.in_progress()).with_label("follow_hourly")
 
 
+def hourly() -> dg.AutomationCondition:
+    """Materialize once an hour, whatever there is: for what is asked of somebody outside."""
+    hour = dg.AutomationCondition.cron_tick_passed(_HOURLY)
+    return (hour & ~dg.AutomationCondition.in_progress()).with_label("hourly")
+
+
 def _due() -> dg.AutomationCondition:
     """True from when something upstream is new until a run that reads it is asked for, or has been made otherwise.
 

@@ -59,6 +59,7 @@ def account_page(result: Account, back: str | None = None) -> str:
         "<h2>What else could have come of it</h2>" + _resampled(result),
         "<h2>Months, percent</h2>" + _months(result),
         "<h2>Symbols</h2>" + _symbols(trips),
+        *(["<h2>At the broker</h2>" + _at_broker(result.at_broker)] if len(result.at_broker) else []),
         "<h2>Deepest drawdowns</h2>" + _drawdowns(curve),
         "<h2>Round trips</h2>" + _trips(trips),
         "<h2>Settings</h2>" + _rows(["setting", "value"], result.settings.items(), "words"),
@@ -221,6 +222,33 @@ def _symbols(trips: pl.DataFrame) -> str:
         (name, count, f"{won:.0%}", f"{pnl:,.0f}", f"{costs:,.0f}") for name, count, won, pnl, costs in by_symbol.rows()
     ]
     return _rows(["symbol", "round trips", "won", "profit", "costs"], rows)
+
+
+def _at_broker(orders: pl.DataFrame) -> str:
+    """What the broker's fills cost beside the simulated ones of the same orders, and the worst of them."""
+    filled = orders.filter(pl.col("filled") > 0)
+    both = filled.filter(pl.col("slippage").is_not_null())
+    worst = both.sort("slippage_bps", descending=True).head(_WORST)
+    mean, total = both["slippage_bps"].mean(), both["slippage"].sum()
+    paid, simulated = filled["commission"].sum(), filled["simulated_commission"].sum()
+    summary = [
+        ("orders", f"{len(orders):,}"),
+        ("filled, all or in part", f"{len(filled):,}"),
+        ("filled in the simulation as well", f"{len(both):,}"),
+        ("mean slippage against the simulation, bps", "" if mean is None else f"{mean:.2f}"),
+        ("slippage against the simulation", f"{total:,.2f}"),
+        ("commission", f"{paid:,.2f}"),
+        ("commission in the simulation", f"{simulated:,.2f}"),
+    ]
+    rows = [
+        (
+            f"{one['decision_time']:%Y-%m-%d %H:%M}", one["symbol"], one["side"], f"{one['filled']:g}",
+            f"{one['price']:.4f}", f"{one['simulated_price']:.4f}", f"{one['slippage_bps']:.2f}",
+        )
+        for one in worst.iter_rows(named=True)
+    ]  # fmt: skip
+    head = ["decided (UTC)", "symbol", "side", "filled", "price", "simulated", "slippage, bps"]
+    return _rows(["", ""], summary, "words") + (f"<p>The worst:</p>{_rows(head, rows)}" if rows else "")
 
 
 def _drawdowns(curve: pl.DataFrame) -> str:

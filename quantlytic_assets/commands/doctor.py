@@ -108,10 +108,17 @@ def _dbt_project() -> str | None:
 
 
 def _broker(installation: Installation) -> str | None:
-    wanted = [one.name for one in installation.universe.strategies.values() if one.broker != "simulated"]
-    if not wanted:
+    from quantlytic_assets.brokers.protocol import LiveAccount
+
+    if not any(one.broker == "ibkr" for one in installation.universe.strategies.values()):
         return None
-    return f"{', '.join(wanted)} want a broker this version does not have; set broker: simulated"
+    if all(importlib.util.find_spec(name) is None for name in ("ib_async", "ib_insync")):
+        return "broker: ibkr needs ib_async, which is not installed here; run: make install"
+    try:
+        installation.resources.broker_desk(installation.universe)
+    except LiveAccount as error:
+        return str(error)
+    return None
 
 
 def _vendors(installation: Installation) -> str | None:

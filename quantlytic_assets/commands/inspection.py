@@ -54,7 +54,7 @@ def print_json(rows: Any) -> None:
 
 
 def status_rows(installation: Installation) -> list[dict[str, Any]]:
-    """Per dataset: sessions and those materialized, bars, holes, last bar, bytes in the archive."""
+    """Per dataset: sessions and those materialized, bars, holes, last bar, its live path, bytes in the archive."""
     from quantlytic_assets.calendars.partitions import known_keys
     from quantlytic_assets.calendars.sessions import session_table
 
@@ -76,6 +76,7 @@ def status_rows(installation: Installation) -> list[dict[str, Any]]:
                 "holes": holes.get("holes", 0),
                 "missing_bars": holes.get("missing_bars") or 0,
                 "last_bar": seen.get("last_open"),
+                "live": _live(installation, name),
                 "bytes": sum(stored.size for stored in resources.archive.objects(name)),
             }
         )
@@ -101,6 +102,29 @@ def show_status(installation: Installation, out: Console, as_json: bool) -> None
             f"{row['bytes'] / 1e6:,.1f} MB",
         )
     out.print(table)
+    for row in rows:
+        if row["live"]:
+            out.print(_live_line(row["dataset"], row["live"]), highlight=False, markup=False, soft_wrap=True)
+
+
+def _live_line(dataset: str, live: dict[str, Any]) -> str:
+    """What the live path of a dataset said of itself last, in a line."""
+    ago = (datetime.now(UTC) - datetime.fromisoformat(live["at"])).total_seconds()
+    told = f"{live['bars']:,} bars, {live['signals']:,} signals, {live['behind']:,} records behind"
+    less = {name: live.get(name, 0) for name in ("late", "revised", "differing", "missing", "lost")}
+    rest = "".join(f", {count:,} {name}" for name, count in less.items() if count)
+    return f"live path of {dataset}, {ago:,.0f} s ago: {told}{rest}"
+
+
+def _live(installation: Installation, dataset: str) -> dict[str, Any] | None:
+    """What the live path of a dataset said of itself last; None where there never was one."""
+    if not (installation.settings.data / "hot" / "data.mdb").exists():
+        return None
+    with installation.resources.hot.read() as reader:
+        told = reader.fact("live", dataset)
+    if told is None:
+        return None
+    return {name: value for name, value in json.loads(told).items() if name != "stages"}
 
 
 def run_sql(installation: Installation, out: Console, query: str, table_format: str, as_of: date | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import threading
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from quantlytic_assets.commands.installation import Installation
     from quantlytic_assets.observability.collector import Part
+    from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.universe.models import Universe
 
 
@@ -68,6 +70,7 @@ def parts(installation: Installation, budgets: Callable[[], Mapping[tuple[str, i
     from quantlytic_assets.observability.installation import installation_metrics
     from quantlytic_assets.observability.lake import size_metrics, table_metrics
     from quantlytic_assets.observability.landing import LandedTally, archive_metrics, bus_metrics
+    from quantlytic_assets.observability.live import live_metrics
     from quantlytic_assets.observability.runs import RunWindow
     from quantlytic_assets.observability.vendors import budget_metrics
 
@@ -99,11 +102,18 @@ def parts(installation: Installation, budgets: Callable[[], Mapping[tuple[str, i
         Part("lake", 30, lambda: table_metrics(resources.lake, names)),
         Part("lake_files", 300, lambda: size_metrics(resources.lake)),
         Part("runs", 15, lambda: runs().metrics()),
+        Part("live", 10, lambda: live_metrics(_live_facts(resources.hot))),
         Part("installation", 60, lambda: installation_metrics(settings.data, _fed_now(universe))),
     ]
     if budgets is not None:
         all_parts.append(Part("vendors", 15, lambda: budget_metrics(budgets())))
     return all_parts
+
+
+def _live_facts(hot: HotStore) -> dict[str, dict[str, Any]]:
+    """What each dataset's live path said of itself last."""
+    with hot.read() as reader:
+        return {name: json.loads(body) for (name,), body in reader.facts("live")}
 
 
 def _fed_now(universe: Universe) -> list[str]:

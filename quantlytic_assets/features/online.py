@@ -70,6 +70,10 @@ class Board:
             shifts = self._shifts(bars, sums, stored) if stored is not None and sums else {}
             self._symbols[str(symbol)] = _Symbol(self._open(bars), listing, shifts)
 
+    def close(self, symbol: str) -> None:
+        """Lets go of a symbol: with its next bar it begins anew."""
+        self._symbols.pop(symbol, None)
+
     def update(self, symbol: str, bar: Mapping[str, object]) -> dict[str, float]:
         """The features at the next bar of a symbol, NaN where one is not defined.
 

@@ -7,7 +7,7 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.schemas.columns import MONEY, OPEN_TIME, PRICE, SESSION, SHARES, STRATEGY, SYMBOL
 from quantlytic_assets.schemas.table import Column, Rule, Table, described
-from quantlytic_assets.schemas.vocabulary import EVENT_KINDS, ORDER_STATUSES, SIDES
+from quantlytic_assets.schemas.vocabulary import BROKER_STATUSES, EVENT_KINDS, ORDER_STATUSES, SIDES
 from quantlytic_assets.schemas.vocabulary import SIGNALS as SIGNAL_WORDS
 
 _ORDER_REF = Column("order_ref", pl.String, "Client order id: strategy, symbol, time of the decision (UTC) and leg.")
@@ -101,7 +101,13 @@ FILLS = Table(
         Column("price", pl.Float64, "Price per share, slippage included.", unit=PRICE, above=0),
         Column("quantity", pl.Float64, "Shares filled.", unit=SHARES, above=0),
         Column("commission", pl.Float64, "Commission of the fill.", unit=MONEY, at_least=0),
-        Column("slippage", pl.Float64, "What the fill cost beyond the bar's open, all shares together.", unit=MONEY),
+        Column(
+            "slippage",
+            pl.Float64,
+            "What the fill cost beyond the bar's open, all shares together; 0 where a broker filled it, whose orders "
+            "are compared in trading.broker_orders.",
+            unit=MONEY,
+        ),
     ),
     key=("strategy", "order_ref", "fill_time"),
     rules=(Rule("filled_after", "no fill before its order's session", "fill_session >= session"),),
@@ -156,9 +162,9 @@ EQUITY = Table(
 EVENTS = Table(
     "trading.events",
     writer="paper_trades",
-    description="What happened to the accounts of strategies, in its order: decisions, orders "
-    "accepted, rejected, cancelled, expired and replaced, fills, splits, dividends, renames, delistings, halts, and "
-    "bars that came too late to be traded. Append-only; orders, fills, positions and equity follow from it.",
+    description="What happened to the accounts of strategies, in its order: decisions, orders accepted, rejected, "
+    "cancelled, expired and replaced, fills and their corrections, fees, splits, dividends, renames, delistings, "
+    "halts, and bars that came too late to be traded. Append-only; orders, fills, positions and equity follow from it.",
     columns=(
         STRATEGY,
         Column("seq", pl.Int64, "Number of the event in its account, from 1 on.", at_least=1),
@@ -204,6 +210,61 @@ BACKTESTS = Table(
     session="created_at",
 )
 
+BROKER_ORDERS = Table(
+    "trading.broker_orders",
+    writer="paper_trades",
+    description="Orders that a broker executes, and what the simulated broker would have made of the same order: its "
+    "fill price includes the declared slippage, so that `slippage` is what the declaration leaves out.",
+    columns=(
+        STRATEGY,
+        _DECIDED,
+        SYMBOL,
+        _ORDER_REF,
+        Column("account", pl.String, "The broker's account; null before it was sent.", nullable=True),
+        _SIDE,
+        Column("quantity", pl.Float64, "Shares ordered.", unit=SHARES, above=0),
+        Column("type", pl.String, "Type of the order."),
+        Column("decision_time", TIME, "When the decision could be made, UTC."),
+        Column("sent_at", TIME, "When it was sent, UTC; null where it was not.", nullable=True),
+        Column("status", pl.String, "How it stands at the broker.", allowed=tuple(BROKER_STATUSES)),
+        Column("reason", pl.String, "Why it ended, or what the broker said, in its words.", nullable=True),
+        Column("filled", pl.Float64, "Shares filled.", unit=SHARES, at_least=0),
+        Column("price", pl.Float64, "Average price of what was filled.", nullable=True, unit=PRICE, above=0),
+        Column("commission", pl.Float64, "Commission, as far as it is known.", nullable=True, unit=MONEY),
+        Column("simulated_filled", pl.Float64, "Shares that the simulation filled.", nullable=True, unit=SHARES),
+        Column("simulated_price", pl.Float64, "Average price of those.", nullable=True, unit=PRICE, above=0),
+        Column("simulated_commission", pl.Float64, "Commission of those.", nullable=True, unit=MONEY),
+        Column(
+            "slippage",
+            pl.Float64,
+            "What the fills cost beyond the simulated price, all shares together; below 0 where they were better.",
+            nullable=True,
+            unit=MONEY,
+        ),
+        Column("slippage_bps", pl.Float64, "The same in 1/10,000 of the simulated price.", nullable=True),
+    ),
+    key=("strategy", "order_ref"),
+)
+
+BROKER_ACCOUNT = Table(
+    "trading.broker_account",
+    writer="broker_account",
+    description="What the account at a broker was worth, in its base currency, whenever somebody looked.",
+    columns=(
+        Column("broker", pl.String, "Name of the broker."),
+        Column("account", pl.String, "The broker's account."),
+        Column("asked_at", TIME, "When it was asked, UTC."),
+        Column("currency", pl.String, "The base currency."),
+        Column("equity", pl.Float64, "Net liquidation value.", nullable=True, unit="the base currency"),
+        Column("cash", pl.Float64, "Cash.", nullable=True, unit="the base currency"),
+        Column("buying_power", pl.Float64, "Buying power.", nullable=True, unit="the base currency"),
+        Column("gross_exposure", pl.Float64, "Gross position value.", nullable=True, unit="the base currency"),
+        Column("differences", pl.Int64, "Differences from the ledger.", at_least=0),
+    ),
+    key=("broker", "account", "asked_at"),
+    session="asked_at",
+)
+
 # Metadata of the performance asset, not in the lake.
 STATISTICS = Table(
     "performance.statistics",
@@ -217,4 +278,4 @@ STATISTICS = Table(
     key=("statistic",),
 )
 
-TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, EVENTS, BACKTESTS)
+TABLES = (SIGNALS, ORDERS, FILLS, POSITIONS, EQUITY, EVENTS, BACKTESTS, BROKER_ORDERS, BROKER_ACCOUNT)

@@ -53,10 +53,22 @@ ORDER_STATUSES: dict[str, str] = {
     "expired": "Its time was over before all of it was filled; `reason` says why.",
 }
 
+# Status of an order at a broker → what it says.
+BROKER_STATUSES: dict[str, str] = {
+    "written": "It is to be sent.",
+    "sent": "It was sent, and the broker has not confirmed it yet.",
+    "working": "The broker has confirmed it.",
+    "filled": "All of it was filled.",
+    "cancelled": "It was called back, or the broker cancelled it; `reason` says why.",
+    "rejected": "It was not sent, or the broker rejected it; `reason` says why.",
+    "expired": "Its time was over before all of it was filled.",
+}
+
 # What can happen to an account that the engine trades.
 EVENT_KINDS = (
     "decision", "order_accepted", "order_rejected", "order_cancelled", "order_expired", "order_replaced", "fill",
     "split", "dividend", "rename", "delisting", "fee", "borrow", "halt", "resume", "seen_late",
+    "correction",
 )  # fmt: skip
 
 # What a rule or a model says of a symbol at a bar → what it asks for.

@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
+from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.services.history import read_history
 from quantlytic_assets.services.inputs import rules_of
 from quantlytic_assets.strategies.bots import Bot
 from quantlytic_assets.tables.features import indicators, labels
 from quantlytic_assets.tables.predictions import predictions
-from quantlytic_assets.tables.trading import backtest_sharpes, equity, events
+from quantlytic_assets.tables.trading import backtest_sharpes, broker_orders, equity, events
 from quantlytic_assets.trading.account_tables import engine_events
 from quantlytic_assets.trading.backtest.figures import (
     Figures,
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.universe.models import Dataset, Strategy
 
+# What a report says of orders that a broker filled.
+AT_BROKER = (
+    "symbol", "side", "decision_time", "status", "filled", "price", "simulated_price", "slippage", "slippage_bps",
+    "commission", "simulated_commission",
+)  # fmt: skip
 _RANDOM_RUNS = 100
 _SEED = 20_250_101
 
@@ -60,7 +66,8 @@ class Account:
     same symbols at the same costs. events: the engine's. orders, fills and round_trips follow from them. statistics:
     the account's figures; held_statistics those of buying and holding. random_returns: total returns of the same
     targets at random other times, empty for a bot. findings: what speaks against believing it. forecasts: how good a
-    model's predictions were, where the strategy has one.
+    model's predictions were, where the strategy has one. at_broker: what a broker filled, beside the simulated fill of
+    the same order (`AT_BROKER` of trading.broker_orders); empty where the fills are simulated.
     """
 
     strategy: str
@@ -78,6 +85,7 @@ class Account:
     random_returns: np.ndarray = field(repr=False)
     findings: list[Finding] = field(default_factory=list)
     forecasts: dict[str, float] = field(default_factory=dict)
+    at_broker: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def title(self) -> str:
@@ -145,7 +153,11 @@ def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account
             registry=registry, first=first, last=last, events=False,
         )  # fmt: skip
     told = engine_events(events(lake, strategy.name))
-    return Account(**came_to(lake, given, strategy, told, curve, again), forecasts=forecast_quality(lake, strategy))
+    return Account(
+        **came_to(lake, given, strategy, told, curve, again),
+        forecasts=forecast_quality(lake, strategy),
+        at_broker=broker_orders(lake, strategy.name, AT_BROKER) if strategy.broker != SIMULATED else pl.DataFrame(),
+    )
 
 
 def read_curves(lake: Queries, dataset: Dataset, strategy: Strategy) -> tuple[pl.DataFrame, pl.DataFrame] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset, Strategy
 
 # Coins can be bought in parts, to a millionth here.
-_COIN_LOT = 1e-6
+COIN_LOT = 1e-6
 
 
 def read_history(
@@ -53,7 +53,7 @@ def read_history(
         bars,
         _actions(lake, dataset, strategy, bars["session"].max()),
         dict(hours.select("session", "close_time").iter_rows()),
-        _COIN_LOT if dataset.calendar == ROUND_THE_CLOCK else 1.0,
+        COIN_LOT if dataset.calendar == ROUND_THE_CLOCK else 1.0,
         read_inputs(lake, strategy, first, before),
     )
 

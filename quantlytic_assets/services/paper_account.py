@@ -5,26 +5,45 @@ lake are a copy of it. A step goes on from the last bar that was traded, whateve
 partition, all at once, or a bar at a time give the same events. Bars that come for a time that was traded before are
 seen late: an event says so, and they are not traded. What people ask of an account (`services.halts`) is part of the
 step with whose bars it takes effect.
+
+Where a broker fills the orders the same step decides, and the orders are written for the broker with it; the account
+changes with what the broker reports (`services.broker_account`). Bars whose orders could not be sent any more are
+looked at and not traded.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
 
-from quantlytic_assets.schemas.trading import EVENTS
-from quantlytic_assets.services.deciding import trader
+from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
+from quantlytic_assets.schemas.trading import BROKER_ORDERS, EVENTS
+from quantlytic_assets.services.broker_account import (
+    SIMULATED,
+    beside_reductions,
+    check_broker,
+    costs_of,
+    held_in,
+    last_closes,
+    orders_for_broker,
+    sendable_until,
+    settle_reports,
+)
+from quantlytic_assets.services.broker_comparison import broker_order_rows
+from quantlytic_assets.services.deciding import Trader, average_true_range, trader
 from quantlytic_assets.services.halts import due
-from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.history import COIN_LOT, read_history
 from quantlytic_assets.services.inputs import known_through
 from quantlytic_assets.services.old_accounts import taken_over
-from quantlytic_assets.storage.accounts import Accounts, StoredAccount
+from quantlytic_assets.storage.accounts import Accounts, Request, StoredAccount
 from quantlytic_assets.tables.predictions import model_versions
 from quantlytic_assets.trading.account_tables import (
     engine_events,
@@ -45,6 +64,9 @@ from quantlytic_assets.trading.engine.state import State
 from quantlytic_assets.universe.models import ModelStrategy
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from quantlytic_assets.storage.broker_ledger import BrokerLedger
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.trading.engine.market import Market
     from quantlytic_assets.universe.models import Dataset, Strategy
@@ -52,6 +74,8 @@ if TYPE_CHECKING:
 _DAY = timedelta(days=1)
 # How long a time waits for the bars of symbols that had one at the time before.
 _WAIT = timedelta(minutes=15)
+# Orders at a broker are compared with simulated fills again for so long, for bars can be late.
+_COMPARED_AGAIN = timedelta(days=10)
 
 
 @dataclass(frozen=True)
@@ -73,26 +97,121 @@ def trade(
     first: date,
     before: date,
     now: datetime | None = None,
+    ledger: BrokerLedger | None = None,
 ) -> Trades:
     """Trade what was not traded of the sessions up to `before`, and copy the sessions from `first` on into the lake.
 
-    An account begins with the first session that is asked for. Raises `NoSignals` for features that were never
-    computed, `RuleError` where the rule or bot fails or a bot keeps what can't be stored, and `LostAccount` for an
-    account of an older version that is gone.
+    An account begins with the first session that is asked for; one at a broker, whose orders are written to `ledger`,
+    with the first bar whose orders can still be sent. Raises `OtherBroker` for an account of another broker,
+    `NoSignals` for features that were never computed, `RuleError` where the rule or bot fails or a bot keeps what can't
+    be stored, and `LostAccount` for an account of an older version that is gone.
     """
-    stored = accounts.last(strategy.name) or taken_over(lake, accounts, dataset, strategy)
+    now = now or datetime.now(UTC)
+    if strategy.broker == SIMULATED:
+        ledger = None
+        stored = accounts.last(strategy.name) or taken_over(lake, accounts, dataset, strategy)
+    else:
+        assert ledger is not None, "orders for a broker are written to its ledger"
+        settle_account(lake, accounts, ledger, dataset, strategy, now)
+        stored = accounts.last(strategy.name)
+    check_broker(strategy, stored)
     # From a session that was traded already: of what came late since then is taken note.
     start = min(first, stored.session) if stored else first
     history = read_history(lake, dataset, strategy, before - _DAY, start) if start < before else None
     done = Trades(strategy.name)
     if history is not None:
         market = history.market(strategy.symbols)
-        fresh = _fresh(market, stored, now or datetime.now(UTC))
+        fresh = fresh_times(market, stored, now)
         fresh = _known(market, fresh, known_through(lake, strategy, before))
+        stale = fresh.start
+        if ledger is not None:
+            stale = _first_sendable(market, fresh, dataset, strategy, now)
+            # Without a bar to act on the account waits; a new one begins with the first of those.
+            fresh = slice(fresh.start if stored and stale < fresh.stop else stale, fresh.stop)
         if fresh.start < fresh.stop:
-            done = _step(lake, accounts, strategy, market, fresh, stored, before)
+            since, kept = market.sessions[fresh.start], stored.bot if stored else None
+            decides = trader(lake, strategy, market, since, before, kept, slice(fresh.start, stale))
+            models: Mapping[date, str] = {}
+            if isinstance(strategy, ModelStrategy):
+                models = model_versions(lake, strategy.name, since=since, before=before)
+            at_broker = None if ledger is None else AtBroker(ledger, dataset, now)
+            done = advance(accounts, strategy, market, fresh, stored, decides, models, at_broker)
     publish(lake, accounts, strategy.name, min([first, *([stored.oldest_open] if stored else [])]))
+    if ledger is not None:
+        publish_broker_orders(lake, ledger, dataset, strategy)
     return done
+
+
+class Books(Protocol):
+    """What is on record of accounts, as `storage.accounts.Accounts` keeps it."""
+
+    def last(self, strategy: str) -> StoredAccount | None:
+        """Where the account goes on from; None before its first bar."""
+
+    def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """Columns of trading.events of the sessions [since, before), in their order."""
+
+    def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """ACCOUNT_SESSIONS_SCHEMA of the sessions [since, before), oldest first."""
+
+    def requests(self, strategy: str | None = None, *, pending: bool = False) -> list[Request]:
+        """What was asked of an account, in its order."""
+
+    def advance(
+        self,
+        strategy: str,
+        before: StoredAccount | None,
+        after: StoredAccount,
+        events: pl.DataFrame,
+        sessions: pl.DataFrame,
+        taken: Mapping[int, datetime],
+        also: Callable[[sa.Connection], None] | None = None,
+    ) -> bool:
+        """Writes a step, in one transaction with what `also` writes; False where another process was quicker."""
+
+
+@dataclass(frozen=True)
+class AtBroker:
+    """What a step needs whose orders a broker fills: where they are written, of which dataset, and the time (UTC)."""
+
+    ledger: BrokerLedger
+    dataset: Dataset
+    now: datetime
+
+
+def settle_account(
+    lake: Lake, accounts: Accounts, ledger: BrokerLedger, dataset: Dataset, strategy: Strategy, now: datetime
+) -> int:
+    """Take into the account what its broker has reported; returns how many events that were."""
+    stored = accounts.last(strategy.name)
+    if stored is None:
+        return 0
+    lot = 1.0 if dataset.calendar != ROUND_THE_CLOCK else COIN_LOT
+    static = np.zeros((c.STATIC_FIELDS, len(strategy.symbols)))
+    static[c.LOT] = lot
+    atr = None
+    if strategy.settings.exits.atr_stop is not None:
+        before = stored.session + _DAY
+        history = read_history(lake, dataset, strategy, stored.session, stored.session)
+        if history is not None:
+            ranges = average_true_range(lake, strategy, history.market(strategy.symbols), stored.session, before)
+            atr = None if ranges is None or not len(ranges) else ranges[-1]
+    return settle_reports(accounts, ledger, strategy, dataset, static, now, atr)
+
+
+def publish_broker_orders(lake: Lake, ledger: BrokerLedger, dataset: Dataset, strategy: Strategy) -> None:
+    """Copy the orders of the last weeks, and of all that are not over, into trading.broker_orders."""
+    orders = ledger.orders(strategy.broker, strategy=strategy.name)
+    if not orders:
+        return
+    open_ones = [one.session for one in orders if not one.told]
+    since = min([*open_ones, orders[-1].session - _COMPARED_AGAIN])
+    recent = [one for one in orders if one.session >= since]
+    history = read_history(lake, dataset, strategy, None, since)
+    market = None if history is None else history.market(strategy.symbols)
+    rows = broker_order_rows(recent, ledger.fills([one.client_order_id for one in recent]), market, strategy.settings)
+    mine, parameters = "strategy = ? AND session >= ?", [strategy.name, since]
+    lake.replace([(BROKER_ORDERS.name, mine, parameters, rows)])
 
 
 def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
@@ -113,7 +232,7 @@ def publish(lake: Lake, accounts: Accounts, strategy: str, since: date) -> None:
     lake.replace([(table, mine, parameters, frame) for table, frame in tables.items()])
 
 
-def _fresh(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
+def fresh_times(market: Market, stored: StoredAccount | None, now: datetime) -> slice:
     """The times that were not traded and can be: the newest one waits a while for symbols that it lacks."""
     opens = market.times[:, c.OPENS]
     start = int(np.searchsorted(opens, micros(stored.through), "right")) if stored else 0
@@ -132,28 +251,42 @@ def _known(market: Market, fresh: slice, through: datetime | None) -> slice:
     return slice(fresh.start, min(fresh.stop, stop))
 
 
-def _step(
-    lake: Lake,
-    accounts: Accounts,
+def _first_sendable(market: Market, fresh: slice, dataset: Dataset, strategy: Strategy, now: datetime) -> int:
+    """The first of these times whose orders can still be sent, the end of them where there is none."""
+    available = pl.Series(market.times[fresh, c.AVAILABLE]).cast(pl.Datetime("us", "UTC")).to_list()
+    for place in range(len(available), 0, -1):
+        # The older they are the earlier it is too late.
+        if now >= sendable_until(available[place - 1], dataset, strategy.interval):
+            return fresh.start + place
+    return fresh.start
+
+
+def advance(
+    accounts: Books,
     strategy: Strategy,
     market: Market,
     fresh: slice,
     stored: StoredAccount | None,
-    before: date,
+    decides: Trader,
+    models: Mapping[date, str],
+    at_broker: AtBroker | None = None,
 ) -> Trades:
-    """Trade these times, session by session, and write all of it in one transaction."""
+    """Trade these times of a market, session by session, and write all of it in one transaction.
+
+    fresh: `fresh_times`, or the first of them. market: all bars of the sessions of these times. stored: where the
+    account stands. models: the version of the model that decides, by session. at_broker: of an account whose orders a
+    broker fills. Where another process has traded the account meanwhile nothing is done.
+    """
     days = market.sessions
-    since = days[fresh.start]
-    models = (
-        model_versions(lake, strategy.name, since=since, before=before) if isinstance(strategy, ModelStrategy) else {}
-    )
-    decides = trader(lake, strategy, market, since, before, stored.bot if stored else None)
     state, costs = None, 0.0
     late, rows = pl.DataFrame(), dict[date, dict[str, object]]()
     if stored:
         state = State.from_bytes(stored.state).for_symbols(stored.symbols, strategy.symbols)
         known = accounts.sessions(strategy.name, min(days[0], stored.session))
         costs = float(known["costs_to_date"][-1])
+        if at_broker is not None:
+            # What was settled since the last step is in no session yet.
+            costs += costs_of(engine_events(accounts.events(strategy.name, stored.session + _DAY)))
         late = _late(market[: fresh.start], known)
         rows = _counted_again(known, late)
     # They are read after the account was: what another step takes in meanwhile makes this one fail, and is not doubled.
@@ -174,7 +307,7 @@ def _step(
         session = days[stretch.start]
         # Of a session that goes on, the bars from its beginning.
         bars = _bars(market[market.within(session, session).start : stretch.stop])
-        rows[session] = session_row(session, account, _held(state, strategy), bars, models.get(session))
+        rows[session] = session_row(session, account, held_in(state, strategy.symbols), bars, models.get(session))
     if state is None:
         return Trades(strategy.name)
     # A frame of all at once: making one takes longer than trading a session.
@@ -194,9 +327,19 @@ def _step(
         halted=state.halted,
         halted_since=_halted_since(state, every, stored),
         bot=decides.remembered(),
+        broker=strategy.broker,
     )
+    also = None
+    if at_broker is not None:
+        ledger = at_broker.ledger
+        known_orders = ledger.by_reference(every["client_order_id"].drop_nulls().unique().to_list())
+        closes = last_closes(state, strategy.symbols)
+        asked_of_broker = orders_for_broker(every, known_orders, strategy, at_broker.dataset, closes, at_broker.now)
+        unfinished = ledger.unfinished(strategy.broker)
+        asked_of_broker = beside_reductions(asked_of_broker, unfinished, state, strategy.name)
+        also = partial(ledger.write, orders=asked_of_broker)
     frame = sessions_frame(list(rows.values()))
-    if not accounts.advance(strategy.name, stored, after, event_rows(every), frame, taken):
+    if not accounts.advance(strategy.name, stored, after, event_rows(every), frame, taken, also):
         # Another process has traded these bars.
         return Trades(strategy.name)
     seen = int(late["bars"].sum()) if len(late) else 0
@@ -246,18 +389,8 @@ def _halted_since(state: State, events: pl.DataFrame, stored: StoredAccount | No
     return halts[-1] if len(halts) else stored.halted_since if stored else None
 
 
-def _held(state: State, strategy: Strategy) -> dict[str, tuple[float, float, float]]:
-    """Quantity, average price and last close of what is held."""
-    quantity, average, last = (state.view.symbols[place] for place in (c.QUANTITY, c.AVERAGE, c.LAST))
-    return {
-        symbol: (float(quantity[i]), float(average[i]), float(last[i]))
-        for i, symbol in enumerate(strategy.symbols)
-        if quantity[i] != 0
-    }
-
-
 def _oldest_open(
-    accounts: Accounts, strategy: str, stored: StoredAccount | None, events: pl.DataFrame, last: date
+    accounts: Books, strategy: str, stored: StoredAccount | None, events: pl.DataFrame, last: date
 ) -> date:
     """The earliest session in which an order was decided that still works, else the last one traded."""
     earlier = engine_events(accounts.events(strategy, stored.oldest_open)) if stored else events.clear()

@@ -211,6 +211,12 @@ class Reader:
         """The bytes that a writer keeps under this name."""
         return self._get("state", _key(*name))
 
+    def states(self, *prefix: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
+        """Names, without the prefix, and bytes of all that writers keep under names that go on after the prefix."""
+        start = _key(*prefix, "")
+        for key, value in self._scan("state", start, start):
+            yield tuple(key[len(start) :].decode().split("\0")), bytes(value)
+
     @property
     def moment(self) -> int:
         """A number that grows with each transaction that writes: what was read at the same moment is the same."""
@@ -288,6 +294,10 @@ class Writer(Reader):
     def put_state(self, value: bytes, *name: str) -> None:
         """Keep these bytes under this name."""
         self._put("state", _key(*name), value)
+
+    def delete_state(self, *name: str) -> None:
+        """Delete the bytes under this name, if they are there."""
+        self._transaction.delete(_key(*name), db=self._databases["state"])
 
     def tell(self, channel: tuple[str, ...], body: bytes, keep: int = 1_000_000) -> int:
         """Append to the journal, JSON; returns its number. All but the newest `keep` entries go in time."""

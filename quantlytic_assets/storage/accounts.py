@@ -43,7 +43,7 @@ class StoredAccount:
     through: open time of the last bar traded, UTC, of that `session`. oldest_open: the earliest session in which an
     order was decided that still works, else `session`. events: the number of the last one. symbols: in the state's
     order. state: the engine's. halted, halted_since: why the account is halted, in the engine's word, and since when
-    (UTC). bot: what its bot remembers (`strategies.bot_memory`).
+    (UTC). bot: what its bot remembers (`strategies.bot_memory`). broker: who executes its orders.
     """
 
     through: datetime
@@ -55,6 +55,7 @@ class StoredAccount:
     halted: str | None = None
     halted_since: datetime | None = None
     bot: str | None = None
+    broker: str = "simulated"
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,19 @@ class Accounts:
         events: pl.DataFrame,
         sessions: pl.DataFrame,
         taken: Mapping[int, datetime] = MappingProxyType({}),
+        also: Callable[[sa.Connection], None] | None = None,
     ) -> bool:
         """Writes a step from `before` to `after`, events and sessions with it; False where another process was quicker.
 
         events: columns of trading.events without strategy and recorded_at. sessions:
         ACCOUNT_SESSIONS_SCHEMA; those that are on record already are replaced, for more of their bars have come. taken:
-        by number, the requests that the step took in, and the times (UTC) of the bars at which it did.
+        by number, the requests that the step took in, and the times (UTC) of the bars at which it did. also: writes the
+        orders that the step has for a broker, in the same transaction.
         """
         state = {
             "through": after.through, "session": after.session, "oldest_open": after.oldest_open,
             "events": after.events, "symbols": json.dumps(after.symbols), "state": after.state,
-            "halted": after.halted, "halted_since": after.halted_since, "bot": after.bot,
+            "halted": after.halted, "halted_since": after.halted_since, "bot": after.bot, "broker": after.broker,
         }  # fmt: skip
         with self._engine.connect() as connection, connection.begin() as transaction:
             try:
@@ -144,6 +147,8 @@ class Accounts:
                 rows = [{"strategy": strategy, **row, **more} for row in frame.to_dicts()]
                 for start in range(0, len(rows), _AT_ONCE):
                     connection.execute(sa.insert(table), rows[start : start + _AT_ONCE])
+            if also is not None:
+                also(connection)
         return True
 
     def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
@@ -246,5 +251,5 @@ def _schema(table: sa.Table) -> pl.Schema:
 def _stored(row: sa.Row) -> StoredAccount:
     return StoredAccount(
         row.through, row.session, row.oldest_open, row.events, tuple(json.loads(row.symbols)), row.state,
-        row.halted, row.halted_since, row.bot,
+        row.halted, row.halted_since, row.bot, row.broker,
     )  # fmt: skip

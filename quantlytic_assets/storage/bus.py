@@ -23,11 +23,23 @@ DEAD_LETTERS = "dead_letters"
 _TICKS = "ticks."
 # So many records at most go with one that comes, for nobody to wait long.
 _MOST_GONE = 50_000
+# How long a tail sleeps between two glances at a topic's files.
+_GLANCE_SECONDS = 0.004
 
 
 def bars_topic(dataset: str) -> str:
     """The topic that carries a dataset's bars."""
     return f"bars.{dataset}"
+
+
+def made_bars_topic(interval: str, dataset: str) -> str:
+    """The topic that carries the bars of an interval that the live path makes of a dataset."""
+    return f"bars.{interval}.{dataset}"
+
+
+def signals_topic(strategy: str) -> str:
+    """The topic that carries the signals of a strategy that the live path makes."""
+    return f"signals.{strategy}"
 
 
 def ticks_topic(market: str) -> str:
@@ -81,6 +93,13 @@ class Bus(Protocol):
     def read(self, topic: str, partition: int, first: int, last: int) -> Records:
         """The records of [first, last). Raises `LookupError` where the range is not wholly there."""
 
+    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+        """What is new: of each partition that has any the records from its offset in `after` on, about `most` in all.
+
+        Waits up to `wait` seconds for the first of them; empty where none came. Partitions that `after` does not name
+        are not read. Raises `LookupError` where a partition no longer has its offset.
+        """
+
 
 class LocalBus:
     """A bus in a directory: one SQLite log a topic, one partition each, safe for many processes at once.
@@ -93,6 +112,8 @@ class LocalBus:
         self.root = Path(root)
         self._ticks_seconds = ticks_hours * 3600
         self._clock = clock
+        # The state of a topic's files in which nothing stood at an offset and after it.
+        self._nothing_new: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def _path(self, topic: str) -> Path:
         return self.root / f"{topic}.sqlite"
@@ -183,14 +204,55 @@ class LocalBus:
         """See `Bus.read`."""
         if partition != 0 or not self._path(topic).exists():
             raise LookupError(f"the bus has no partition {partition} of topic {topic}")
+        records = self._records(topic, first, last)
+        if len(records) != last - first:
+            raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
+        return records
+
+    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+        """See `Bus.tail`; a look at the times of two files tells whether anybody has written."""
+        if 0 not in after:
+            return {}
+        first, deadline = after[0], time.monotonic() + wait
+        while True:
+            seen = self._written(topic)
+            if seen is not None and seen != self._nothing_new.get((topic, first)):
+                records = self._records(topic, first, first + most)
+                if len(records):
+                    if records.offsets[0] != first:
+                        raise LookupError(f"topic {topic} begins with {records.offsets[0]}, not with {first}")
+                    return {0: records}
+                # Asked before the look: what was written meanwhile is looked for again.
+                self._nothing_new = {(topic, first): seen}
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return {}
+            time.sleep(min(left, _GLANCE_SECONDS))
+
+    def _written(self, topic: str) -> tuple[int, ...] | None:
+        """What changes with every append to a topic; None where there is no topic."""
+        found: list[int] = []
+        path = self._path(topic)
+        for one in (path, path.with_name(f"{path.name}-wal")):
+            try:
+                status = one.stat()
+            except FileNotFoundError:
+                if one == path:
+                    return None
+                continue
+            found += (status.st_ino, status.st_size, status.st_mtime_ns)
+        return tuple(found)
+
+    def _records(self, topic: str, first: int, last: int) -> Records:
+        """The records of [first, last) that are there."""
         with self._open(topic) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+                return Records([], [], [], [])
             rows = connection.execute(
                 'SELECT "offset", key, headers, value FROM records WHERE "offset" >= ? AND "offset" < ? '
                 'ORDER BY "offset"',
                 (first, last),
             ).fetchall()
-        if len(rows) != last - first:
-            raise LookupError(f"topic {topic} has {len(rows)} of the {last - first} records of [{first}, {last})")
         if not rows:
             return Records([], [], [], [])
         offsets, keys, headers, values = (list(column) for column in zip(*rows, strict=True))

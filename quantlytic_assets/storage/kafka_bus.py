@@ -50,7 +50,7 @@ class KafkaPlace:
         """How a topic is made. Dead letters are kept for good: they are few, and somebody has to look at them."""
         if topic.startswith("ticks."):
             retention = self.ticks_retention_hours * _HOUR_MS
-        elif topic.startswith("bars."):
+        elif topic.startswith(("bars.", "signals.")):
             retention = self.bars_retention_hours * _HOUR_MS
         else:
             retention = -1
@@ -82,6 +82,8 @@ class KafkaBus:
         self._seen: set[str] = set()
         # The id of each topic that the consumer has read from: a client keeps what it has fetched by the topic's name.
         self._read_from: dict[str, str | None] = {}
+        # The client that waits for what is new of a topic, and where it stands.
+        self._tails: dict[str, tuple[KafkaConsumer, dict[TopicPartition, int]]] = {}
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -100,6 +102,9 @@ class KafkaBus:
 
     @cached_property
     def _consumer(self) -> KafkaConsumer:
+        return self._new_consumer()
+
+    def _new_consumer(self) -> KafkaConsumer:
         return KafkaConsumer(
             **self._options(),
             group_id=None,
@@ -139,6 +144,9 @@ class KafkaBus:
             client = self.__dict__.pop(name, None)
             if client is not None:
                 client.close()
+        for consumer, _ in self._tails.values():
+            consumer.close()
+        self._tails.clear()
         self._read_from.clear()
 
     def _description(self, topic: str) -> dict[str, Any] | None:
@@ -231,6 +239,34 @@ class KafkaBus:
         if len(records) != last - first or (len(records) and records.offsets[0] != first):
             raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
         return records
+
+    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+        """See `Bus.tail`. The client that waits is not the one that `read` uses: what it has fetched ahead stays."""
+        name = self.place.name(topic)
+        parts = {TopicPartition(name, partition): offset for partition, offset in after.items()}
+        with self._turn, self._asking():
+            consumer, stands = self._tails.get(topic, (None, {}))
+            if consumer is None:
+                consumer = self._new_consumer()
+            if set(stands) != set(parts):
+                consumer.assign(list(parts))
+            for part, offset in parts.items():
+                if stands.get(part) != offset:
+                    consumer.seek(part, offset)
+            self._tails[topic] = (consumer, {})
+            try:
+                polled = consumer.poll(timeout_ms=int(wait * 1000), max_records=most)
+            except OffsetOutOfRangeError as error:
+                raise LookupError(f"topic {topic} no longer has the offsets {dict(after)}: {error}") from None
+            found: dict[int, Records] = {}
+            known: dict[tuple, str] = {}
+            for part, messages in polled.items():
+                if messages:
+                    records = found[part.partition] = Records([], [], [], [])
+                    _append(records, messages, known)
+                    parts[part] = messages[-1].offset + 1
+            self._tails[topic] = (consumer, parts)
+        return found
 
     def _go_to(self, part: TopicPartition, offset: int, identity: str | None) -> None:
         """Make the next poll begin at an offset.

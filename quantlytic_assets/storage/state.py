@@ -147,6 +147,7 @@ ACCOUNT_SESSIONS = sa.Table(
 
 # Where each account goes on from: the engine's state after the bar that opened at `through`.
 # halted, halted_since: why and since when it is halted, if it is. bot: JSON of what its bot remembers, if it has one.
+# broker: who executes its orders.
 ACCOUNT_STATES = sa.Table(
     "account_states",
     METADATA,
@@ -160,6 +161,7 @@ ACCOUNT_STATES = sa.Table(
     sa.Column("halted", sa.String),
     sa.Column("halted_since", UtcTime),
     sa.Column("bot", sa.String),
+    sa.Column("broker", sa.String, nullable=False, server_default="simulated"),
 )
 
 # What people asked of accounts, in its order; only `effective_at` is filled in later, once. action: halt or resume.
@@ -177,6 +179,89 @@ ACCOUNT_REQUESTS = sa.Table(
     sa.Column("requested_at", UtcTime, nullable=False),
     sa.Column("effective_at", UtcTime),
     sa.Index("account_requests_by_strategy", "strategy"),
+)
+
+# Orders for a broker: what is wanted (working or cancelled, in which revision), written before anything is sent, and
+# what has become of it. number: the order's in its account. status: written, sent (it may have arrived), working,
+# filled, cancelled, rejected, expired. expires_at: it is not sent from then on. told: whether the account knows the
+# end.
+BROKER_ORDERS = sa.Table(
+    "broker_orders",
+    METADATA,
+    sa.Column("client_order_id", sa.String, primary_key=True),
+    sa.Column("broker", sa.String, nullable=False),
+    sa.Column("strategy", sa.String, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("session", sa.Date, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("leg", sa.String, nullable=False),
+    sa.Column("side", sa.Integer, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("type", sa.String, nullable=False),
+    sa.Column("time_in_force", sa.String, nullable=False),
+    sa.Column("limit_price", sa.Float),
+    sa.Column("stop_price", sa.Float),
+    sa.Column("trail", sa.Float),
+    sa.Column("oca_group", sa.String, nullable=False),
+    sa.Column("reference_price", sa.Float),
+    sa.Column("decision_time", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("written_at", UtcTime, nullable=False),
+    sa.Column("wanted", sa.String, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("sent_revision", sa.Integer, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("sent_at", UtcTime),
+    sa.Column("account", sa.String),
+    sa.Column("order_id", sa.BigInteger),
+    sa.Column("permanent_id", sa.BigInteger),
+    sa.Column("filled", sa.Float, nullable=False),
+    sa.Column("reason", sa.String),
+    sa.Column("held_for", sa.String),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("told", sa.Boolean, nullable=False),
+    sa.Index("broker_orders_by_status", "broker", "status"),
+    sa.Index("broker_orders_by_strategy", "strategy", "session"),
+)
+
+# Executions, one row each whatever revision of it is the newest; an execution without a client order id is nobody's
+# of ours. taken_*: what its account has taken in of it; null before it has.
+BROKER_FILLS = sa.Table(
+    "broker_fills",
+    METADATA,
+    sa.Column("base", sa.String, primary_key=True),
+    sa.Column("execution_id", sa.String, nullable=False),
+    sa.Column("broker", sa.String, nullable=False),
+    sa.Column("client_order_id", sa.String),
+    sa.Column("account", sa.String, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("side", sa.Integer, nullable=False),
+    sa.Column("quantity", sa.Float, nullable=False),
+    sa.Column("price", sa.Float, nullable=False),
+    sa.Column("executed_at", UtcTime, nullable=False),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    sa.Column("commission", sa.Float),
+    sa.Column("currency", sa.String),
+    sa.Column("taken_quantity", sa.Float),
+    sa.Column("taken_price", sa.Float),
+    sa.Column("taken_commission", sa.Float),
+    sa.Index("broker_fills_by_order", "client_order_id"),
+)
+
+# What a broker's account was worth at a time, in its base currency, and how it stood beside the ledger (JSON).
+BROKER_VALUES = sa.Table(
+    "broker_values",
+    METADATA,
+    sa.Column("broker", sa.String, primary_key=True),
+    sa.Column("account", sa.String, primary_key=True),
+    sa.Column("at", UtcTime, primary_key=True),
+    sa.Column("currency", sa.String, nullable=False),
+    sa.Column("equity", sa.Float),
+    sa.Column("cash", sa.Float),
+    sa.Column("buying_power", sa.Float),
+    sa.Column("gross_exposure", sa.Float),
+    sa.Column("standing", sa.String, nullable=False),
 )
 
 

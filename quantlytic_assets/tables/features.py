@@ -45,6 +45,15 @@ def session_bars(lake: Queries, dataset: str, interval: str, session: date, symb
     return select(lake, BARS, BARS.polars.names(), *mine, one_of("symbol", symbols), order=("symbol", "open_time"))
 
 
+def newest_bar(lake: Queries, dataset: str, interval: str, symbols: Collection[str]) -> datetime | None:
+    """When the newest complete bar of any of these symbols opened, UTC; None where there is none."""
+    clause, parameters = where(
+        [equal("dataset", dataset), equal("interval", interval), one_of("symbol", symbols), equal("complete", True)]
+    )
+    sql = f"SELECT max(open_time) AS newest FROM {BARS.name}{clause}"
+    return rows(lake, sql, parameters, pl.Schema({"newest": TIME}))["newest"][0]
+
+
 def feature_tables(lake: Queries, columns: Collection[str]) -> list[Table]:
     """The families' tables that hold these columns of features.indicators."""
     sql = (

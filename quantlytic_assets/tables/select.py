@@ -27,7 +27,7 @@ class Condition:
     parameters: tuple[Any, ...] = ()
 
 
-def equal(column: str, value: str | int | date) -> Condition:
+def equal(column: str, value: str | int | bool | date) -> Condition:
     """Rows with this value."""
     return Condition(f"{quoted(column)} = ?", (value,))
 

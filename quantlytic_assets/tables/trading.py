@@ -7,7 +7,7 @@ from datetime import date
 
 import polars as pl
 
-from quantlytic_assets.schemas.trading import BACKTESTS, EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
+from quantlytic_assets.schemas.trading import BACKTESTS, BROKER_ORDERS, EQUITY, EVENTS, FILLS, ORDERS, POSITIONS
 from quantlytic_assets.tables.select import Queries, equal, rows, select, sessions, where
 
 # One row a session: the account, and what became of the orders that were decided in it.
@@ -83,6 +83,12 @@ def account_differences(lake: Queries, strategy: str) -> pl.DataFrame:
         "ORDER BY session"
     )
     return rows(lake, sql, [*parameters, *parameters], DIFFERENCES_SCHEMA)
+
+
+def broker_orders(lake: Queries, strategy: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns of the strategy's orders at a broker, oldest first."""
+    mine = equal("strategy", strategy)
+    return select(lake, BROKER_ORDERS, columns, mine, order=("decision_time", "order_ref"))
 
 
 def backtest_sharpes(lake: Queries, strategy: str) -> list[float]:

@@ -35,14 +35,15 @@ def run_bot(
     atr: np.ndarray | None = None,
     asked: Requests | None = None,
     events: bool = True,
+    filled_elsewhere: bool = False,
 ) -> Result:
     """Trade a market by a bot, from a new account or from where `state` ended, which stays as it was.
 
     features: what the bot sees beside prices, by column, each [time, symbol], NaN where it has no value. asked: what is
-    asked for by hand at the market's first time. atr: [time, symbol], for exits.atr_stop. Raises `RuleError` where the
-    bot fails or has a target of a symbol that is not in the market.
+    asked for by hand at the market's first time. atr: [time, symbol], for exits.atr_stop. filled_elsewhere: a broker
+    fills the orders. Raises `RuleError` where the bot fails or has a target of a symbol that is not in the market.
     """
-    stepper = Stepper(market, settings, state, atr=atr, events=events)
+    stepper = Stepper(market, settings, state, atr=atr, events=events, filled_elsewhere=filled_elsewhere)
     if asked is not None:
         stepper.requests.extend(asked)
     seen = _bars(market, features or {})

@@ -35,6 +35,10 @@ REASONS: dict[str, str] = {
     "late": "the bars came after their time",
     "max_bars": "the position was held for exits.max_bars",
     "exited": "an exit closed the position, and the signal that led in has not changed since",
+    "rejected_by_broker": "the broker rejected it; its words are in trading.broker_orders",
+    "cancelled_by_broker": "the broker cancelled it; its words are in trading.broker_orders",
+    "expired_at_broker": "it was not filled in its time at the broker",
+    "commission": "a commission that the broker told after the fill",
 }
 
 

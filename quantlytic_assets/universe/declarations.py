@@ -378,12 +378,14 @@ _RULE_SCHEMA = {
 }
 
 
+# Who can execute orders: the engine, or a paper account at Interactive Brokers.
+BROKERS = ("simulated", "ibkr")
+
+
 def _broker(value: Any) -> str:
-    if value == "simulated":
-        return "simulated"
-    if value == "ibkr":
-        raise wrong("there is no ibkr broker yet, only simulated exists until it lands; take simulated")
-    raise wrong("{given} is not known, it should be simulated")
+    if value in BROKERS:
+        return str(value)
+    raise wrong("{given} is not known, it should be simulated or ibkr")
 
 
 # What a portfolio does not have, for its members have it; and what a strategy has with a model only.
@@ -429,8 +431,8 @@ class StrategyDeclaration(Declaration):
     retrain: Annotated[str, one_of(("monthly", "yearly"))] = optional("Walk forward by month or year.", "yearly")
     min_train_sessions: Annotated[int, whole(1, 100_000)] = optional("Sessions seen before the first prediction.", 504)
     embargo_sessions: Annotated[int, whole(0, 10_000)] = optional("Sessions left out before predicting.", 5)
-    broker: Annotated[str, Parsed("simulated", _broker, {"const": "simulated"})] = optional(
-        "Who executes orders.", "simulated"
+    broker: Annotated[str, Parsed("simulated or ibkr", _broker, {"enum": list(BROKERS)})] = optional(
+        "Who executes orders: simulated, or ibkr for a paper account at Interactive Brokers.", "simulated"
     )
     capital: Annotated[float, number(0, 1e15, above=True)] = optional(
         "Money at the start, in the currency of the prices, for account: {capital: …}.", 100_000.0

@@ -158,7 +158,7 @@ class IbkrVendor:
 
     async def _ask(self, request: BarRequest, contract: IbkrContract) -> tuple[list[Any], datetime]:
         """The rows of an answer, and when it was given, by IB's clock or ours, whichever is behind."""
-        library = _library()
+        library = ibkr_library()
         ib = library.IB()
         ib.RaiseRequestErrors = True
         trouble: asyncio.Future[VendorError | None] = asyncio.get_running_loop().create_future()
@@ -233,7 +233,7 @@ class _NoBars(Exception):
     """IB answered that there are none."""
 
 
-def _library() -> ModuleType:
+def ibkr_library() -> ModuleType:
     """ib_async, or ib_insync, which it grew from. Loaded in a running loop, because ib_insync looks for one."""
     try:
         return import_module("ib_async")

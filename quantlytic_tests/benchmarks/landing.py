@@ -1,6 +1,6 @@
-"""Landing: bars from Kafka into the S3 archive, as a ratio to a bare kafka-python poll loop over the same topic.
+"""Landing: bars from Kafka into the S3 archive with each driver, beside a bare kafka-python poll loop.
 
-Baseline and landing read the same records in the same run, turn by turn; the figure is the median of the turns. Then
+All read the same records in the same run, turn by turn; the figures are the medians of the turns. Then
 five million records are landed in one process whose memory is looked at after every claim. Wants the real servers:
 `make bench`, or `scripts/services run -- python -m quantlytic_tests.benchmarks.landing [RECORDS]`.
 """
@@ -29,6 +29,7 @@ SYMBOLS = 50
 RECORDS = 600_000
 MANY = 5_000_000
 TURNS = 3
+DRIVERS = ("kafka-python", "confluent")
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -93,7 +94,7 @@ def poll_only(place: Place) -> int:
     """Read the whole topic with the consumer's poll and nothing else; returns the records seen."""
     from kafka import KafkaConsumer, TopicPartition
 
-    bus = place.resources.bus
+    bus = Place(place.settings.model_copy(update={"kafka_driver": "kafka-python"})).resources.bus
     topic = bars_topic(dataset().name)
     consumer = KafkaConsumer(
         bootstrap_servers=bus.place.servers.split(","),
@@ -118,21 +119,29 @@ def poll_only(place: Place) -> int:
 
 
 def compare(place: Place, claim_records: int) -> None:
-    """Print the rates and their ratio."""
-    rates: dict[str, list[float]] = {"poll": [], "landing": []}
+    """Print the rates of a bare poll loop and of landing with each driver, turn by turn, and their ratios."""
+    rates: dict[str, list[float]] = {"poll": [], **{driver: [] for driver in DRIVERS}}
     for turn in range(TURNS):
         began = time.monotonic()
         seen = poll_only(place)
         rates["poll"].append(seen / (time.monotonic() - began))
-        lander = make_lander(place, place / f"turn{turn}", claim_records)
-        began = time.monotonic()
-        landed = lander.land()
-        rates["landing"].append(landed.rows / (time.monotonic() - began))
-        assert landed.rows == seen and not landed.rejected, landed
-        print(f"  turn {turn + 1}: poll {rates['poll'][-1]:,.0f}/s, landing {rates['landing'][-1]:,.0f}/s", flush=True)
+        for driver in DRIVERS:
+            bus = Place(place.settings.model_copy(update={"kafka_driver": driver}))
+            lander = make_lander(bus, place / f"{driver.replace('-', '')}{turn}", claim_records)
+            # Connections are made once a process.
+            bus.resources.bus.read(lander.topic, 0, 0, 1)
+            began = time.monotonic()
+            landed = lander.land()
+            rates[driver].append(landed.rows / (time.monotonic() - began))
+            assert landed.rows == seen and not landed.rejected, landed
+        told = ", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in rates.items())
+        print(f"  turn {turn + 1}: {told}", flush=True)
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = [mine / bare for mine, bare in zip(rates["landing"], rates["poll"], strict=True)]
-    print(f"landing: {middle['landing']:,.0f} bars/s; landing / bare poll loop = {statistics.median(ratios):.2f}")
+    for driver in DRIVERS:
+        ratios = [mine / bare for mine, bare in zip(rates[driver], rates["poll"], strict=True)]
+        print(f"landing by {driver}: {middle[driver]:,.0f} bars/s; / bare poll loop = {statistics.median(ratios):.2f}")
+    ratios = [one / other for one, other in zip(rates["confluent"], rates["kafka-python"], strict=True)]
+    print(f"landing: confluent / kafka-python = {statistics.median(ratios):.2f}")
 
 
 def land_and_watch(place: Place, claim_records: int) -> None:
@@ -170,6 +179,8 @@ def main() -> None:
         seconds = fill(place, records)
         print(f"published {records:,} bars at {records / seconds:,.0f}/s", flush=True)
         compare(place, place.settings.claim_records)
+        if not many:
+            return
         crowd = place / "many"
         fill(crowd, many)
         command = [sys.executable, "-m", __spec__.name, "watch", crowd.settings.namespace, home]

@@ -40,7 +40,10 @@ def served(tmp_path_factory):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         # Prometheus adds where it read them, and would rename labels of ours that are called like its own.
         assert not {"job", "instance"} & set(family._labelnames), name
-        found[name] = frozenset(family._labelnames) | {"job", "instance"}
+        if family.type == "histogram":
+            name = f"{name}_bucket"
+        labels = frozenset({"le"} if family.type == "histogram" else ())
+        found[name] = labels | frozenset(family._labelnames) | {"job", "instance"}
         assert re.fullmatch(r"quantlytic_[a-z][a-z0-9_]*", name) and family.documentation, name
     # The API serves its own, at /metrics.
     for family in REGISTRY.collect():

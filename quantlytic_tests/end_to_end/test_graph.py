@@ -14,8 +14,13 @@ import pytest
 
 from quantlytic_assets.dagster_internals import range_tags
 from quantlytic_assets.definitions import build_definitions
-from quantlytic_assets.resources import Resources
+from quantlytic_assets.resources import Resources, make_resources
+from quantlytic_assets.services.scoring import scorer
 from quantlytic_assets.settings import Settings
+from quantlytic_assets.strategies.spec import BASE_COLUMNS
+from quantlytic_assets.tables.features import indicators
+from quantlytic_assets.tables.predictions import scores
+from quantlytic_assets.universe.loading import load_universe
 from quantlytic_tests.end_to_end.installations import Installed, dagster_instance
 from quantlytic_tests.end_to_end.scenarios import bar, publish
 from quantlytic_tests.end_to_end.universes import EQUITIES_5M, universe
@@ -472,3 +477,15 @@ def test_a_rule_has_assets_of_its_signals_and_its_account(tmp_path: Path):
     other = graph(built(rule={"ma_cross": {"fast": 11}}))
     assert other.get(key).code_version != node.code_version
     assert other.get(dg.AssetKey(["equities_5m", "trend"])).code_version != columns
+
+
+def test_rows_that_are_scored_outside_the_graph_have_its_scores(base: Installed):
+    loaded = load_universe(base.universe_path)
+    dataset, strategy = loaded.datasets["equities_1d"], loaded.models["momentum_1d"]
+    resources = make_resources(base.settings())
+    columns = [*BASE_COLUMNS, "ret_1", *(one for one in strategy.features or () if one != "ret_1")]
+    rows = indicators(resources.lake, dataset.name, "1d", columns)
+    found = scorer(resources.models, dataset, strategy, lambda _: None)(rows)
+    wanted = scores(resources.lake, strategy.name).sort("symbol", "open_time")
+    keys = ["symbol", "open_time"]
+    assert len(wanted) > 50 and wanted.equals(found.join(wanted.select(keys), on=keys, how="semi").sort(keys))

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from quantlytic_assets.resources import Resources, make_resources
 from quantlytic_assets.settings import Settings
-from quantlytic_assets.storage.kafka_bus import KafkaBus
+from quantlytic_assets.storage.confluent_bus import ConfluentBus
+from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
 
 PROFILES = ("embedded", "services")
 _OPEN: dict[Settings, Resources] = {}
@@ -53,24 +54,31 @@ class Place:
             return []
         return [self.settings.s3_secret_key.get_secret_value(), self.settings.postgres_password.get_secret_value()]
 
+    @property
+    def _kafka(self) -> KafkaBus:
+        """The bus as what operators do to it needs it, whatever its driver."""
+        bus = self.resources.bus
+        return bus if isinstance(bus, KafkaBus) else _kafka(bus.place)
+
     def delete_topic(self, topic: str) -> None:
         """Delete a topic as an operator would."""
         if self.embedded:
             for path in self.settings.directory("bus").glob(f"{topic}.sqlite*"):
                 path.unlink()
             return
-        bus = self.resources.bus
+        bus = self._kafka
         bus._admin.delete_topics([bus.place.name(topic)])
 
     def delete_records(self, topic: str, before: int) -> None:
         """Drop the records of partition 0 before an offset, as retention does."""
-        bus = self.resources.bus
         if self.embedded:
+            bus = self.resources.bus
             with bus._open(topic) as connection:
                 connection.execute('DELETE FROM records WHERE "offset" < ?', (before,))
             return
         from kafka import TopicPartition
 
+        bus = self._kafka
         bus._admin.delete_records({TopicPartition(bus.place.name(topic), 0): before})
 
     def delete_lake(self) -> None:
@@ -89,6 +97,13 @@ class Place:
             own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND usename = user"
             connection.execute(sa.text(own), {"name": name})
             connection.exec_driver_sql(f'DROP DATABASE "{name}"')
+
+
+_KAFKA: dict[str, KafkaBus] = {}
+
+
+def _kafka(place: KafkaPlace) -> KafkaBus:
+    return _KAFKA.setdefault(place.namespace, KafkaBus(place))
 
 
 def _resources(settings: Settings) -> Resources:
@@ -118,10 +133,21 @@ def opened(profile: str, home: Path, **changes: object) -> Iterator[Place]:
         close_all()
 
 
+@contextmanager
+def with_driver(name: str, home: Path, **changes: object) -> Iterator[Place]:
+    """A fresh place of a profile, or of `services` with the driver of Kafka `confluent`."""
+    profile, driver = ("services", name) if name == "confluent" else (name, "kafka-python")
+    with opened(profile, home, kafka_driver=driver, **changes) as found:
+        yield found
+
+
 def close_all() -> None:
     """Let go of the connections that this process has opened."""
     for resources in _OPEN.values():
         bus = resources.__dict__.get("bus")
-        if isinstance(bus, KafkaBus):
+        if isinstance(bus, (KafkaBus, ConfluentBus)):
             bus.close()
+    for bus in _KAFKA.values():
+        bus.close()
+    _KAFKA.clear()
     _OPEN.clear()

@@ -1,16 +1,25 @@
 """What every bus promises, tried on each implementation."""
 
 import json
+import threading
 import time
 
 import pytest
 
 from quantlytic_assets.storage.bus import DEAD_LETTERS, BusUnavailable, bars_topic, ticks_topic
+from quantlytic_assets.storage.confluent_bus import ConfluentBus
 from quantlytic_assets.storage.kafka_bus import KafkaBus, KafkaPlace
-from quantlytic_tests.storage.places import opened
+from quantlytic_tests.storage.places import PROFILES, opened, with_driver
 from quantlytic_tests.storage.processes import HEADERS, publish_forever, publish_many, start, together
 
 TOPIC = bars_topic("sample_set")
+
+
+@pytest.fixture(params=[*PROFILES, "confluent"])
+def place(request, tmp_path):
+    """A fresh installation of each profile, and on the services with each driver of Kafka."""
+    with with_driver(request.param, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
@@ -136,6 +145,28 @@ class TestEveryBus:
         one, two, three = bus.read(TOPIC, 0, 0, 3).headers
         assert one is two and three != one
 
+    def test_a_tail_gives_what_is_new_and_waits_for_it(self, bus):
+        bus.create(TOPIC)
+        assert bus.tail(TOPIC, {0: 0}, 0) == {}
+        publish(bus, "a", "b", "c")
+        assert bus.tail(TOPIC, {0: 0}, 10)[0].values == [b"a", b"b", b"c"]
+        assert bus.tail(TOPIC, {0: 3}, 0.05) == {}
+        later = threading.Timer(0.2, lambda: publish(bus, "d"))
+        later.start()
+        records = bus.tail(TOPIC, {0: 3}, 20)[0]
+        assert (records.offsets, records.values, records.keys) == ([3], [b"d"], ["d"])
+        later.join()
+        # It goes where it is sent, not on from where it was.
+        assert bus.tail(TOPIC, {0: 1}, 10)[0].values[0] == b"b"
+        assert bus.tail(TOPIC, {}, 0) == {}
+
+    def test_a_tail_says_when_what_it_wants_is_gone(self, place, bus):
+        publish(bus, *"abcdef")
+        place.delete_records(TOPIC, 4)
+        with pytest.raises(LookupError):
+            bus.tail(TOPIC, {0: 2}, 10)
+        assert bus.tail(TOPIC, {0: 4}, 10)[0].values == [b"e", b"f"]
+
     def test_a_record_may_have_no_key(self, bus):
         bus.publish(TOPIC, [b"a"], [None], HEADERS)
         assert bus.read(TOPIC, 0, 0, 1).keys == [None]
@@ -207,10 +238,40 @@ def test_reading_never_changes_what_is_on_disk(tmp_path):
 class TestKafka:
     """What only a bus of several partitions has, and what is said when there is none."""
 
-    @pytest.fixture
-    def place(self, tmp_path):
-        with opened("services", tmp_path, kafka_partitions=3) as found:
+    @pytest.fixture(params=["kafka-python", "confluent"])
+    def place(self, request, tmp_path):
+        with opened("services", tmp_path, kafka_partitions=3, kafka_driver=request.param) as found:
             yield found
+
+    def test_the_drivers_mean_the_same_topic_and_put_a_key_into_the_same_partition(self, place):
+        bus = place.resources.bus
+        other = (ConfluentBus if isinstance(bus, KafkaBus) else KafkaBus)(bus.place)
+        keys = [f"S{i}-USD" for i in range(60)]
+        for one in (bus, other):
+            one.publish(TOPIC, [b"x"] * len(keys), keys, HEADERS)
+        assert bus.identity(TOPIC) == other.identity(TOPIC)
+        marks = bus.watermarks(TOPIC)
+        assert marks == other.watermarks(TOPIC)
+        for partition, (first, last) in marks.items():
+            records = bus.read(TOPIC, partition, first, last)
+            assert records == other.read(TOPIC, partition, first, last)
+            assert all(records.keys.count(key) == 2 for key in records.keys)
+        other.close()
+
+    def test_a_tail_follows_all_partitions(self, place):
+        bus = place.resources.bus
+        keys = [f"S{i % 20}" for i in range(900)]
+        bus.publish(TOPIC, [str(i).encode() for i in range(900)], keys, HEADERS)
+        marks = bus.watermarks(TOPIC)
+        at, found = {partition: first for partition, (first, _) in marks.items()}, []
+        while len(found) < 900:
+            for partition, records in bus.tail(TOPIC, at, 5, most=100).items():
+                assert records.offsets == list(range(at[partition], at[partition] + len(records)))
+                at[partition] += len(records)
+                found += records.values
+        assert sorted(map(int, found)) == list(range(900))
+        assert at == {partition: end for partition, (_, end) in marks.items()}
+        assert bus.tail(TOPIC, at, 0.1) == {}
 
     def test_records_of_a_key_keep_their_order_in_one_partition(self, place):
         bus = place.resources.bus
@@ -230,9 +291,9 @@ class TestKafka:
     def test_topics_are_made_with_the_retention_of_their_kind(self, place):
         from kafka.admin import ConfigResource
 
-        bus, hours = place.resources.bus, {}
+        bus, hours = place._kafka, {}
         for topic in (TOPIC, ticks_topic("m"), DEAD_LETTERS):
-            bus.create(topic)
+            place.resources.bus.create(topic)
             (found,) = bus._admin.describe_configs([ConfigResource("TOPIC", bus.place.name(topic))]).values()
             hours[topic] = found[bus.place.name(topic)]["retention.ms"]["value"]
         assert {topic: int(ms) for topic, ms in hours.items()} == {
@@ -241,9 +302,10 @@ class TestKafka:
             DEAD_LETTERS: -1,
         }
 
-    def test_a_bus_that_does_not_answer_says_where_it_was_looked_for(self, monkeypatch):
-        monkeypatch.setattr("quantlytic_assets.storage.kafka_bus._PATIENCE_SECONDS", 1)
-        bus = KafkaBus(KafkaPlace("127.0.0.1:9"))
+    @pytest.mark.parametrize("driver", [KafkaBus, ConfluentBus])
+    def test_a_bus_that_does_not_answer_says_where_it_was_looked_for(self, monkeypatch, driver):
+        monkeypatch.setattr(f"{driver.__module__}._PATIENCE_SECONDS", 1)
+        bus = driver(KafkaPlace("127.0.0.1:9"))
         for call in (lambda: bus.watermarks(TOPIC), lambda: publish(bus, "a"), lambda: bus.identity(TOPIC)):
             with pytest.raises(BusUnavailable, match="127.0.0.1:9"):
                 call()
@@ -251,15 +313,15 @@ class TestKafka:
     def test_a_topic_is_described_once_however_often_it_is_published_to(self, place, monkeypatch):
         bus, described = place.resources.bus, []
         publish(bus, "a")
-        asked = bus._admin.describe_topics
-        monkeypatch.setattr(bus._admin, "describe_topics", lambda topics: described.append(topics) or asked(topics))
+        asked = bus._description
+        monkeypatch.setattr(bus, "_description", lambda topic: described.append(topic) or asked(topic))
         for value in "bcdefghij":
             publish(bus, value)
         assert described == []
         assert sum(end for _, end in bus.watermarks(TOPIC).values()) == 10
 
     def test_reading_on_where_the_last_read_ended_fetches_nothing_twice(self, place, monkeypatch):
-        bus = place.resources.bus
+        bus = place._kafka
         bus.publish(TOPIC, [letter.encode() for letter in "abcdefgh"], ["one"] * 8, HEADERS)
         (partition,) = [partition for partition, (_, end) in bus.watermarks(TOPIC).items() if end]
         sought, seek = [], bus._consumer.seek

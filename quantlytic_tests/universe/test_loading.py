@@ -234,8 +234,7 @@ def test_one_wrong_field_of_a_dataset_is_one_line_that_says_what_would_be_right(
         ("costs", "{commission_bps: -1}", "strategies.swing.costs.commission_bps: '-1' should be a number from 0"),
         ("costs", "{comission_bps: 1}", "costs.comission_bps: unknown field, did you mean 'commission_bps'?"),
         ("retrain", "weekly", "retrain: 'weekly' is not known, it should be one of monthly, yearly"),
-        ("broker", "ibrk", "broker: 'ibrk' is not known, it should be simulated"),
-        ("broker", "ibkr", "broker: there is no ibkr broker yet, only simulated exists until it lands; take simulated"),
+        ("broker", "ibrk", "broker: 'ibrk' is not known, it should be simulated or ibkr"),
     ],
 )
 def test_one_wrong_field_of_a_strategy_is_one_line_that_says_what_would_be_right(write, field, value, expected):

@@ -100,7 +100,7 @@ def test_a_wrong_field_of_a_dataset_is_refused(field, value):
         ("interval", "2m"), ("symbols", "[]"), ("features", "[rsi_14, rsi_14]"),
         ("model", "logistic_regresion"), ("horizon", "0"), ("horizon", "true"), ("min_train_sessions", "1.5"),
         ("embargo_sessions", "-1"), ("capital", "0"), ("capital", "many"), ("costs", "5"),
-        ("costs", "{commission_bps: -1}"), ("costs", "{comission_bps: 1}"), ("retrain", "weekly"), ("broker", "ibkr"),
+        ("costs", "{commission_bps: -1}"), ("costs", "{comission_bps: 1}"), ("retrain", "weekly"), ("broker", "ibrk"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_of_a_strategy_is_refused(field, value):

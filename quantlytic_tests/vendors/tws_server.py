@@ -10,12 +10,12 @@ import asyncio
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-_CONTRACT_FIELDS = (
+CONTRACT_FIELDS = (
     "con_id", "symbol", "kind", "expiry", "strike", "right", "multiplier", "exchange", "primary", "currency",
     "local_symbol", "trading_class",
 )  # fmt: skip
@@ -36,6 +36,7 @@ class Instrument:
     kind: str = "STK"
     currency: str = "USD"
     listed: str = "NASDAQ"
+    tick: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Fault:
     garbage: bool = False
 
 
-class _Client:
+class Client:
     """One connection."""
 
     def __init__(self, writer: asyncio.StreamWriter):
@@ -102,12 +103,14 @@ class TwsServer:
         self.pacing = True
         self.deaf = False
         self.taken: set[int] = set()
+        self.accounts = ["DU1234567"]
         self.faults: list[Fault] = []
         self.requests: list[dict[str, str]] = []
         self.connections = 0
         self.port = 0
         self._asked: list[tuple[float, tuple[str, ...]]] = []
-        self._open: list[_Client] = []
+        self._open: list[Client] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
     def serving(self) -> Iterator[TwsServer]:
@@ -131,6 +134,7 @@ class TwsServer:
             loop.close()
 
         thread = threading.Thread(target=run, daemon=True)
+        self._loop = loop
         thread.start()
         assert ready.wait(20)
         try:
@@ -140,7 +144,7 @@ class TwsServer:
             thread.join(20)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(writer)
+        client = Client(writer)
         self._open.append(client)
         self.connections += 1
         try:
@@ -151,7 +155,7 @@ class TwsServer:
             self._open.remove(client)
             writer.close()
 
-    async def _talk(self, client: _Client, reader: asyncio.StreamReader) -> None:
+    async def _talk(self, client: Client, reader: asyncio.StreamReader) -> None:
         assert await reader.readexactly(4) == b"API\0"
         low, high = (await _frame(reader)).decode().split()[0].lstrip("v").split("..")
         client.version = min(self.version, int(high))
@@ -170,19 +174,30 @@ class TwsServer:
                     client.error(-1, 326, "Unable to connect as the client id is already in use.")
                     await client.writer.drain()
                     return
-                client.send(15, 1, "DU1234567")
-                client.send(9, 1, 1)
-                for farm in (2104, 2106, 2158):
-                    client.error(-1, farm, f"data farm connection is OK:farm{farm}")
+                self._welcome(client)
             elif client.number is not None:
-                answer = {"9": self._details, "20": self._history, "49": self._time, "61": self._positions}.get(kind)
+                answer = self._answers().get(kind)
                 if answer is not None:
                     answer(client, fields)
 
-    def _time(self, client: _Client, fields: list[str]) -> None:
+    def _answers(self) -> dict[str, Callable[[Client, list[str]], None]]:
+        """What answers a message, by its kind."""
+        return {"9": self._details, "20": self._history, "49": self._time, "61": self._positions}
+
+    def _next_id(self, client: Client) -> int:
+        """The first order id that is free for a client."""
+        return 1
+
+    def _welcome(self, client: Client) -> None:
+        client.send(15, 1, ",".join(self.accounts))
+        client.send(9, 1, self._next_id(client))
+        for farm in (2104, 2106, 2158):
+            client.error(-1, farm, f"data farm connection is OK:farm{farm}")
+
+    def _time(self, client: Client, fields: list[str]) -> None:
         client.send(49, 1, int((self.now or datetime.now(UTC)).timestamp()))
 
-    def _positions(self, client: _Client, fields: list[str]) -> None:
+    def _positions(self, client: Client, fields: list[str]) -> None:
         client.send(62, 1)
 
     def _matching(self, wanted: dict[str, str]) -> list[Instrument]:
@@ -196,8 +211,8 @@ class TwsServer:
             and wanted["primary"] in ("", one.listed)
         ]
 
-    def _details(self, client: _Client, fields: list[str]) -> None:
-        request, wanted = fields[1], dict(zip(_CONTRACT_FIELDS, fields[2:14], strict=True))
+    def _details(self, client: Client, fields: list[str]) -> None:
+        request, wanted = fields[1], dict(zip(CONTRACT_FIELDS, fields[2:14], strict=True))
         found = self._matching(wanted)
         if not found:
             client.error(request, 200, NO_DEFINITION)
@@ -208,14 +223,14 @@ class TwsServer:
         for one in found:
             client.send(
                 10, *([8] if old else []), request, one.symbol, one.kind, "", "0", "", wanted["exchange"] or one.listed,
-                one.currency, one.symbol, "NMS", "NMS", one.con_id, 0.01, *([100] if old else []), "", "LMT,MKT",
+                one.currency, one.symbol, "NMS", "NMS", one.con_id, one.tick, *([100] if old else []), "", "LMT,MKT",
                 f"SMART,{one.listed}", 1, 0, f"{one.symbol} INC", one.listed, "", "", "", "", "US/Eastern", "", "", "",
                 "", 0, 1, "", "", "26", "", "COMMON", *sizes,
             )  # fmt: skip
         client.send(52, 1, request)
 
-    def _history(self, client: _Client, fields: list[str]) -> None:
-        request, wanted = fields[0], dict(zip(_CONTRACT_FIELDS, fields[1:13], strict=True))
+    def _history(self, client: Client, fields: list[str]) -> None:
+        request, wanted = fields[0], dict(zip(CONTRACT_FIELDS, fields[1:13], strict=True))
         names = ("end", "size", "duration", "regular", "shows", "format")
         asked = {**wanted, **dict(zip(names, fields[14:20], strict=True))}
         self.requests.append(asked)
@@ -280,7 +295,7 @@ class TwsServer:
         return twice or of_it >= 5 or len(lately) >= 60
 
     @staticmethod
-    def _go_wrong(client: _Client, request: str, fault: Fault) -> None:
+    def _go_wrong(client: Client, request: str, fault: Fault) -> None:
         if fault.cut:
             client.writer.transport.abort()
         elif fault.garbage:

@@ -96,7 +96,7 @@ def clean(
 
     Raises `ValueError` when `sessions` lacks the session of a row of the universe.
     """
-    checked = _place(raw.select(SOURCED_SCHEMA.names()), dataset, sessions).with_columns(_reason(dataset))
+    checked = placed(raw.select(SOURCED_SCHEMA.names()), dataset, sessions)
     good = checked.filter(pl.col("_reason").is_null()).with_columns(_life()).sort(*_KEY, *_PRECEDENCE)
     rejected = checked.filter(pl.col("_reason").is_not_null())
     del checked
@@ -129,6 +129,15 @@ def clean(
         LEVELS_SCHEMA, extra_columns="ignore"
     )
     return Cleaned(bars, _quarantine([rejected, superseded], dataset), _repairs(bars, defects), differences, levels)
+
+
+def placed(raw: pl.DataFrame, dataset: Dataset, sessions: pl.DataFrame) -> pl.DataFrame:
+    """`raw` with `session`, `_start` and `_end` of each row's bar, and `_reason`: why it is rejected, or null.
+
+    A row is judged by itself here: which of two rows of one bar counts, and what is flagged, is decided in `clean`,
+    whose `sessions` these are. Raises `ValueError` as `clean` does.
+    """
+    return _place(raw, dataset, sessions).with_columns(_reason(dataset))
 
 
 def _repairs(bars: pl.DataFrame, defects: pl.DataFrame) -> pl.DataFrame:

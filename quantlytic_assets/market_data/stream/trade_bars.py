@@ -17,7 +17,7 @@ from quantlytic_assets.market_data.stream.messages import MINUTE, Announced, Mes
 from quantlytic_assets.market_data.stream.ticks import tick_frame
 
 # Both venues give sizes to at most 8 decimals: rounding takes the noise of adding them up away, and nothing else.
-_SIZE_DECIMALS = 8
+SIZE_DECIMALS = 8
 _VWAP_DIGITS = 12
 _LONG_AGO = -1
 
@@ -42,7 +42,7 @@ def bars_from_ticks(ticks: pl.DataFrame, fetched_at: datetime) -> pl.DataFrame:
             pl.col("price").max().alias("high"),
             pl.col("price").min().alias("low"),
             pl.col("price").last().alias("close"),
-            pl.col("size").sum().round(_SIZE_DECIMALS).alias("volume"),
+            pl.col("size").sum().round(SIZE_DECIMALS).alias("volume"),
             (pl.col("price") * pl.col("size")).sum().alias("quote_volume"),
             pl.len().cast(pl.Int64).alias("trade_count"),
             pl.col("vendor").first(),

@@ -59,6 +59,16 @@ INTAKE_INTS = 10
 IN_QUANTITY, IN_LIMIT, IN_STOP, IN_TRAIL, IN_BRACKET_STOP, IN_BRACKET_TARGET, IN_BRACKET_TRAIL = range(7)
 INTAKE_FLOATS = 7
 
+# What a broker reports, one row each: integers[field], floats[field]. A fill; the end of an order; a commission that
+# came after its fill; a fill that was changed afterwards, from the quantity and price before to those now.
+FILLED, ENDED_THERE, CHARGED_LATER, CORRECTED = range(4)
+(
+    RP_ACTION, RP_ORDER, RP_TIME, RP_SESSION, RP_SYMBOL, RP_SIDE, RP_TYPE, RP_LEG, RP_DECIDED, RP_END, RP_REASON,
+) = range(11)  # fmt: skip
+REPORT_INTS = 11
+RP_QUANTITY, RP_PRICE, RP_COMMISSION, RP_LEFT, RP_QUANTITY_BEFORE, RP_PRICE_BEFORE = range(6)
+REPORT_FLOATS = 6
+
 # Corporate actions, in the order in which they take effect on one day.
 SPLIT, DIVIDEND, RENAME, DELISTING = range(4)
 ACTIONS = ("split", "dividend", "rename", "delisting")
@@ -73,24 +83,27 @@ EVENT_FLOATS = 8
 KINDS = (
     "decision", "order_accepted", "order_rejected", "order_cancelled", "order_expired", "order_replaced", "fill",
     "split", "dividend", "rename", "delisting", "fee", "borrow", "halt", "resume", "seen_late",
+    "correction",
 )  # fmt: skip
 (
     K_DECISION, K_ACCEPTED, K_REJECTED, K_CANCELLED, K_EXPIRED, K_REPLACED, K_FILL,
     K_SPLIT, K_DIVIDEND, K_RENAME, K_DELISTING, K_FEE, K_BORROW, K_HALT, K_RESUME, K_SEEN_LATE,
-) = range(16)  # fmt: skip
+    K_CORRECTION,
+) = range(17)  # fmt: skip
 REASONS = (
     None, "bad_weight", "no_price", "bad_quantity", "bad_price", "unknown_symbol", "unknown_order", "delisted",
     "short_not_allowed", "buying_power", "below_lot", "below_minimum", "halted", "cooldown", "max_position",
     "max_gross", "by_hand", "oco", "superseded", "position_closed", "nothing_to_close", "session_end",
     "immediate_or_cancel", "max_daily_loss", "max_drawdown", "var_95", "ruined", "rule", "financing", "late",
-    "max_bars", "exited",
+    "max_bars", "exited", "rejected_by_broker", "cancelled_by_broker", "expired_at_broker", "commission",
 )  # fmt: skip
 (
     R_NONE, R_BAD_WEIGHT, R_NO_PRICE, R_BAD_QUANTITY, R_BAD_PRICE, R_UNKNOWN_SYMBOL, R_UNKNOWN_ORDER, R_DELISTED,
     R_SHORT, R_BUYING_POWER, R_BELOW_LOT, R_BELOW_MINIMUM, R_HALTED, R_COOLDOWN, R_MAX_POSITION,
     R_MAX_GROSS, R_BY_HAND, R_OCO, R_SUPERSEDED, R_CLOSED, R_NOTHING, R_SESSION_END,
     R_IOC, R_DAILY_LOSS, R_DRAWDOWN, R_VAR, R_RUINED, R_RULE, R_FINANCING, R_LATE, R_MAX_BARS, R_EXITED,
-) = range(32)  # fmt: skip
+    R_REJECTED_THERE, R_CANCELLED_THERE, R_EXPIRED_THERE, R_COMMISSION,
+) = range(36)  # fmt: skip
 
 # Settings, one array of floats.
 (
@@ -100,8 +113,9 @@ REASONS = (
     P_SIZING, P_AMOUNT, P_FRACTION, P_ANNUAL, P_KELLY_CAP, P_DECAY, P_PERIODS, P_SHARES,
     P_MAX_POSITION, P_MAX_GROSS, P_DAILY_LOSS, P_DRAWDOWN, P_RESUME, P_VAR, P_COOLDOWN, P_LIQUIDATE,
     P_COMMISSION, P_SLIPPAGE, P_PER_SHARE, P_PER_ORDER, P_MINIMUM, P_MAXIMUM, P_IMPACT, P_BORROW, P_FINANCING,
-) = range(44)  # fmt: skip
-SETTINGS = 44
+    P_FILLED_ELSEWHERE,
+) = range(45)  # fmt: skip
+SETTINGS = 45
 WEIGHTS, EQUAL_WEIGHT, FIXED, VOLATILITY_TARGET, KELLY = range(5)
 SIZINGS = ("weights", "equal_weight", "fixed", "volatility_target", "kelly")
 

@@ -50,6 +50,9 @@ def protect(v, p, tape, place, held, price, time, atr, static, at_open):
     if now == 0.0:
         return
     if held * now <= 0.0:
+        # What should only reduce and did more, as a broker's fills can, opens nothing that is to be protected.
+        if own[c.REDUCE_ONLY] == 1:
+            return
         _begin(v, p, tape, place, price, time, atr, static, at_open)
         return
     for kind in range(1, 4):

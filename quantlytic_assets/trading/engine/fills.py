@@ -163,7 +163,7 @@ def execute(v, p, tape, place, bar, moments, static, atr, ambiguous):
     if quantity <= _DUST:
         return
     fee = commission(p, prices, quantity, price)
-    _book(v, s, side * quantity, price, fee)
+    book(v, s, side * quantity, price, fee)
     v.symbols[c.USED, s] = used + quantity
     prices[c.REMAINING] = round(prices[c.REMAINING] - quantity, _DECIMALS)
     prices[c.NOTIONAL] += quantity * price
@@ -176,11 +176,12 @@ def execute(v, p, tape, place, bar, moments, static, atr, ambiguous):
     told[row, c.E_COMMISSION] = fee
     told[row, c.E_SLIPPAGE] = abs(price - reference) * quantity
     told[row, c.E_VALUE] = prices[c.REMAINING]
-    _afterwards(v, p, tape, place, held, price, time, atr, static, at_open)
+    afterwards(v, p, tape, place, held, price, time, atr, static, at_open)
 
 
 @helper
-def _book(v, symbol, change, price, fee):
+def book(v, symbol, change, price, fee):
+    """What a change of shares at a price does to the account."""
     held, mark = v.symbols[c.QUANTITY, symbol], v.symbols[c.LAST, symbol]
     now = round(held + change, _DECIMALS)
     if abs(now) <= _DUST:
@@ -200,7 +201,7 @@ def _book(v, symbol, change, price, fee):
 
 
 @helper
-def _afterwards(v, p, tape, place, held, price, time, atr, static, at_open):
+def afterwards(v, p, tape, place, held, price, time, atr, static, at_open):
     """What a fill means for other orders: its group ends, a position's exits begin, follow its size, or end."""
     own = v.codes[place]
     s = own[c.SYMBOL]

@@ -26,7 +26,8 @@ def _begin(v, p, tape, moments, actions, values):
     """The first bar of a session."""
     last, session, time = v.counts[c.LAST_SESSION], moments[c.SESSION], moments[c.OPENS]
     v.counts[c.LAST_SESSION] = session
-    for place in range(v.counts[c.ORDERS]):
+    # Of what a broker fills it says when it is over.
+    for place in range(v.counts[c.ORDERS] if p[c.P_FILLED_ELSEWHERE] == 0.0 else 0):
         own = v.codes[place]
         over = own[c.FORCE] == c.DAY and 0 <= own[c.FIRST_SESSION] < session
         if over and own[c.STATUS] == c.LIVE:
@@ -40,7 +41,10 @@ def _begin(v, p, tape, moments, actions, values):
 
 @helper
 def bars_half(v, p, tape, bar, moments, static, atr, actions, values, intake, first, last):
-    """Fills and marks of one time, after the rows of the intake from `first` to `last` that come before them."""
+    """Fills and marks of one time, after the rows of the intake from `first` to `last` that come before them.
+
+    Orders that a broker fills are left as they are: its reports are settled between the steps.
+    """
     v.counts[c.BAR] += 1
     opening = moments[c.SESSION] > v.counts[c.LAST_SESSION]
     closing = moments[c.LAST_BAR] == 1
@@ -48,7 +52,9 @@ def bars_half(v, p, tape, bar, moments, static, atr, actions, values, intake, fi
         _begin(v, p, tape, moments, actions, values)
     if last > first:
         take_in_at_open(v, p, tape, moments[c.OPENS], static, intake, first, last)
-    if v.counts[c.ORDERS] > 0:
+    if p[c.P_FILLED_ELSEWHERE] > 0.0:
+        compact(v)
+    elif v.counts[c.ORDERS] > 0:
         work(v, p, tape, bar, moments, static, atr, opening, closing)
         end_of_bar(v, tape, bar, moments, closing)
         compact(v)

@@ -27,6 +27,8 @@ ROUND_TRIPS_SCHEMA = pl.Schema(
         "ambiguous": pl.Boolean,
     }
 )
+# A broker can reject what was accepted before.
+_REJECTED_THERE = c.REASONS[c.R_REJECTED_THERE]
 _ENDS = {"order_rejected": "rejected", "order_cancelled": "cancelled", "order_expired": "expired"}
 
 
@@ -37,14 +39,24 @@ def orders(events: pl.DataFrame) -> pl.DataFrame:
         | ((pl.col("kind") == "order_rejected") & pl.col("client_order_id").is_not_null())
     ).unique("order", keep="first", maintain_order=True)
     filled = (
-        events.filter(pl.col("kind") == "fill")
+        # A correction tells the shares that came or went by it, and what it did to the cash.
+        events.filter(pl.col("kind").is_in(["fill", "correction"]))
+        .with_columns(
+            pl.when(pl.col("kind") == "fill")
+            .then(pl.col("price") * pl.col("quantity"))
+            .when(pl.col("side") == "sell")
+            .then("value")
+            .otherwise(-pl.col("value"))
+            .alias("paid"),
+            pl.when(pl.col("kind") == "fill").then("value").alias("left"),
+        )
         .group_by("order")
         .agg(
             pl.col("quantity").sum().alias("filled"),
-            ((pl.col("price") * pl.col("quantity")).sum() / pl.col("quantity").sum()).alias("average_price"),
+            (pl.col("paid").sum() / pl.col("quantity").sum()).alias("average_price"),
             pl.col("commission").sum(),
             pl.col("slippage").sum(),
-            pl.col("value").last().alias("left"),
+            pl.col("left").drop_nulls().last(),
         )
     )
     # A change that was refused ends nothing.
@@ -52,7 +64,11 @@ def orders(events: pl.DataFrame) -> pl.DataFrame:
         sent.select("order", pl.col("kind").alias("sent")), on="order"
     )
     ended = (
-        ended.filter((pl.col("kind") != "order_rejected") | (pl.col("sent") == "order_rejected"))
+        ended.filter(
+            (pl.col("kind") != "order_rejected")
+            | (pl.col("sent") == "order_rejected")
+            | (pl.col("reason") == _REJECTED_THERE)
+        )
         .group_by("order")
         .agg(pl.col("kind").last().replace_strict(_ENDS).alias("end"), pl.col("reason").last())
     )
@@ -82,7 +98,7 @@ def positions(events: pl.DataFrame) -> pl.DataFrame:
 
     A rename ends what was held under the old symbol; under the new one it is told with the next change.
     """
-    changes = events.filter(pl.col("kind").is_in(["fill", "split", "delisting", "rename"]))
+    changes = events.filter(pl.col("kind").is_in(["fill", "correction", "split", "delisting", "rename"]))
     return (
         changes.group_by("session", "symbol", maintain_order=True)
         .agg(pl.col("position").last().alias("quantity"))

@@ -41,13 +41,13 @@ class _Engine:
     """The kernel with its arrays: makes room and goes on where the kernel stopped for want of it."""
 
     def __init__(self, market: Market, settings: EngineSettings, state: State | None, targets: np.ndarray | None,
-                 atr: np.ndarray | None, events: bool):  # fmt: skip
+                 atr: np.ndarray | None, events: bool, filled_elsewhere: bool = False):  # fmt: skip
         symbols = len(market.symbols)
         if state is not None and state.symbols != symbols:
             raise ValueError(f"state: is of {state.symbols} symbols, the market of {symbols}")
         self.market = market
         self.state = State(symbols, settings.capital) if state is None else state.copy()
-        self.settings = settings.packed(symbols)
+        self.settings = settings.packed(symbols, filled_elsewhere=filled_elsewhere)
         self.targets = _laid_out("targets", targets, market)
         self.atr = _laid_out("atr", atr, market)
         if settings.exits.atr_stop is not None and atr is None:
@@ -129,15 +129,17 @@ def run(
     atr: np.ndarray | None = None,
     orders: Mapping[int, Requests] | None = None,
     events: bool = True,
+    filled_elsewhere: bool = False,
 ) -> Result:
     """Trades a market, from a new account or from where `state` ended, which stays as it was.
 
     targets: weights -1…1 [time, symbol], NaN to keep what is held, or a frame (symbol, open_time, weight). atr: as the
-    targets, for exits.atr_stop. orders: what is asked for by hand, by number of the deciding time.
+    targets, for exits.atr_stop. orders: what is asked for by hand, by number of the deciding time. filled_elsewhere: a
+    broker fills the orders; see `settlement`.
     """
     if isinstance(targets, pl.DataFrame):
         targets = market.matrix(targets, "weight")
-    engine = _Engine(market, settings, state, targets, atr, events)
+    engine = _Engine(market, settings, state, targets, atr, events, filled_elsewhere)
     asked = joined(orders, len(market)) if orders else _NOTHING
     if len(market):
         engine.run(0, c.BARS, len(market), c.DECIDE, *asked)
@@ -163,8 +165,9 @@ class Stepper:
     """
 
     def __init__(self, market: Market, settings: EngineSettings, state: State | None = None, *,
-                 targets: np.ndarray | None = None, atr: np.ndarray | None = None, events: bool = True):  # fmt: skip
-        self._engine = _Engine(market, settings, state, targets, atr, events)
+                 targets: np.ndarray | None = None, atr: np.ndarray | None = None, events: bool = True,
+                 filled_elsewhere: bool = False):  # fmt: skip
+        self._engine = _Engine(market, settings, state, targets, atr, events, filled_elsewhere)
         self.market = market
         self.time = -1
         self._requests = Requests(market.symbols)

@@ -214,8 +214,11 @@ class EngineSettings:
         if self.exits.stop_loss is not None and self.short and self.exits.take_profit is not None:
             _number("exits.take_profit", self.exits.take_profit, 0.0, 0.99, open_low=True)
 
-    def packed(self, symbols: int) -> np.ndarray:
-        """The settings as the array that the kernel reads; NaN where there is none."""
+    def packed(self, symbols: int, *, filled_elsewhere: bool = False) -> np.ndarray:
+        """The settings as the array that the kernel reads; NaN where there is none.
+
+        filled_elsewhere: a broker fills the orders, and its reports change the account (`engine.settlement`).
+        """
 
         def known(value: float | None) -> float:
             return NAN if value is None else float(value)
@@ -243,6 +246,7 @@ class EngineSettings:
             c.P_PER_SHARE: costs.per_share, c.P_PER_ORDER: costs.per_order, c.P_MINIMUM: costs.minimum,
             c.P_MAXIMUM: known(costs.maximum_bps) / 1e4, c.P_IMPACT: costs.impact,
             c.P_BORROW: costs.borrow_bps_annual / 1e4, c.P_FINANCING: costs.financing_bps_annual / 1e4,
+            c.P_FILLED_ELSEWHERE: filled_elsewhere,
         }  # fmt: skip
         packed = np.empty(c.SETTINGS)
         for place, value in values.items():

@@ -1,0 +1,169 @@
+"""What strategies want at bars that have just come: the signals of `services.signals`, from rows that are in memory.
+
+A rule is evaluated on the rows of the times that changed, with those that it looks back on and all symbols at them, as
+in the graph. A model's score and the targets of a portfolio's members stand beside the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import polars as pl
+
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.live.lines import Lines, Row
+from quantlytic_assets.services.inputs import rules_of
+from quantlytic_assets.strategies.signals import rule_signals
+from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
+
+# rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
+Scorer = Callable[[pl.DataFrame], pl.DataFrame]
+_KEYS = ["symbol", "open_time"]
+_SAYS = ("signal", "strength", "target", "reason")
+_TARGET = 2
+
+
+class Said(NamedTuple):
+    """A signal as it was given out: a row of trading.signals, its open time in microseconds, its revision's number."""
+
+    strategy: str
+    signal: Mapping[str, object]
+    time: int
+    revision: int
+
+    @property
+    def says(self) -> tuple[object, ...]:
+        """What makes it another signal where it differs."""
+        return tuple(self.signal[name] for name in _SAYS)
+
+
+@dataclass
+class _Follower:
+    """A strategy, its rule, and what it said last of each symbol and time."""
+
+    strategy: Strategy
+    rule: Rule
+    scorer: Scorer | None
+    said: dict[tuple[str, int], tuple[tuple[object, ...], int]]
+
+
+class Deciders:
+    """The strategies of one interval that follow rules, members before their portfolios. Bots have no signals.
+
+    scorers: of each strategy with a model.
+    """
+
+    def __init__(self, strategies: Sequence[Strategy], scorers: Mapping[str, Scorer]):
+        self._followers: dict[str, _Follower] = {}
+        self._forgotten: list[tuple[str, str, int]] = []
+        for one in sorted(strategies, key=lambda one: isinstance(one, PortfolioStrategy)):
+            rule = rules_of(one).bind(one.rule)
+            if isinstance(rule, Rule):
+                self._followers[one.name] = _Follower(one, rule, scorers.get(one.name), {})
+
+    @property
+    def look_back(self) -> int:
+        """How many rows before a row rules look back on."""
+        return max((one.rule.lookback for one in self._followers.values()), default=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The strategies, in the order in which they decide."""
+        return tuple(self._followers)
+
+    def remember(self, strategy: str, symbol: str, time: int, says: Sequence[object], revision: int) -> None:
+        """Take note of what was said already."""
+        if strategy in self._followers:
+            self._followers[strategy].said[symbol, time] = (tuple(says), revision)
+
+    def targets(self, strategy: str) -> dict[tuple[str, int], float | None] | None:
+        """What a strategy wants, by symbol and time, as far as it is remembered; None of a bot."""
+        follower = self._followers.get(strategy)
+        return None if follower is None else {key: says[_TARGET] for key, (says, _) in follower.said.items()}  # type: ignore[misc]
+
+    def decide(self, lines: Lines, changed: Sequence[Row]) -> list[Said]:
+        """The signals at these rows that say something new, by strategy, time and symbol.
+
+        Raises `RuleError` where a rule fails.
+        """
+        found: list[Said] = []
+        targets: dict[str, pl.DataFrame] = {}
+        for one in self._followers.values():
+            frame, keys = self._frame(one, lines, changed, targets)
+            if frame.is_empty():
+                continue
+            signals = rule_signals(one.strategy.name, one.rule, frame)
+            targets[one.strategy.name] = signals.select(*_KEYS, pl.col("target").alias(one.strategy.name))
+            told = signals.with_columns(pl.col("open_time").dt.epoch("us").alias("_time"))
+            for row in told.iter_rows(named=True):
+                time = row.pop("_time")
+                if (row["symbol"], time) not in keys:
+                    continue
+                says = tuple(row[name] for name in _SAYS)
+                before = one.said.get((row["symbol"], time))
+                if before is not None and before[0] == says:
+                    continue
+                revision = 0 if before is None else before[1] + 1
+                one.said[row["symbol"], time] = (says, revision)
+                found.append(Said(one.strategy.name, row, time, revision))
+            self._forget(one, lines)
+        return found
+
+    def forgotten(self) -> list[tuple[str, str, int]]:
+        """Strategy, symbol and time of what was said too long ago to be remembered since this was asked last."""
+        gone, self._forgotten = self._forgotten, []
+        return gone
+
+    def _forget(self, follower: _Follower, lines: Lines) -> None:
+        most = 4 * max(1, len(follower.strategy.symbols)) * (lines.look_back + 33)
+        if len(follower.said) > most:
+            for symbol, time in sorted(follower.said, key=lambda key: key[1])[: most // 2]:
+                del follower.said[symbol, time]
+                self._forgotten.append((follower.strategy.name, symbol, time))
+
+    def _frame(
+        self, one: _Follower, lines: Lines, changed: Sequence[Row], targets: Mapping[str, pl.DataFrame]
+    ) -> tuple[pl.DataFrame, set[tuple[str, int]]]:
+        """What the rule reads, by symbol and time, and whose signals are wanted."""
+        wanted = set(one.strategy.symbols)
+        times = {row.bar.open_time for row in changed if row.bar.symbol in wanted}
+        if not times:
+            return pl.DataFrame(), set()
+        symbols = [symbol for symbol in sorted(lines.symbols) if symbol in wanted]
+        first = min(times)
+        rows = [row for row in lines.rows(first, symbols) if row.bar.open_time in times]
+        keys = {(row.bar.symbol, row.bar.open_time) for row in rows}
+        if one.rule.lookback:
+            since = min(lines.earlier(row.bar.symbol, row.bar.open_time, one.rule.lookback) for row in rows)
+            rows = lines.rows(since, symbols)
+        frame = indicator_frame(rows, lines.columns)
+        if one.scorer is not None:
+            frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
+        elif isinstance(one.strategy, ModelStrategy):
+            frame = frame.with_columns(pl.lit(None, pl.Float64).alias("score"))
+        if isinstance(one.strategy, PortfolioStrategy):
+            for member in one.strategy.members:
+                known = targets.get(member.name, pl.DataFrame(schema={**dict.fromkeys(_KEYS), member.name: pl.Float64}))
+                if known.is_empty():
+                    frame = frame.with_columns(pl.lit(None, pl.Float64).alias(member.name))
+                else:
+                    frame = frame.join(known, on=_KEYS, how="left", maintain_order="left")
+        return frame, keys
+
+
+def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame:
+    """Rows as features.indicators has them: symbol, session, open_time, available_at, close, and the features."""
+    bars = [row.bar for row in rows]
+    values = zip(*(row.values for row in rows), strict=True) if rows else [()] * len(columns)
+    told: dict[str, object] = {
+        name: [getattr(one, name) for one in bars]
+        for name in ("symbol", "session", "open_time", "available_at", "close")
+    }
+    schema = {"symbol": pl.String, "session": pl.Date, "open_time": pl.Int64, "available_at": pl.Int64}
+    schema |= dict.fromkeys(("close", *columns), pl.Float64)
+    frame = pl.DataFrame({**told, **dict(zip(columns, values, strict=True))}, schema=schema)
+    times = pl.col("open_time", "available_at").cast(TIME)
+    return frame.with_columns(times, pl.col(pl.Float64).fill_nan(None))

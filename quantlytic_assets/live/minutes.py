@@ -1,0 +1,294 @@
+"""Trades into 1-minute bars as they come, many at once: the bars of `trade_bars.bars_from_ticks`, and revisions.
+
+A minute of a symbol is over when a later trade of it has come, when the market is `grace` beyond it, or when the clock
+says so. A trade that comes later makes its bar a revised one. A trade counts once, by its number; what numbers are
+missing is remembered, so that one that overtook others is told from one that came twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from quantlytic_assets.features.kernels.compiling import compiled
+from quantlytic_assets.market_data.stream.messages import MINUTE
+
+# Minutes of a symbol that a late trade can still change, and stretches of missing numbers that are remembered.
+SLOTS = 8
+GAPS = 1024
+# Minutes without a trade that are told of a symbol at once: of longer silence nothing follows.
+_MOST_IDLE = 1_500
+# Of a symbol: first and last number, time of the last one, the first minute that is not over, the first that is whole,
+# missing stretches, the time of the newest price, and up to where minutes without a trade were told.
+_FIRST, _LAST, _TIME, _OVER, _WHOLE, _GAPS, _PRICED, _IDLE = range(8)
+# Of a minute of a symbol: when it begins, time and number of its first and last trade, trades, whether it was told and
+# whether it changed since, and where on the bus its last trade stands.
+_MINUTE, _FIRST_TIME, _FIRST_ID, _LAST_TIME, _LAST_ID, _COUNT, _TOLD, _CHANGED, _PART, _OFFSET = range(10)
+_OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTE = range(6)
+_UNKNOWN = -1
+# What became of trades.
+TAKEN, TWICE, TOO_LATE = range(3)
+
+
+@compiled
+def _new(line, gaps, number, time):
+    """Whether a trade of this number was not seen; keeps account of those that are missing."""
+    if line[_LAST] == _UNKNOWN:
+        line[_FIRST], line[_LAST], line[_TIME] = number, number, time
+        return True
+    if number > line[_LAST]:
+        if number > line[_LAST] + 1:
+            if line[_GAPS] == GAPS:
+                # Trades of the stretch that is forgotten count as seen.
+                line[_GAPS] -= 1
+                gaps[0, 0], gaps[0, 1] = gaps[line[_GAPS], 0], gaps[line[_GAPS], 1]
+            gaps[line[_GAPS], 0] = line[_LAST] + 1
+            gaps[line[_GAPS], 1] = number - 1
+            line[_GAPS] += 1
+        line[_LAST] = number
+        line[_TIME] = max(time, line[_TIME])
+        return True
+    for at in range(line[_GAPS]):
+        first, last = gaps[at, 0], gaps[at, 1]
+        if first <= number <= last:
+            if first == last:
+                line[_GAPS] -= 1
+                gaps[at, 0], gaps[at, 1] = gaps[line[_GAPS], 0], gaps[line[_GAPS], 1]
+            elif number == first:
+                gaps[at, 0] = number + 1
+            elif number == last:
+                gaps[at, 1] = number - 1
+            elif line[_GAPS] < GAPS:
+                gaps[line[_GAPS], 0] = number + 1
+                gaps[line[_GAPS], 1] = last
+                gaps[at, 1] = number - 1
+                line[_GAPS] += 1
+            else:
+                gaps[at, 1] = number - 1
+            return True
+    if time > line[_TIME] + MINUTE:
+        # Numbers don't go down within a market: the venue has begun to count anew.
+        line[_FIRST], line[_LAST], line[_TIME], line[_GAPS] = number, number, time, 0
+        return True
+    if number < line[_FIRST]:
+        # Overtaken by the very first one that came.
+        if number < line[_FIRST] - 1 and line[_GAPS] < GAPS:
+            gaps[line[_GAPS], 0] = number + 1
+            gaps[line[_GAPS], 1] = line[_FIRST] - 1
+            line[_GAPS] += 1
+        line[_FIRST] = number
+        return True
+    return False
+
+
+@compiled
+def _take(symbols, numbers, times, prices, sizes, parts, offsets, begin, lines, gaps, ints, floats, newest, counts):
+    """Add trades to their minutes. begin: the minute of which not everything was seen.
+
+    Returns how many were taken: all, or those before one for which a minute that was not told yet would be forgotten.
+    """
+    for i in range(len(symbols)):
+        symbol, time, price, size = symbols[i], times[i], prices[i], sizes[i]
+        line = lines[symbol]
+        minute = time - time % MINUTE
+        if line[_WHOLE] == _UNKNOWN:
+            line[_WHOLE] = begin + MINUTE if begin >= 0 else 0
+            line[_OVER] = line[_IDLE] = max(minute, line[_WHOLE])
+        at, oldest = -1, 0
+        for slot in range(SLOTS):
+            if ints[symbol, slot, _MINUTE] == minute:
+                at = slot
+                break
+            if ints[symbol, slot, _MINUTE] < ints[symbol, oldest, _MINUTE]:
+                oldest = slot
+        if at < 0 and minute > ints[symbol, oldest, _MINUTE] and ints[symbol, oldest, _CHANGED]:
+            return i
+        if not _new(line, gaps[symbol], numbers[i], time):
+            counts[TWICE] += 1
+            continue
+        if time >= line[_PRICED]:
+            line[_PRICED] = time
+            newest[symbol, 0], newest[symbol, 1] = price, size
+        if minute < line[_WHOLE]:
+            continue
+        if at < 0:
+            if minute < ints[symbol, oldest, _MINUTE]:
+                counts[TOO_LATE] += 1
+                continue
+            at = oldest
+            one, values = ints[symbol, at], floats[symbol, at]
+            one[:] = 0
+            one[_MINUTE] = minute
+            one[_FIRST_TIME] = one[_LAST_TIME] = time
+            one[_FIRST_ID] = one[_LAST_ID] = numbers[i]
+            one[_PART], one[_OFFSET] = parts[i], offsets[i]
+            values[:] = price
+            values[_VOLUME] = values[_QUOTE] = 0.0
+        one, values = ints[symbol, at], floats[symbol, at]
+        if (time, numbers[i]) < (one[_FIRST_TIME], one[_FIRST_ID]):
+            one[_FIRST_TIME], one[_FIRST_ID], values[_OPEN] = time, numbers[i], price
+        if (time, numbers[i]) > (one[_LAST_TIME], one[_LAST_ID]):
+            one[_LAST_TIME], one[_LAST_ID], values[_CLOSE] = time, numbers[i], price
+            one[_PART], one[_OFFSET] = parts[i], offsets[i]
+        values[_HIGH] = max(values[_HIGH], price)
+        values[_LOW] = min(values[_LOW], price)
+        values[_VOLUME] += size
+        values[_QUOTE] += price * size
+        one[_COUNT] += 1
+        one[_CHANGED] = 1
+        counts[TAKEN] += 1
+        if minute > line[_OVER]:
+            line[_OVER] = minute
+    return len(symbols)
+
+
+@compiled
+def _ripe(lines, ints, found):
+    """(symbol, slot) of minutes that are over and changed since they were told; returns how many there are."""
+    count = 0
+    for symbol in range(len(lines)):
+        for slot in range(SLOTS):
+            one = ints[symbol, slot]
+            if one[_CHANGED] and one[_MINUTE] < lines[symbol, _OVER]:
+                found[count, 0], found[count, 1] = symbol, slot
+                count += 1
+                one[_CHANGED] = 0
+                one[_TOLD] = 1
+    return count
+
+
+class Minute(NamedTuple):
+    """A minute of a symbol: its bar, and where on the bus its last trade stands."""
+
+    symbol: str
+    open_time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float
+    trade_count: int
+    partition: int
+    offset: int
+
+
+class Minutes:
+    """The minutes of many symbols.
+
+    since: by symbol, the first minute (microseconds) that is wanted. grace: how far the market must be beyond a minute
+    for it to be over for a symbol of which nothing later has come, microseconds.
+    """
+
+    def __init__(self, symbols: Sequence[str], since: dict[str, int], grace: int):
+        self.symbols = list(symbols)
+        count = len(self.symbols)
+        self._places = {symbol: at for at, symbol in enumerate(self.symbols)}
+        self._grace = grace
+        self._lines = np.full((count, 8), _UNKNOWN, dtype=np.int64)
+        self._lines[:, _GAPS] = 0
+        self._gaps = np.zeros((count, GAPS, 2), dtype=np.int64)
+        self._ints = np.zeros((count, SLOTS, 10), dtype=np.int64)
+        self._floats = np.zeros((count, SLOTS, 6))
+        self.newest = np.full((count, 2), np.nan)
+        self.counts = np.zeros(3, dtype=np.int64)
+        self._minutes: list[Minute] = []
+        self._untraded: list[tuple[str, int]] = []
+        for symbol, minute in since.items():
+            if symbol in self._places:
+                self._lines[self._places[symbol], (_WHOLE, _OVER, _IDLE)] = minute
+
+    def take(self, symbols: np.ndarray, numbers: np.ndarray, times: np.ndarray, prices: np.ndarray, sizes: np.ndarray,
+             parts: np.ndarray, offsets: np.ndarray, begin: int = _UNKNOWN) -> None:  # fmt: skip
+        """Take in trades. symbols: their places among `symbols`; begin: the minute in which their reading began.
+
+        Minutes that are over wait for `told`, also those that later ones would take the place of.
+        """
+        self.newest[:] = np.nan
+        arrays = (symbols, numbers, times, prices, sizes, parts, offsets)
+        start = 0
+        while start < len(symbols):
+            start += _take(
+                *(one[start:] for one in arrays), begin, self._lines, self._gaps, self._ints, self._floats, self.newest,
+                self.counts,
+            )  # fmt: skip
+            if start < len(symbols):
+                self._end(_UNKNOWN)
+
+    def prices(self) -> list[tuple[str, float, float, int]]:
+        """(symbol, price, size, time) of the symbols whose newest price came with the last call of `take`."""
+        found = np.flatnonzero(~np.isnan(self.newest[:, 0])).tolist()
+        return [
+            (self.symbols[at], *self.newest[at].tolist(), int(self._lines[at, _PRICED])) for at in found
+        ]  # fmt: skip
+
+    @property
+    def market_time(self) -> int:
+        """The time of the newest trade of all symbols."""
+        return int(self._lines[:, _PRICED].max(initial=_UNKNOWN))
+
+    def told(self, until: int) -> tuple[list[Minute], list[tuple[str, int]]]:
+        """What is new of minutes that are over: their bars, and (symbol, minute) of those without a trade.
+
+        until: how far the market, or the clock, is, microseconds. Both are by time and symbol.
+        """
+        self._end((until - self._grace) // MINUTE * MINUTE)
+        minutes, untraded = self._minutes, self._untraded
+        self._minutes, self._untraded = [], []
+        return sorted(minutes, key=lambda one: (one.open_time, one.symbol)), sorted(untraded, key=lambda one: one[::-1])
+
+    def _end(self, now: int) -> None:
+        """End the minutes before `now`, and note what is over."""
+        known = (self._lines[:, _WHOLE] != _UNKNOWN) & (self._lines[:, _PRICED] != _UNKNOWN)
+        self._lines[known, _OVER] = np.maximum(self._lines[known, _OVER], now)
+        for at in np.flatnonzero(known & (self._lines[:, _IDLE] < self._lines[:, _OVER])).tolist():
+            there, over = set(self._ints[at, :, _MINUTE].tolist()), int(self._lines[at, _OVER])
+            first = max(int(self._lines[at, _IDLE]), over - _MOST_IDLE * MINUTE)
+            missing = (minute for minute in range(first, over, MINUTE) if minute not in there)
+            self._untraded += [(self.symbols[at], minute) for minute in missing]
+            self._lines[at, _IDLE] = over
+        found = np.zeros((len(self.symbols) * SLOTS, 2), dtype=np.int64)
+        count = _ripe(self._lines, self._ints, found)
+        for at, slot in found[:count].tolist():
+            ints, floats = self._ints[at, slot], self._floats[at, slot].tolist()
+            place = (int(ints[_COUNT]), int(ints[_PART]), int(ints[_OFFSET]))
+            self._minutes.append(Minute._make((self.symbols[at], int(ints[_MINUTE]), *floats, *place)))
+
+    def missing(self) -> int:
+        """How many numbers of trades have not been seen among those that have."""
+        total = 0
+        for at in np.flatnonzero(self._lines[:, _GAPS]).tolist():
+            own = self._gaps[at, : self._lines[at, _GAPS]]
+            total += int((own[:, 1] - own[:, 0] + 1).sum())
+        return total
+
+    def kept(self) -> bytes:
+        """Everything, as bytes."""
+        head = orjson.dumps(self.symbols)
+        gaps = [self._gaps[at, :used].tobytes() for at, used in enumerate(self._lines[:, _GAPS].tolist()) if used]
+        arrays = (self._lines, self._ints, self._floats, self.counts)
+        return b"".join([len(head).to_bytes(4, "big"), head, *(one.tobytes() for one in arrays), *gaps])
+
+    def restore(self, kept: bytes) -> None:
+        """Take up what was kept, of the symbols that are the same."""
+        size = int.from_bytes(kept[:4], "big")
+        symbols, at = orjson.loads(kept[4 : 4 + size]), 4 + size
+        places = [(old, self._places[symbol]) for old, symbol in enumerate(symbols) if symbol in self._places]
+        lines = np.frombuffer(kept, np.int64, len(symbols) * self._lines.shape[1], at).reshape(len(symbols), -1)
+        for array in (self._lines, self._ints, self._floats):
+            shape = (len(symbols), *array.shape[1:])
+            count = int(np.prod(shape))
+            old = np.frombuffer(kept, array.dtype, count, at).reshape(shape)
+            at += old.nbytes
+            for one, place in places:
+                array[place] = old[one]
+        self.counts[:] = np.frombuffer(kept, np.int64, len(self.counts), at)
+        at += self.counts.nbytes
+        for symbol, used in zip(symbols, lines[:, _GAPS].tolist(), strict=True):
+            gaps = np.frombuffer(kept, np.int64, 2 * used, at).reshape(used, 2)
+            at += gaps.nbytes
+            if symbol in self._places:
+                self._gaps[self._places[symbol], :used] = gaps

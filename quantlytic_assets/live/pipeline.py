@@ -1,0 +1,108 @@
+"""From native bars to everything that follows from them: longer bars, features, signals. Pure, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from quantlytic_assets.live.bars import Bar, Revised
+from quantlytic_assets.live.deciding import Deciders, Said
+from quantlytic_assets.live.lines import Lines, Row
+from quantlytic_assets.live.natives import Natives
+
+
+@dataclass
+class Made:
+    """What follows from a batch.
+
+    bars: by interval. rows: of features, by interval, each with the trace of the bar it follows. signals: with their
+    intervals and traces. untraded: symbols and times that are known to have no bar. forgotten: by interval, symbol and
+    open time, bars that are no longer kept. moved: by interval, symbols of which older bars were let go. late: how many
+    bars came after later ones of their symbol; revised: how many were said otherwise before.
+    """
+
+    bars: dict[str, list[Revised]] = field(default_factory=dict)
+    rows: dict[str, list[tuple[Row, str]]] = field(default_factory=dict)
+    signals: list[tuple[Said, str, str]] = field(default_factory=list)
+    untraded: list[tuple[str, int]] = field(default_factory=list)
+    forgotten: list[tuple[str, str, int]] = field(default_factory=list)
+    moved: list[tuple[str, str]] = field(default_factory=list)
+    late: int = 0
+    revised: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.bars.values())) + len(self.signals)
+
+
+@dataclass
+class Pipeline:
+    """The live computation of one dataset.
+
+    lines and deciders are by interval. reached: is told when features, and signals, of an interval's bars are there.
+    """
+
+    natives: Natives
+    lines: Mapping[str, Lines]
+    deciders: Mapping[str, Deciders]
+    reached: Callable[[str], None] = lambda stage: None
+
+    def take(self, bars: Iterable[tuple[Bar, str]], untraded: Iterable[Bar] = ()) -> Made:
+        """Take in native bars with their traces.
+
+        untraded: bars that are known not to be, of which only symbol, session and time count.
+        """
+        made = Made()
+        longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]] = {one: {} for one in self.lines}
+        for none in untraded:
+            self.natives.untraded(none.symbol, none.open_time)
+            made.untraded.append((none.symbol, none.open_time))
+        for bar, trace in bars:
+            newest = self.natives.newest(bar.symbol)
+            revision = self.natives.put(bar)
+            if revision is None:
+                continue
+            made.revised += revision > 0
+            made.late += revision == 0 and bar.open_time < newest
+            made.bars.setdefault(self.natives.interval, []).append(Revised(bar, revision, trace))
+            if self.natives.interval in longer:
+                longer[self.natives.interval][bar.symbol, bar.open_time] = (bar, trace)
+            self._longer(bar, trace, made, longer)
+            made.forgotten += [(self.natives.interval, bar.symbol, time) for time in self.natives.overdue(bar.symbol)]
+        for none in untraded:
+            if self.natives.newest(none.symbol) >= 0:
+                self._longer(none, "", made, longer)
+        for interval, changed in longer.items():
+            if changed:
+                self._follow(interval, changed, made)
+        return made
+
+    def _longer(
+        self, bar: Bar, trace: str, made: Made, longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]]
+    ) -> None:
+        for interval, one in self.natives.made(bar.symbol, bar.session, bar.open_time):
+            longer.setdefault(interval, {})[one.symbol, one.open_time] = (one, trace)
+
+    def _follow(self, interval: str, changed: dict[tuple[str, int], tuple[Bar, str]], made: Made) -> None:
+        """Features and signals of an interval's bars."""
+        lines = self.lines[interval]
+        # Bars of the native interval have the numbers of their revisions already.
+        traces = {key: trace for key, (_, trace) in changed.items()}
+        fresh = [bar for bar, _ in changed.values()]
+        if interval != self.natives.interval:
+            told = [(bar, lines.revise(bar), traces[bar.symbol, bar.open_time]) for bar in fresh]
+            new = [Revised(bar, revision, trace) for bar, revision, trace in told if revision is not None]
+            if not new:
+                return
+            made.bars.setdefault(interval, []).extend(new)
+            fresh = [one.bar for one in new]
+        before = {bar.symbol: lines.begins(bar.symbol) for bar in fresh}
+        rows = lines.take(fresh)
+        self.reached("features")
+        own = next((traces[one.symbol, one.open_time] for one in fresh), "")
+        made.rows[interval] = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
+        made.moved += [(interval, symbol) for symbol, first in before.items() if -1 < first < lines.begins(symbol)]
+        for said in self.deciders[interval].decide(lines, rows):
+            key = (str(said.signal["symbol"]), said.time)
+            made.signals.append((said, interval, traces.get(key, own)))
+        self.reached("signals")
+        lines.trim()

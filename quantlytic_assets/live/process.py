@@ -1,0 +1,459 @@
+"""The loop of the live path: new records, what follows from them, one transaction, and then out to the bus.
+
+What is published was committed before, with the offsets of what it follows from: a process that dies anywhere goes on
+from its last transaction, looks which of its records the bus has, and publishes the others. So each record is there
+once, whenever a process is killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import orjson
+import polars as pl
+
+from quantlytic_assets.live import publishing
+from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.comparing import GraphWatch, compared
+from quantlytic_assets.live.deciding import Deciders, Scorer
+from quantlytic_assets.live.lines import Closes, Lines
+from quantlytic_assets.live.natives import Natives
+from quantlytic_assets.live.pipeline import Made, Pipeline
+from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
+from quantlytic_assets.live.stages import Stages
+from quantlytic_assets.live.state import LiveState, Message, Place, version
+from quantlytic_assets.live.trading import Desk, Rehearsal
+from quantlytic_assets.live.warm_start import History, other_closes, read_history
+from quantlytic_assets.market_data.stream.messages import moment
+from quantlytic_assets.storage.bus import BusUnavailable
+from quantlytic_assets.universe.feature_choice import features_of
+from quantlytic_assets.universe.plugins import registry_with
+
+if TYPE_CHECKING:
+    from quantlytic_assets.services.paper_account import Books
+    from quantlytic_assets.serving.hot_store import HotStore, Writer
+    from quantlytic_assets.storage.bus import Bus
+    from quantlytic_assets.storage.lake import Lake
+    from quantlytic_assets.universe.models import Dataset, Strategy
+
+# How long the loop waits for records before it looks whether it should stop.
+_WAIT = 0.5
+# Seconds from one batch to the next, where there is no end of records.
+_WINDOW = 0.01
+# Seconds between two health reports, and between two of a symbol's newest prices in the journal.
+_HEALTH_EVERY = 1.0
+_PRICES_EVERY = 0.1
+# Seconds between two looks whether a topic is still the one that is read.
+_IDENTITY_EVERY = 5.0
+_LONGEST_RETRY = 5.0
+# Seconds between two looks at the lake.
+_COMPARE_EVERY = 15.0
+
+
+class TopicGone(Exception):
+    """A topic no longer has what the live path wants to read next."""
+
+
+@dataclass
+class Counts:
+    """What has happened since the state began, or since the process did."""
+
+    records: int = 0
+    bars: int = 0
+    signals: int = 0
+    revised: int = 0
+    late: int = 0
+    other: dict[str, int] = field(default_factory=dict)
+
+    def add(self, records: int, taken: Taken, made: Made) -> None:
+        """Count a batch in."""
+        self.records += records
+        self.bars += sum(map(len, made.bars.values()))
+        self.signals += len(made.signals)
+        self.revised += made.revised
+        self.late += made.late
+        for name, count in taken.counts.items():
+            self.other[name] = self.other.get(name, 0) + count
+
+    def told(self) -> dict[str, int]:
+        """By name."""
+        own = {name: getattr(self, name) for name in ("records", "bars", "signals", "revised", "late")}
+        return own | self.other
+
+    @classmethod
+    def of(cls, told: Mapping[str, int]) -> Counts:
+        """What `told` gave."""
+        own = {name: told.get(name, 0) for name in ("records", "bars", "signals", "revised", "late")}
+        return cls(**own, other={name: count for name, count in told.items() if name not in own})
+
+
+class LiveProcess:
+    """The live path of one dataset. Whoever runs it holds the lock of the dataset: there is one at a time.
+
+    strategies: those on the dataset; scorers: of those with a model. report: is told what a person should know. books:
+    their accounts, None where none is to be traded, not even in memory; trade: whether what is traded is written.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        strategies: Sequence[Strategy],
+        bus: Bus,
+        hot: HotStore,
+        lake: Lake,
+        scorers: Mapping[str, Scorer],
+        report: Callable[[str], None],
+        make_source: Callable[[Dataset, Mapping[str, int]], Source] = BarSource,
+        books: Books | None = None,
+        trade: bool = False,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.dataset = dataset
+        self._strategies = [one for one in strategies if one.interval in dataset.feature_intervals]
+        self._bus = bus
+        self._hot = hot
+        self._lake = lake
+        self._scorers = scorers
+        self._report = report
+        self._make_source = make_source
+        self._desks = {}
+        if books is not None:
+            self._desks = {
+                one.name: Desk(dataset, one, books if trade else Rehearsal(books), lake, report)
+                for one in self._strategies
+            }
+        self._traded = "real" if trade else "rehearsal"
+        self._clock = clock
+        topic = make_source(dataset, {}).topic
+        self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
+        self._outbox: list[Message] = []
+        self._told_prices: dict[str, float] = {}
+        self._waiting_prices: dict[str, Price] = {}
+        self._floor: dict[str, int] = {}
+        self._watch = GraphWatch(lake, dataset.name, self._first_session, _COMPARE_EVERY, report)
+        self._stages = Stages()
+        self._received = 0.0
+        self.counts = Counts()
+        self._next_health = 0.0
+        self._next_identity = 0.0
+        self._next_marks = 0.0
+        self._ends: dict[int, int] = {}
+        # The time of the newest price, microseconds.
+        self._newest = -1
+
+    # Beginning ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Go on from the kept state, or begin with what the lake has, from the oldest record that is on the bus."""
+        with self._hot.read() as reader:
+            usable = self._state.usable(reader)
+        if not usable:
+            self._begin_anew()
+            return
+        with self._hot.read() as reader:
+            kept = orjson.loads(reader.state("live", self.dataset.name, "floor") or b"{}")
+            self._source = self._make_source(self.dataset, kept)
+            listings = orjson.loads(reader.state("live", self.dataset.name, "listings") or b"{}")
+            self._make_pipeline(History(floor=kept), listings)
+            self._state.restore(reader, self._pipeline)
+            self._places = self._state.places(reader)
+            self._outbox = self._state.outbox(reader)
+            self.counts = Counts.of(self._state.counts(reader))
+            minutes = self._state.minutes(reader)
+        if minutes is not None:
+            self._source.restore(minutes)
+        self._warm_up()
+        self._check_identity()
+        self._report(f"going on from {_shown(self._places)}")
+        if self._outbox:
+            self._publish_missing()
+        self._floor = kept
+        self._open_desks()
+
+    def _open_desks(self) -> None:
+        for desk in self._desks.values():
+            desk.begin(self._pipeline.lines[desk.strategy.interval])
+
+    def _make_pipeline(self, history: History, listings: Mapping[str, Sequence]) -> None:
+        from quantlytic_assets.live.lines import Listing
+
+        dataset = self.dataset
+        known = {symbol: Listing(name, shares) for symbol, (name, shares) in listings.items()}
+        registry = registry_with(dataset.plugins)
+        newest = max(history.floor.values(), default=None)
+        since = datetime.now(UTC) if newest is None else moment(newest)
+        closes, own = other_closes(self._lake, dataset, since)
+        deciders = {
+            interval: Deciders([one for one in self._strategies if one.interval == interval], self._scorers)
+            for interval in dataset.feature_intervals
+        }
+        lines = {
+            interval: Lines(
+                interval, features_of(dataset), registry, deciders[interval].look_back, known or history.listings,
+                closes, own,
+            )
+            for interval in dataset.feature_intervals
+        }  # fmt: skip
+        keep_incomplete = dataset.incomplete_bars == "keep"
+        natives = Natives(dataset.calendar, dataset.interval, dataset.feature_intervals, keep_incomplete)
+        self._pipeline = Pipeline(natives, lines, deciders, self._reached)
+
+    def _warm_up(self) -> None:
+        """Load what features are computed with: the first bar shall not wait for it."""
+        for interval, lines in self._pipeline.lines.items():
+            symbol, at = self.dataset.symbols[0].symbol, datetime(2000, 1, 3, tzinfo=UTC)
+            bar = Bar(symbol, at.date(), *(int(at.timestamp() * 1e6),) * 3, 1.0, 1.0, 1.0, 1.0, 1.0)
+            closes = {name: Closes() for name in lines.others}
+            Lines(interval, features_of(self.dataset), registry_with(self.dataset.plugins), 0, {}, closes).take([bar])
+
+    def _begin_anew(self) -> None:
+        # Made once without listings to learn how many bars are wanted.
+        self._make_pipeline(History(), {})
+        pipeline = self._pipeline
+        history = read_history(
+            self._lake,
+            self.dataset,
+            {interval: lines.keep for interval, lines in pipeline.lines.items()},
+            {interval: lines.sums for interval, lines in pipeline.lines.items()},
+            pipeline.natives.keep,
+        )
+        self._make_pipeline(history, {})
+        self._warm_up()
+        pipeline = self._pipeline
+        for bar in history.natives:
+            pipeline.natives.restore(bar, 0)
+        for interval, lines in pipeline.lines.items():
+            lines.open([(bar, 0) for bar in history.lines.get(interval, ())], history.sums.get(interval))
+        self._source = self._make_source(self.dataset, history.floor)
+        self._places = {self._source.topic: self._start(self._source.topic)}
+        listings = {symbol: (one.name, one.shares) for symbol, one in history.listings.items()}
+        with self._hot.write() as writer:
+            self._state.begin(writer)
+            self._state.keep_all(writer, history.natives, history.lines, history.sums)
+            self._state.put_places(writer, self._places)
+            writer.put_state(orjson.dumps(history.floor), "live", self.dataset.name, "floor")
+            writer.put_state(orjson.dumps(listings), "live", self.dataset.name, "listings")
+        self._floor = history.floor
+        self._open_desks()
+        count = sum(map(len, history.lines.values()))
+        self._report(
+            f"beginning with {len(history.natives)} native and {count} feature bars of the lake, and with "
+            f"{_shown(self._places)}"
+        )
+
+    def _start(self, topic: str) -> Place:
+        """The oldest records of a topic, which is made if need be."""
+        self._bus.create(topic)
+        identity = self._bus.identity(topic)
+        marks = self._bus.watermarks(topic)
+        return Place(identity or "", {partition: first for partition, (first, _) in marks.items()})
+
+    def _check_identity(self) -> None:
+        """Begin a topic that was deleted and made anew at its start."""
+        self._next_identity = self._clock() + _IDENTITY_EVERY
+        topic = self._source.topic
+        if self._bus.identity(topic) != self._places[topic].identity:
+            self._report(f"topic {topic} was deleted and made anew: reading it from its start")
+            self._places[topic] = self._start(topic)
+
+    # The loop -------------------------------------------------------------------------------------------------
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Take what comes until `stopping` says so. `begin` has been called."""
+        failures = 0
+        self._watch.start()
+        while not stopping():
+            try:
+                if self._outbox and failures:
+                    self._publish_missing()
+                begun = time.monotonic()
+                if self.step(_WAIT if not self._waiting_prices else _PRICES_EVERY):
+                    # A batch costs about the same whether it is of ten trades or of a hundred.
+                    time.sleep(max(0.0, begun + _WINDOW - time.monotonic()))
+                if failures:
+                    self._report("the bus answers again")
+                failures = 0
+            except BusUnavailable as error:
+                failures += 1
+                if failures == 1:
+                    self._report(f"the bus does not answer, trying again: {error}")
+                time.sleep(min(0.1 * 2**failures, _LONGEST_RETRY))
+        self._watch.stop()
+        self._tell_health(last=True)
+
+    def step(self, wait: float) -> int:
+        """Take one batch, if any comes within `wait` seconds; how many records it had."""
+        now = self._clock()
+        if now >= self._next_identity:
+            self._check_identity()
+        place = self._places[self._source.topic]
+        try:
+            records = self._bus.tail(self._source.topic, place.offsets, wait)
+        except LookupError as error:
+            records = {}
+            self._skip(error)
+        count = sum(map(len, records.values()))
+        self._received = time.perf_counter()
+        if count:
+            taken = self._source.take(records)
+            offsets = {number: one.offsets[-1] + 1 for number, one in records.items() if len(one)}
+            self._places[self._source.topic] = Place(place.identity, place.offsets | offsets)
+        else:
+            taken = self._source.idle(int(self._clock() * 1e6))
+        graph = self._watch.take()
+        if graph is not None:
+            self._beside_graph(graph, taken)
+        if taken.bars:
+            self._reached("bars")
+        made = self._pipeline.take(taken.bars, taken.untraded)
+        if count or made or self._waiting_prices:
+            self._commit(count, taken, made)
+            self._publish(self._outbox)
+            if self._outbox:
+                self._reached("published")
+            self._outbox = []
+            self._trade(made)
+        if self._clock() >= self._next_health:
+            self._tell_health()
+        return count
+
+    def _beside_graph(self, graph: pl.DataFrame, taken: Taken) -> None:
+        """Count what the graph has otherwise, and take it in."""
+        found = compared(self._pipeline.natives, graph, self._floor)
+        taken.bars += [(bar, "graph") for bar in found.bars]
+        for name in ("differing", "missing"):
+            taken.counts[name] = taken.counts.get(name, 0) + getattr(found, name)
+        self.counts.other["compared"] = found.same + found.differing + found.missing
+        if found.bars:
+            self._report(
+                f"of {len(graph)} bars of the graph {found.differing} were said otherwise and {found.missing} not at "
+                "all; they are corrected"
+            )
+
+    def _trade(self, made: Made) -> None:
+        """Let the accounts go on with what is new, after the signals are out."""
+        for desk in self._desks.values():
+            interval = desk.strategy.interval
+            rows = [row for row, _ in made.rows.get(interval, ())]
+            if not rows:
+                continue
+            targets = self._pipeline.deciders[interval].targets(desk.strategy.name)
+            events = desk.trade(self._pipeline.lines[interval], rows, targets)
+            if len(events):
+                self._reached("orders")
+                self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)
+                with self._hot.write() as writer:
+                    publishing.tell_orders(writer, desk.strategy.name, events, self._traded)
+
+    def _reached(self, stage: str) -> None:
+        self._stages.reached(stage, time.perf_counter() - self._received)
+
+    def _skip(self, error: LookupError) -> None:
+        """Go on behind what the bus no longer has."""
+        topic = self._source.topic
+        place, marks = self._places[topic], self._bus.watermarks(topic)
+        offsets = {number: max(offset, marks.get(number, (0, 0))[0]) for number, offset in place.offsets.items()}
+        lost = sum(offsets.values()) - sum(place.offsets.values())
+        self._report(f"{lost} records of {topic} are gone before they were read ({error}); the graph has them")
+        self.counts.other["lost"] = self.counts.other.get("lost", 0) + lost
+        self._places[topic] = Place(place.identity, offsets)
+
+    def _commit(self, count: int, taken: Taken, made: Made) -> None:
+        """Write a batch, what it follows from, and what is to be published of it, in one transaction."""
+        self.counts.add(count, taken, made)
+        self._outbox = publishing.messages(self.dataset.name, made)
+        with self._hot.write() as writer:
+            publishing.write(writer, self.dataset.name, made, self._columns)
+            self._put_prices(writer, taken)
+            self._state.keep(writer, self._pipeline, made)
+            kept = self._source.kept()
+            if kept is not None:
+                self._state.put_minutes(writer, kept)
+            self._state.put_places(writer, self._places)
+            self._state.put_outbox(writer, self._outbox)
+            self._state.put_counts(writer, self.counts.told())
+
+    @property
+    def _columns(self) -> dict[str, Sequence[str]]:
+        return {interval: lines.columns for interval, lines in self._pipeline.lines.items()}
+
+    def _put_prices(self, writer: Writer, taken: Taken) -> None:
+        """The newest prices, of each symbol one in a while: people see no more of them."""
+        now, dataset = self._clock(), self.dataset.name
+        self._waiting_prices |= taken.prices
+        self._newest = max([self._newest, *(one.time for one in taken.prices.values())])
+        for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
+            price = self._waiting_prices.pop(symbol)
+            body = publishing.latest(price.price, price.size, price.time)
+            writer.put_latest(dataset, symbol, body)
+            writer.tell(("latest", dataset, symbol), body)
+            self._told_prices[symbol] = now
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        by_topic: dict[str, list[Message]] = {}
+        for one in messages:
+            by_topic.setdefault(one.topic, []).append(one)
+        for topic, own in by_topic.items():
+            self._bus.publish(topic, [one.value for one in own], [one.key for one in own], publishing.HEADERS)
+
+    def _publish_missing(self) -> None:
+        """Publish what the bus does not have of the last transaction."""
+        by_topic: dict[str, list[Message]] = {}
+        for one in self._outbox:
+            by_topic.setdefault(one.topic, []).append(one)
+        missing: list[Message] = []
+        for topic, own in by_topic.items():
+            there = self._newest_ids(topic, len(own))
+            missing += [one for one in own if one.id not in there]
+        self._publish(missing)
+        self._report(f"of the last {len(self._outbox)} records the bus lacked {len(missing)}")
+        self._outbox = []
+
+    def _newest_ids(self, topic: str, count: int) -> set[str]:
+        """The ids of the newest records of each partition of a topic that only this process writes."""
+        found: set[str] = set()
+        for partition, (first, end) in self._bus.watermarks(topic).items():
+            records = self._bus.read(topic, partition, max(first, end - count), end)
+            found |= {orjson.loads(value)["id"] for value in records.values}
+        return found
+
+    # Health ---------------------------------------------------------------------------------------------------
+
+    def _first_session(self) -> date | None:
+        return self._pipeline.natives.first_session()
+
+    def _tell_health(self, last: bool = False) -> None:
+        """Say how the live path is: `("live", dataset)` of the hot store's facts."""
+        now = self._clock()
+        self._next_health = now + _HEALTH_EVERY
+        topic = self._source.topic
+        if now >= self._next_marks or last:
+            # Asked less often: a broker's answer takes longer than a batch.
+            self._next_marks = now + _IDENTITY_EVERY
+            try:
+                self._ends = {number: end for number, (_, end) in self._bus.watermarks(topic).items()}
+            except BusUnavailable:
+                self._ends = {}
+        offsets = self._places[topic].offsets
+        behind = sum(max(0, end - offsets.get(number, end)) for number, end in self._ends.items())
+        told = {
+            "at": datetime.fromtimestamp(now, UTC).isoformat(),
+            "source": topic,
+            "behind": behind,
+            "lag_ms": None if self._newest < 0 else max(0, int(now * 1000) - self._newest // 1000),
+            **self.counts.told(),
+            "stages": self._stages.told(),
+        }
+        with self._hot.write() as writer:
+            writer.put_fact(orjson.dumps(told), "live", self.dataset.name)
+
+
+def _shown(places: Mapping[str, Place]) -> str:
+    return "; ".join(
+        f"{topic} {', '.join(f'{number}:{offset}' for number, offset in sorted(one.offsets.items()))}"
+        for topic, one in places.items()
+    )

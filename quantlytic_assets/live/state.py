@@ -1,0 +1,176 @@
+"""What the live path keeps in the hot store to go on from: in the transaction of the values that follow from it.
+
+Everything is under `("live", dataset, …)`: where on the bus it stands, the bars that features and longer bars are made
+of, what was said last, trades of minutes that go on, and the outbox. The outbox has what is to be published of the last
+transaction: after a kill it is compared with what the bus has, and the rest is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+
+from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.pipeline import Made, Pipeline
+from quantlytic_assets.serving.hot_store import Reader, Writer
+from quantlytic_assets.universe.models import Dataset, Strategy
+
+# With another layout of what is kept, nothing of it is taken over.
+_LAYOUT = 1
+_ROOT = "live"
+
+
+class Message(NamedTuple):
+    """A record that is to be published. id: what it says something about, the same whenever it is made again."""
+
+    topic: str
+    key: str
+    id: str
+    value: bytes
+
+
+class Place(NamedTuple):
+    """Where a reader of a topic stands: the identity of the topic, and the next offset of each partition."""
+
+    identity: str
+    offsets: dict[int, int]
+
+
+def version(dataset: Dataset, strategies: Sequence[Strategy], topic: str) -> str:
+    """A short text that is another one where what is kept can't be gone on from."""
+    said = [
+        _LAYOUT, topic, dataset.calendar, dataset.interval, dataset.feature_intervals, dataset.features,
+        str(dataset.delay), dataset.incomplete_bars,
+        [(one.name, one.interval, one.symbols, str(one.rule)) for one in strategies],
+    ]  # fmt: skip
+    return sha256(orjson.dumps(said)).hexdigest()[:12]
+
+
+class LiveState:
+    """The state of one dataset in the hot store."""
+
+    def __init__(self, dataset: str, version: str):
+        self.dataset = dataset
+        self._version = version.encode()
+
+    def usable(self, reader: Reader) -> bool:
+        """Whether there is a state, and it is one that can be gone on from."""
+        return reader.state(_ROOT, self.dataset, "version") == self._version
+
+    def begin(self, writer: Writer) -> None:
+        """Delete what is kept, for a fresh start."""
+        for name in [name for name, _ in writer.states(_ROOT, self.dataset)]:
+            writer.delete_state(_ROOT, self.dataset, *name)
+        writer.put_state(self._version, _ROOT, self.dataset, "version")
+
+    def places(self, reader: Reader) -> dict[str, Place]:
+        """Where the reader of each topic stands."""
+        kept = reader.state(_ROOT, self.dataset, "places")
+        return {
+            topic: Place(identity, {int(number): offset for number, offset in offsets.items()})
+            for topic, (identity, offsets) in orjson.loads(kept or b"{}").items()
+        }
+
+    def put_places(self, writer: Writer, places: Mapping[str, Place]) -> None:
+        """Keep where the readers stand."""
+        said = {
+            topic: (one.identity, {str(number): offset for number, offset in one.offsets.items()})
+            for topic, one in places.items()
+        }
+        writer.put_state(orjson.dumps(said), _ROOT, self.dataset, "places")
+
+    def outbox(self, reader: Reader) -> list[Message]:
+        """What is to be published of the last transaction, and may be already."""
+        kept = reader.state(_ROOT, self.dataset, "outbox")
+        return [Message(topic, key, name, value.encode()) for topic, key, name, value in orjson.loads(kept or b"[]")]
+
+    def put_outbox(self, writer: Writer, messages: Sequence[Message]) -> None:
+        """Keep what is to be published of this transaction in place of what was published of the last."""
+        said = [(one.topic, one.key, one.id, one.value.decode()) for one in messages]
+        writer.put_state(orjson.dumps(said), _ROOT, self.dataset, "outbox")
+
+    def minutes(self, reader: Reader) -> bytes | None:
+        """Trades of minutes that are not over, as `minutes.Minutes` gave them."""
+        return reader.state(_ROOT, self.dataset, "minutes")
+
+    def put_minutes(self, writer: Writer, kept: bytes) -> None:
+        """Keep the trades of minutes that are not over."""
+        writer.put_state(kept, _ROOT, self.dataset, "minutes")
+
+    def counts(self, reader: Reader) -> dict[str, int]:
+        """What was counted since the state began."""
+        return orjson.loads(reader.state(_ROOT, self.dataset, "counts") or b"{}")
+
+    def put_counts(self, writer: Writer, counts: Mapping[str, int]) -> None:
+        """Keep what was counted."""
+        writer.put_state(orjson.dumps(dict(counts)), _ROOT, self.dataset, "counts")
+
+    def restore(self, reader: Reader, pipeline: Pipeline) -> None:
+        """Bring a new pipeline to where the kept one was."""
+        for (symbol, _), kept in reader.states(_ROOT, self.dataset, "native"):
+            pipeline.natives.restore(*Bar.unpacked(symbol, kept))
+        for (symbol, time), _ in reader.states(_ROOT, self.dataset, "untraded"):
+            pipeline.natives.untraded(symbol, int(time))
+        for interval, lines in pipeline.lines.items():
+            bars = [
+                Bar.unpacked(symbol, kept) for (symbol, _), kept in reader.states(_ROOT, self.dataset, "line", interval)
+            ]
+            stored = {
+                symbol: (int(time), tuple(float("nan") if one is None else one for one in values))
+                for (symbol,), kept in reader.states(_ROOT, self.dataset, "sums", interval)
+                for time, values in [orjson.loads(kept)]
+            }
+            lines.open(bars, stored)
+        for (strategy, symbol, time), kept in reader.states(_ROOT, self.dataset, "said"):
+            says, revision = orjson.loads(kept)
+            for deciders in pipeline.deciders.values():
+                deciders.remember(strategy, symbol, int(time), says, revision)
+
+    def keep_all(self, writer: Writer, natives: Sequence[Bar], lines: Mapping[str, Sequence[Bar]],
+                 stored: Mapping[str, Mapping[str, tuple[int, tuple[float, ...]]]]) -> None:  # fmt: skip
+        """Keep what a new pipeline was begun with."""
+        for bar in natives:
+            writer.put_state(bar.packed(0), _ROOT, self.dataset, "native", bar.symbol, _text(bar.open_time))
+        for interval, bars in lines.items():
+            for bar in bars:
+                writer.put_state(bar.packed(0), _ROOT, self.dataset, "line", interval, bar.symbol, _text(bar.open_time))
+            for symbol, (time, values) in stored.get(interval, {}).items():
+                writer.put_state(orjson.dumps((time, values)), _ROOT, self.dataset, "sums", interval, symbol)
+
+    def keep(self, writer: Writer, pipeline: Pipeline, made: Made) -> None:
+        """Keep what a batch has changed."""
+        name = (_ROOT, self.dataset)
+        native = pipeline.natives.interval
+        for interval, bars in made.bars.items():
+            for bar, revision, _ in bars:
+                if interval == native:
+                    writer.put_state(bar.packed(revision), *name, "native", bar.symbol, _text(bar.open_time))
+                if interval in pipeline.lines:
+                    writer.put_state(bar.packed(revision), *name, "line", interval, bar.symbol, _text(bar.open_time))
+        for symbol, time in made.untraded:
+            writer.put_state(b"", *name, "untraded", symbol, _text(time))
+        for _, symbol, time in made.forgotten:
+            writer.delete_state(*name, "native", symbol, _text(time))
+            writer.delete_state(*name, "untraded", symbol, _text(time))
+        for interval, symbol in made.moved:
+            lines = pipeline.lines[interval]
+            first = _text(lines.begins(symbol))
+            for (gone,) in [one for one, _ in writer.states(*name, "line", interval, symbol) if one[0] < first]:
+                writer.delete_state(*name, "line", interval, symbol, gone)
+            stored = lines.stored(symbol)
+            if stored is not None:
+                writer.put_state(orjson.dumps(stored), *name, "sums", interval, symbol)
+        for said, _, _ in made.signals:
+            kept = orjson.dumps((said.says, said.revision))
+            writer.put_state(kept, *name, "said", said.strategy, str(said.signal["symbol"]), _text(said.time))
+        for deciders in pipeline.deciders.values():
+            for strategy, symbol, time in deciders.forgotten():
+                writer.delete_state(*name, "said", strategy, symbol, _text(time))
+
+
+def _text(time: int) -> str:
+    """A time in the order of its number."""
+    return f"{time:020d}"

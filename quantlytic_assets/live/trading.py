@@ -1,0 +1,207 @@
+"""Orders of the live path: an account goes on bar by bar, by the function that the asset of paper trades calls.
+
+A bar is traded once, whoever comes first: the step that trades it is claimed in the state database. Without `--trade`
+the same happens to a copy of the account in memory, which nobody else sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.calendars.sessions import session_table
+from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.deciding import indicator_frame
+from quantlytic_assets.live.lines import Lines, Row
+from quantlytic_assets.market_data.stream.messages import micros, moment
+from quantlytic_assets.schemas.features import BARS
+from quantlytic_assets.services.deciding import trader_of
+from quantlytic_assets.services.history import read_history
+from quantlytic_assets.services.paper_account import Books, advance, fresh_times
+from quantlytic_assets.trading.backtest.history import History
+from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from quantlytic_assets.storage.accounts import Request, StoredAccount
+    from quantlytic_assets.storage.lake import Lake
+    from quantlytic_assets.universe.models import Dataset, Strategy
+
+_DAY = timedelta(days=1)
+
+
+class NoBroker(Exception):
+    """Orders of a strategy can't be sent; the message says why."""
+
+
+class Rehearsal:
+    """An account that goes on in memory from where the real one stands; see `Books`."""
+
+    def __init__(self, real: Books):
+        self._real = real
+        self._last: StoredAccount | None = None
+        self._events: list[pl.DataFrame] = []
+        self._sessions: dict[date, pl.DataFrame] = {}
+
+    def last(self, strategy: str) -> StoredAccount | None:
+        """See `Books.last`."""
+        return self._last or self._real.last(strategy)
+
+    def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """See `Books.events`."""
+        told = self._real.events(strategy, since, before)
+        own = [one for one in self._events if since is None or one["session"].max() >= since]
+        return pl.concat([told, *(one.select(told.columns).cast(told.schema) for one in own)]) if own else told
+
+    def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
+        """See `Books.sessions`."""
+        told = self._real.sessions(strategy, since, before)
+        own = [one for day, one in sorted(self._sessions.items()) if since is None or day >= since]
+        kept = told.filter(~pl.col("session").is_in(list(self._sessions)))
+        return pl.concat([kept, *(one.select(kept.columns).cast(kept.schema) for one in own)]) if own else kept
+
+    def requests(self, strategy: str | None = None, *, pending: bool = False) -> list[Request]:
+        """See `Books.requests`: what people ask is of the real account."""
+        return []
+
+    def advance(
+        self,
+        strategy: str,
+        before: StoredAccount | None,
+        after: StoredAccount,
+        events: pl.DataFrame,
+        sessions: pl.DataFrame,
+        taken: Mapping[int, datetime],
+        also: Callable[[sa.Connection], None] | None = None,
+    ) -> bool:
+        """See `Books.advance`; nothing is written for a broker."""
+        self._last = after
+        if len(events):
+            told = [pl.lit(strategy).alias("strategy"), pl.lit(moment(0)).cast(TIME).alias("recorded_at")]
+            self._events.append(events.with_columns(told))
+        self._sessions |= {day: rows for (day,), rows in sessions.partition_by("session", as_dict=True).items()}
+        return True
+
+
+class Desk:
+    """What trades one strategy as its bars come. `begin` is called before the first.
+
+    books: the accounts, or a rehearsal of them. report: is told what a person should know.
+    """
+
+    def __init__(self, dataset: Dataset, strategy: Strategy, books: Books, lake: Lake, report: Callable[[str], None]):
+        self.strategy = strategy
+        self._dataset = dataset
+        self._books = books
+        self._lake = lake
+        self._report = report
+        self._bars: dict[tuple[str, int], Bar] = {}
+        self._actions = ACTIONS_SCHEMA.to_frame()
+        self._lot = 1.0
+        self._begins: int | None = None
+        self._waits = False
+
+    def begin(self, lines: Lines) -> None:
+        """Take up the bars of the session in which the account stands."""
+        stored = self._books.last(self.strategy.name)
+        history = None
+        if self._lake.has_table(BARS.name):
+            history = read_history(self._lake, self._dataset, self.strategy, None, stored.session if stored else None)
+        if history is not None:
+            self._actions, self._lot = history.actions, history.lot
+        if stored is None:
+            return
+        if history is not None:
+            for row in history.bars.select(BARS_SCHEMA.names()).iter_rows():
+                symbol, session, opens, closes, available, *prices = row
+                bar = Bar._make((symbol, session, micros(opens), micros(closes), micros(available), *prices,
+                                 None, None, True, True))  # fmt: skip
+                self._bars[bar.symbol, bar.open_time] = bar
+        for symbol in self.strategy.symbols:
+            for bar in lines.kept(symbol):
+                if bar.session >= stored.session:
+                    self._bars[symbol, bar.open_time] = bar
+
+    def trade(
+        self, lines: Lines, changed: Sequence[Row], targets: Mapping[tuple[str, int], float | None] | None
+    ) -> pl.DataFrame:
+        """Trade what is new; the columns of trading.events that were written.
+
+        targets: what the rule wants, by symbol and time; None of a bot. changed: the rows that are new or others.
+        """
+        none = self._books.events(self.strategy.name, date.max)
+        wanted = set(self.strategy.symbols)
+        own = [row for row in changed if row.bar.symbol in wanted]
+        if not own:
+            return none
+        for row in own:
+            self._bars[row.bar.symbol, row.bar.open_time] = row.bar
+        stored = self._books.last(self.strategy.name)
+        if stored is None and self._begins is None:
+            self._begins = min(row.bar.open_time for row in own)
+        through = micros(stored.through) if stored else (self._begins or 0) - 1
+        first = stored.session if stored else date.min
+        self._bars = {
+            key: bar for key, bar in self._bars.items()
+            if bar.session >= first and (stored is not None or key[1] > through)
+        }  # fmt: skip
+        market = self._history().market(self.strategy.symbols)
+        now = moment(max(row.bar.available_at for row in own))
+        fresh = fresh_times(market, stored, now)
+        rows = {(row.bar.symbol, row.bar.open_time): row for row in lines.rows(through + 1, self.strategy.symbols)}
+        rows |= {(row.bar.symbol, row.bar.open_time): row for row in own if row.bar.open_time > through}
+        decided = {time for _, time in (rows if targets is None else targets)}
+        times = market.times[fresh, c.OPENS].tolist()
+        if fresh.start >= fresh.stop or not self._knows(times, decided, stored):
+            return none
+        weights = pl.DataFrame(
+            [(symbol, time, weight) for (symbol, time), weight in (targets or {}).items() if time > through],
+            schema={"symbol": pl.String, "open_time": pl.Int64, "weight": pl.Float64}, orient="row",
+        ).with_columns(pl.col("open_time").cast(TIME))  # fmt: skip
+        frame = indicator_frame(list(rows.values()), lines.columns)
+        decides = trader_of(self.strategy, market, weights, frame, stored.bot if stored else None)
+        done = advance(self._books, self.strategy, market, fresh, stored, decides, {})
+        if not done.events:
+            return none
+        since = min(market.sessions[fresh.start], first) if stored else market.sessions[fresh.start]
+        after = stored.events if stored else 0
+        return self._books.events(self.strategy.name, since).filter(pl.col("seq") > after)
+
+    def _knows(self, times: Sequence[int], decided: set[int], stored: StoredAccount | None) -> bool:
+        """Whether it is known what was decided at each of these times; the graph has to trade what came before."""
+        unknown = [time for time in times if time not in decided]
+        if unknown and not self._waits:
+            self._report(
+                f"{self.strategy.name} waits: its account stands at {stored.through if stored else 'its beginning'}, "
+                f"and what was decided at {moment(unknown[0])} is not known here; "
+                f"run: quantlytic backfill {self.strategy.name}"
+            )
+        self._waits = bool(unknown)
+        return not unknown
+
+    def _history(self) -> History:
+        bars = sorted(self._bars.values(), key=lambda one: (one.symbol, one.open_time))
+        frame = pl.DataFrame(
+            [one[:10] for one in bars],
+            schema={name: pl.Int64 if kind == TIME else kind for name, kind in BARS_SCHEMA.items()},
+            orient="row",
+        ).cast(dict(BARS_SCHEMA))
+        days = frame["session"]
+        table = session_table(self._dataset.calendar, days.min(), days.max() + _DAY)
+        closes = dict(table.select("session", "close_time").iter_rows())
+        return History(frame, self._actions, closes, self._lot)
+
+
+def check_brokers(strategies: Sequence[Strategy]) -> None:
+    """Raise `NoBroker` where orders of a strategy would have to go where they can't be sent yet."""
+    outside = [one.name for one in strategies if one.broker != "simulated"]
+    if outside:
+        raise NoBroker(
+            f"{', '.join(outside)}: the live path sends orders to the simulated broker only; set broker: simulated"
+        )

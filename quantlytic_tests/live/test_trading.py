@@ -1,0 +1,109 @@
+"""Accounts that the live path lets go on: what the asset of paper trades writes from the same bars and decisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import polars as pl
+import pytest
+
+from quantlytic_assets.features.batch import compute
+from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.live.process import LiveProcess
+from quantlytic_assets.live.trading import NoBroker, check_brokers
+from quantlytic_assets.market_data.bars import RAW_SCHEMA
+from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
+from quantlytic_assets.resources import Resources
+from quantlytic_assets.services.history import read_history
+from quantlytic_assets.storage.bus import bars_topic
+from quantlytic_assets.universe.models import Instrument
+from quantlytic_tests.services.desk import DATASET as DESK_DATASET
+from quantlytic_tests.services.desk import STRATEGY, Desk, recorded_days
+from quantlytic_tests.storage.places import opened
+
+DATASET = replace(
+    DESK_DATASET,
+    features=STRATEGY.declared,
+    feature_intervals=("1d",),
+    symbols=tuple(map(Instrument, STRATEGY.symbols)),
+)
+FIRST = date(2011, 1, 3)
+# The recorded days have one open time all year, the live path the calendar's: the same until clocks change.
+BEFORE = date(2011, 3, 12)
+
+
+@pytest.fixture
+def resources(tmp_path):
+    with opened("embedded", tmp_path / "live") as place:
+        yield place.resources
+
+
+def days() -> pl.DataFrame:
+    return recorded_days().filter(pl.col("session") < BEFORE)
+
+
+def live(resources: Resources, trade: bool, strategies=(STRATEGY,)) -> LiveProcess:
+    process = LiveProcess(
+        DATASET, list(strategies), resources.bus, resources.hot, resources.lake, {}, lambda _: None,
+        books=resources.accounts, trade=trade,
+    )  # fmt: skip
+    process.begin()
+    return process
+
+
+def bring(resources: Resources, process: LiveProcess, bars: pl.DataFrame, at_once: int = 1) -> None:
+    """Publish bars day by day, and let the live path take them."""
+    raw = bars.with_columns(
+        pl.lit(None, pl.Float64).alias("vwap"), pl.lit(None, pl.Int64).alias("trade_count"),
+        pl.lit("feed").alias("vendor"), pl.col("close_time").alias("fetched_at"), pl.lit("none").alias("adjustment"),
+    ).select(RAW_SCHEMA.names()).cast(dict(RAW_SCHEMA))  # fmt: skip
+    sessions = raw.sort("open_time", "symbol").partition_by("open_time", maintain_order=True)
+    for start in range(0, len(sessions), at_once):
+        rows = pl.concat(sessions[start : start + at_once])
+        resources.bus.publish(bars_topic(DATASET.name), encode_bars(rows), rows["symbol"].to_list(), BAR_HEADERS)
+        while process.step(0):
+            pass
+
+
+def test_a_live_account_is_the_one_that_the_asset_writes_whatever_comes_at_once(resources, tmp_path):
+    bars = days().filter(pl.col("session") >= FIRST)
+    process = live(resources, trade=True)
+    bring(resources, process, bars.filter(pl.col("session") < date(2011, 2, 15)))
+    # A new process goes on from there, and takes several days at once.
+    process = live(resources, trade=True)
+    bring(resources, process, bars.filter(pl.col("session") >= date(2011, 2, 15)), at_once=5)
+    mine = resources.accounts.events("cross")
+    assert mine.filter(pl.col("kind") == "fill").height > 2
+
+    # The asset reads the same features and bars from a lake.
+    desk = Desk(tmp_path / "asset", bars)
+    shown = compute(bars.drop("sma_5", "sma_20", "ret_1"), Registry().features(["sma(5)", "sma(20)", "ret(1)"]))
+    desk.give(shown)
+    desk.trade(FIRST, BEFORE)
+    theirs = desk.accounts.events("cross")
+    assert mine.drop("recorded_at").equals(theirs.drop("recorded_at"))
+    # Whoever comes second trades nothing again.
+    assert read_history(desk.lake, DATASET, STRATEGY, None, FIRST) is not None
+    assert desk.trade(FIRST, BEFORE).events == 0
+
+
+def test_without_trade_the_account_goes_on_in_memory_alone(resources):
+    bars = days().filter(pl.col("session") >= FIRST)
+    process = live(resources, trade=False)
+    bring(resources, process, bars)
+    assert resources.accounts.last("cross") is None and resources.accounts.events("cross").is_empty()
+    with resources.hot.read() as reader:
+        told = [entry.body for entry in reader.journal(0, most=100_000) if entry.channel[0] == "orders"]
+    assert len(told) > 5 and all(b'"account":"rehearsal"' in one for one in told)
+    # What was rehearsed is what is traded.
+    with opened("embedded", resources.settings.data.parent / "real") as place:
+        process = live(place.resources, trade=True)
+        bring(place.resources, process, bars)
+        assert len(place.resources.accounts.events("cross")) == len(told)
+
+
+def test_orders_that_can_t_be_sent_are_said_beforehand():
+    check_brokers([STRATEGY])
+    with pytest.raises(NoBroker, match="other: the live path sends orders to the simulated broker only"):
+        check_brokers([STRATEGY, replace(STRATEGY, name="other", broker="ibkr")])
