@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
-from quantlytic_assets.live.lines import Lines, Row
+from quantlytic_assets.live.lines import KEPT_ROWS, Lines, Row
 from quantlytic_assets.services.inputs import rules_of
 from quantlytic_assets.strategies.signals import rule_signals
 from quantlytic_assets.strategies.spec import Rule
@@ -118,7 +118,7 @@ class Deciders:
         return gone
 
     def _forget(self, follower: _Follower, lines: Lines) -> None:
-        most = 4 * max(1, len(follower.strategy.symbols)) * (lines.look_back + 33)
+        most = 4 * max(1, len(follower.strategy.symbols)) * (lines.look_back + KEPT_ROWS)
         if len(follower.said) > most:
             for symbol, time in sorted(follower.said, key=lambda key: key[1])[: most // 2]:
                 del follower.said[symbol, time]
@@ -137,6 +137,9 @@ class Deciders:
         rows = [row for row in lines.rows(first, symbols) if row.bar.open_time in times]
         keys = {(row.bar.symbol, row.bar.open_time) for row in rows}
         if one.rule.lookback:
+            # Of what a rule can't look back on any more, that stands which was said then.
+            back = one.rule.lookback
+            keys = {(symbol, time) for symbol, time in keys if lines.has_before(symbol, time, back)}
             since = min(lines.earlier(row.bar.symbol, row.bar.open_time, one.rule.lookback) for row in rows)
             rows = lines.rows(since, symbols)
         frame = indicator_frame(rows, lines.columns)

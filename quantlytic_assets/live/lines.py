@@ -27,6 +27,8 @@ from quantlytic_assets.market_data.stream.messages import moment
 # A close of another symbol that is older says nothing any more; `services.features` has the same rule.
 _OLDEST = timedelta(days=30) // timedelta(microseconds=1)
 _MOST_CLOSES = 50_000
+# Rows of a symbol beyond those that rules look back on: symbols of a backlog do not come side by side.
+KEPT_ROWS = 240
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -155,7 +157,7 @@ class Lines:
         for symbol in self._lines:
             self._learn(self._lines[symbol].bars)
         for symbol, line in self._lines.items():
-            at = max(0, len(line.bars) - self.look_back - 1)
+            at = max(0, len(line.bars) - self.look_back - 33)
             self._reopen(symbol, line, at)
             for bar in line.bars[at:]:
                 self._update(line, bar)
@@ -188,7 +190,7 @@ class Lines:
 
     def trim(self) -> None:
         """Forget rows that no rule looks back on; to be called when what follows from a batch is known."""
-        most = self.look_back + 33
+        most = self.look_back + KEPT_ROWS
         for line in self._lines.values():
             if len(line.rows) > most:
                 for time in sorted(line.rows)[:-most]:
@@ -358,6 +360,12 @@ class Lines:
             if line is not None:
                 found += [line.rows[time] for time in line.times[bisect_left(line.times, since) :] if time in line.rows]
         return found
+
+    def has_before(self, symbol: str, time: int, bars: int) -> bool:
+        """Whether the rows of so many bars before a symbol's bar of a time are kept, or of all bars that there were."""
+        line = self._lines[symbol]
+        at = bisect_left(line.times, time)
+        return all(one in line.rows for one in line.times[max(0, at - bars) : at])
 
     def earlier(self, symbol: str, time: int, bars: int) -> int:
         """The time of the bar that is so many bars before a symbol's bar of a time, or of the first that is kept."""
