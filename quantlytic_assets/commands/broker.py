@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
+    from quantlytic_assets.services.broker_desk import BrokerDesk
     from quantlytic_assets.services.broker_trading import BrokerStanding
+    from quantlytic_assets.universe.models import Strategy
 
 _BROKER = "ibkr"
 _BUSY = (
@@ -142,19 +146,8 @@ def run_broker_trading(
         out.print(text, highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as held:
-        for strategy in wanted:
-            try:
-                held.enter_context(resources.lock(trading_lock(strategy.name), wait=False))
-            except Held:
-                raise CommandError(f"{strategy.name} is being traded by another process") from None
         try:
-            held.enter_context(resources.lock(BROKER_LOCK, wait=False))
-        except Held:
-            raise CommandError(_BUSY.format(what="quantlytic broker status shows what it saw")) from None
-        try:
-            desk = resources.broker_desk(universe)
-            held.callback(desk.close)
-            desk.connect()
+            desk = held.enter_context(connected(installation, wanted))
             say(f"trading {', '.join(one.name for one in wanted)} at {_BROKER} {desk.broker.account}; Ctrl+C ends it")
             own = [(named.dataset, one) for one in wanted]
             trade_on(
@@ -164,3 +157,74 @@ def run_broker_trading(
             raise CommandError(str(error)) from None
         except KeyboardInterrupt:
             say("ended; orders go on working at the broker, and the next run takes in what became of them")
+
+
+@contextmanager
+def connected(installation: Installation, strategies: Sequence[Strategy]) -> Iterator[BrokerDesk]:
+    """The desk of the broker, connected, with the locks of these strategies and of the connection held.
+
+    Raises `CommandError` where another process trades one of them or is connected, and `BrokerError`.
+    """
+    resources = installation.resources
+    with ExitStack() as held:
+        for strategy in strategies:
+            try:
+                held.enter_context(resources.lock(trading_lock(strategy.name), wait=False))
+            except Held:
+                raise CommandError(f"{strategy.name} is being traded by another process") from None
+        try:
+            held.enter_context(resources.lock(BROKER_LOCK, wait=False))
+        except Held:
+            raise CommandError(_BUSY.format(what="quantlytic broker status shows what it saw")) from None
+        desk = resources.broker_desk(installation.universe)
+        held.callback(desk.close)
+        desk.connect()
+        yield desk
+
+
+@dataclass
+class Sender:
+    """A thread that sends what accounts have written for the broker, and settles what that reports."""
+
+    failed: Exception | None = None
+
+
+@contextmanager
+def sending(
+    installation: Installation, strategies: Sequence[Strategy], say: Callable[[str], None], stopping: threading.Event
+) -> Iterator[Sender]:
+    """Send what these strategies write for the broker while the block runs, in a thread of its own.
+
+    Where that can't go on `stopping` is set, and the sender says why. Raises `CommandError` where another process
+    trades one of the strategies or is connected, or the account may not be traded.
+    """
+    from quantlytic_assets.brokers.protocol import BrokerError
+    from quantlytic_assets.services.broker_account import OtherBroker, check_broker
+    from quantlytic_assets.services.broker_trading import at_broker, trade_on
+
+    resources = installation.resources
+    ended, sender = threading.Event(), Sender()
+    with ExitStack() as held:
+        try:
+            for strategy in strategies:
+                check_broker(strategy, resources.accounts.last(strategy.name))
+            desk = held.enter_context(connected(installation, strategies))
+        except (BrokerError, OtherBroker) as error:
+            raise CommandError(str(error)) from None
+        say(f"orders of {', '.join(one.name for one in strategies)} go to {_BROKER} {desk.broker.account}")
+        every = at_broker(installation.universe)
+
+        def send() -> None:
+            try:
+                trade_on(desk, resources.lake, resources.accounts, resources.broker_ledger, [], every, ended, say)
+            except Exception as error:  # whatever it is, decisions must not go on without anybody who sends them
+                sender.failed = error
+                stopping.set()
+
+        thread = threading.Thread(target=send, name="broker", daemon=True)
+        thread.start()
+        try:
+            yield sender
+        finally:
+            ended.set()
+            thread.join(60)

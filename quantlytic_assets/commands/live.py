@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from quantlytic_assets.commands.broker import sending
 from quantlytic_assets.commands.installation import CommandError, UsageError, with_members
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.storage.postgres import Held
@@ -25,24 +27,18 @@ def run_live(installation: Installation, out: Console, name: str, source: str = 
     """Run the live path of the dataset `name` until SIGINT or SIGTERM; prints what a person should know.
 
     source: `ticks`, `bars`, or `auto` for ticks where the bus has any. trade: let the strategies' accounts go on;
-    without it they go on in memory, and nothing is written.
+    without it they go on in memory, and nothing is written. Orders of `broker: ibkr` are sent by this process too.
 
-    Raises `UsageError` for an unknown dataset, and `CommandError` where another process runs its live path.
+    Raises `UsageError` for an unknown dataset, and `CommandError` where another process runs its live path, trades one
+    of its strategies at the broker or is connected there, or where the account there may not be traded.
     """
     from quantlytic_assets.live.process import LiveProcess
-    from quantlytic_assets.live.trading import NoBroker, check_brokers
     from quantlytic_assets.services.scoring import scorer
 
     dataset = installation.dataset(name)
     strategies = with_members(one for one in installation.universe.strategies.values() if one.dataset == name)
     bring_up_to_date(installation, out)
     resources = installation.resources
-    if trade:
-        # Where orders of other brokers will be sent, this is asked of them.
-        try:
-            check_brokers(strategies)
-        except NoBroker as error:
-            raise CommandError(str(error)) from None
 
     def report(line: str) -> None:
         out.print(f"{datetime.now(UTC):%H:%M:%S} {line}", highlight=False, markup=False, soft_wrap=True)
@@ -52,17 +48,23 @@ def run_live(installation: Installation, out: Console, name: str, source: str = 
     }
     stopping = threading.Event()
     try:
-        with resources.lock(f"live-{name}", wait=False):
+        with ExitStack() as held:
+            held.enter_context(resources.lock(f"live-{name}", wait=False))
+            at_broker = [one for one in strategies if one.broker != "simulated"] if trade else []
+            sender = held.enter_context(sending(installation, at_broker, report, stopping)) if at_broker else None
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopping.set())
             live = LiveProcess(
                 dataset, strategies, resources.bus, resources.hot, resources.lake, scorers, report,
                 _source(resources.bus, dataset, source), resources.accounts, trade,
+                ledger=resources.broker_ledger if at_broker else None,
             )  # fmt: skip
             live.begin()
             report(f"live path of {name} runs; end with Ctrl-C")
             live.run(stopping.is_set)
             report(f"stopped after {live.counts.records} records: {live.counts.signals} signals")
+            if sender is not None and sender.failed is not None:
+                raise CommandError(str(sender.failed))
     except Held:
         raise CommandError(
             f"another process runs the live path of {name}; there is one at a time: end that one first"

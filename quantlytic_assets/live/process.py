@@ -36,6 +36,7 @@ from quantlytic_assets.universe.plugins import registry_with
 if TYPE_CHECKING:
     from quantlytic_assets.services.paper_account import Books
     from quantlytic_assets.serving.hot_store import HotStore, Writer
+    from quantlytic_assets.storage.broker_ledger import BrokerLedger
     from quantlytic_assets.storage.bus import Bus
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.universe.models import Dataset, Strategy
@@ -96,6 +97,7 @@ class LiveProcess:
 
     strategies: those on the dataset; scorers: of those with a model. report: is told what a person should know. books:
     their accounts, None where none is to be traded, not even in memory; trade: whether what is traded is written.
+    ledger: where orders are written then that a broker fills.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class LiveProcess:
         books: Books | None = None,
         trade: bool = False,
         clock: Callable[[], float] = time.time,
+        ledger: BrokerLedger | None = None,
     ):
         self.dataset = dataset
         self._strategies = [one for one in strategies if one.interval in dataset.feature_intervals]
@@ -123,9 +126,12 @@ class LiveProcess:
         self._desks = {}
         if books is not None:
             self._desks = {
-                one.name: Desk(dataset, one, books if trade else Rehearsal(books), lake, report)
+                one.name: Desk(
+                    dataset, one, books if trade else Rehearsal(books), lake, report,
+                    ledger if trade and one.broker != "simulated" else None, clock,
+                )
                 for one in self._strategies
-            }
+            }  # fmt: skip
         self._traded = "real" if trade else "rehearsal"
         self._clock = clock
         topic = make_source(dataset, {}).topic

@@ -6,8 +6,9 @@ the same happens to a copy of the account in memory, which nobody else sees.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,7 +22,7 @@ from quantlytic_assets.market_data.stream.messages import micros, moment
 from quantlytic_assets.schemas.features import BARS
 from quantlytic_assets.services.deciding import trader_of
 from quantlytic_assets.services.history import read_history
-from quantlytic_assets.services.paper_account import Books, advance, fresh_times
+from quantlytic_assets.services.paper_account import AtBroker, Books, advance, fresh_times, sendable_times
 from quantlytic_assets.trading.backtest.history import History
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.market import ACTIONS_SCHEMA, BARS_SCHEMA
@@ -30,14 +31,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from quantlytic_assets.storage.accounts import Request, StoredAccount
+    from quantlytic_assets.storage.broker_ledger import BrokerLedger
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.universe.models import Dataset, Strategy
 
 _DAY = timedelta(days=1)
-
-
-class NoBroker(Exception):
-    """Orders of a strategy can't be sent; the message says why."""
 
 
 class Rehearsal:
@@ -92,10 +90,22 @@ class Rehearsal:
 class Desk:
     """What trades one strategy as its bars come. `begin` is called before the first.
 
-    books: the accounts, or a rehearsal of them. report: is told what a person should know.
+    books: the accounts, or a rehearsal of them. report: is told what a person should know. ledger: where orders are
+    written that a broker fills; None for the simulated one and for a rehearsal. clock: seconds since 1970.
     """
 
-    def __init__(self, dataset: Dataset, strategy: Strategy, books: Books, lake: Lake, report: Callable[[str], None]):
+    def __init__(
+        self,
+        dataset: Dataset,
+        strategy: Strategy,
+        books: Books,
+        lake: Lake,
+        report: Callable[[str], None],
+        ledger: BrokerLedger | None = None,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._ledger = ledger
+        self._clock = clock
         self.strategy = strategy
         self._dataset = dataset
         self._books = books
@@ -153,7 +163,10 @@ class Desk:
         }  # fmt: skip
         market = self._history().market(self.strategy.symbols)
         now = moment(max(row.bar.available_at for row in own))
-        fresh = fresh_times(market, stored, now)
+        fresh, stale, at_broker = fresh_times(market, stored, now), slice(0, 0), None
+        if self._ledger is not None:
+            at_broker = AtBroker(self._ledger, self._dataset, datetime.fromtimestamp(self._clock(), UTC))
+            fresh, stale = sendable_times(market, fresh, stored, self._dataset, self.strategy, at_broker.now)
         rows = {(row.bar.symbol, row.bar.open_time): row for row in lines.rows(through + 1, self.strategy.symbols)}
         rows |= {(row.bar.symbol, row.bar.open_time): row for row in own if row.bar.open_time > through}
         decided = {time for _, time in (rows if targets is None else targets)}
@@ -165,8 +178,8 @@ class Desk:
             schema={"symbol": pl.String, "open_time": pl.Int64, "weight": pl.Float64}, orient="row",
         ).with_columns(pl.col("open_time").cast(TIME))  # fmt: skip
         frame = indicator_frame(list(rows.values()), lines.columns)
-        decides = trader_of(self.strategy, market, weights, frame, stored.bot if stored else None)
-        done = advance(self._books, self.strategy, market, fresh, stored, decides, {})
+        decides = trader_of(self.strategy, market, weights, frame, stored.bot if stored else None, stale)
+        done = advance(self._books, self.strategy, market, fresh, stored, decides, {}, at_broker)
         if not done.events:
             return none
         since = min(market.sessions[fresh.start], first) if stored else market.sessions[fresh.start]
@@ -196,12 +209,3 @@ class Desk:
         table = session_table(self._dataset.calendar, days.min(), days.max() + _DAY)
         closes = dict(table.select("session", "close_time").iter_rows())
         return History(frame, self._actions, closes, self._lot)
-
-
-def check_brokers(strategies: Sequence[Strategy]) -> None:
-    """Raise `NoBroker` where orders of a strategy would have to go where they can't be sent yet."""
-    outside = [one.name for one in strategies if one.broker != "simulated"]
-    if outside:
-        raise NoBroker(
-            f"{', '.join(outside)}: the live path sends orders to the simulated broker only; set broker: simulated"
-        )

@@ -83,18 +83,23 @@ def bot_columns(strategy: Strategy) -> list[str]:
 
 
 def trader_of(
-    strategy: Strategy, market: Market, targets: pl.DataFrame, features: pl.DataFrame, kept: str | None
+    strategy: Strategy,
+    market: Market,
+    targets: pl.DataFrame,
+    features: pl.DataFrame,
+    kept: str | None,
+    stale: slice = _NEVER,
 ) -> Trader:
     """What trades a market by what is in memory.
 
     targets: symbol, open_time and `weight` of a rule; a bot has none. features: symbol, open_time and the columns of
-    features.indicators. kept: what the bot remembered of the bars before.
+    features.indicators. kept and stale as for `trader`.
     """
     decides = rules_of(strategy).bind(strategy.rule)
     atr = None if strategy.settings.exits.atr_stop is None else market.matrix(features, ATR_COLUMN)
     if isinstance(decides, Bot):
         return _by_bot(strategy, decides, market, features, atr, kept)
-    return _by_rule(strategy, decides, market, targets, atr, _NEVER)
+    return _by_rule(strategy, decides, market, targets, atr, stale)
 
 
 def _by_rule(

@@ -123,14 +123,12 @@ def trade(
         market = history.market(strategy.symbols)
         fresh = fresh_times(market, stored, now)
         fresh = _known(market, fresh, known_through(lake, strategy, before))
-        stale = fresh.start
+        stale = slice(fresh.start, fresh.start)
         if ledger is not None:
-            stale = _first_sendable(market, fresh, dataset, strategy, now)
-            # Without a bar to act on the account waits; a new one begins with the first of those.
-            fresh = slice(fresh.start if stored and stale < fresh.stop else stale, fresh.stop)
+            fresh, stale = sendable_times(market, fresh, stored, dataset, strategy, now)
         if fresh.start < fresh.stop:
             since, kept = market.sessions[fresh.start], stored.bot if stored else None
-            decides = trader(lake, strategy, market, since, before, kept, slice(fresh.start, stale))
+            decides = trader(lake, strategy, market, since, before, kept, stale)
             models: Mapping[date, str] = {}
             if isinstance(strategy, ModelStrategy):
                 models = model_versions(lake, strategy.name, since=since, before=before)
@@ -251,14 +249,22 @@ def _known(market: Market, fresh: slice, through: datetime | None) -> slice:
     return slice(fresh.start, min(fresh.stop, stop))
 
 
-def _first_sendable(market: Market, fresh: slice, dataset: Dataset, strategy: Strategy, now: datetime) -> int:
-    """The first of these times whose orders can still be sent, the end of them where there is none."""
+def sendable_times(
+    market: Market, fresh: slice, stored: StoredAccount | None, dataset: Dataset, strategy: Strategy, now: datetime
+) -> tuple[slice, slice]:
+    """Of times that were not traded those to trade at a broker, and those among them whose orders would be too late.
+
+    Without a bar whose orders can still be sent the account waits; a new one begins with the first of those.
+    """
+    stale = fresh.start
     available = pl.Series(market.times[fresh, c.AVAILABLE]).cast(pl.Datetime("us", "UTC")).to_list()
     for place in range(len(available), 0, -1):
         # The older they are the earlier it is too late.
         if now >= sendable_until(available[place - 1], dataset, strategy.interval):
-            return fresh.start + place
-    return fresh.start
+            stale = fresh.start + place
+            break
+    fresh = slice(fresh.start if stored and stale < fresh.stop else stale, fresh.stop)
+    return fresh, slice(fresh.start, stale)
 
 
 def advance(

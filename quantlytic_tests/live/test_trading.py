@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import polars as pl
 import pytest
@@ -11,7 +11,6 @@ import pytest
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.registry import Registry
 from quantlytic_assets.live.process import LiveProcess
-from quantlytic_assets.live.trading import NoBroker, check_brokers
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.resources import Resources
@@ -20,6 +19,7 @@ from quantlytic_assets.storage.bus import bars_topic
 from quantlytic_assets.universe.models import Instrument
 from quantlytic_tests.services.desk import DATASET as DESK_DATASET
 from quantlytic_tests.services.desk import STRATEGY, Desk, recorded_days
+from quantlytic_tests.services.floor import Floor
 from quantlytic_tests.storage.places import opened
 
 DATASET = replace(
@@ -103,7 +103,34 @@ def test_without_trade_the_account_goes_on_in_memory_alone(resources):
         assert len(place.resources.accounts.events("cross")) == len(told)
 
 
-def test_orders_that_can_t_be_sent_are_said_beforehand():
-    check_brokers([STRATEGY])
-    with pytest.raises(NoBroker, match="other: the live path sends orders to the simulated broker only"):
-        check_brokers([STRATEGY, replace(STRATEGY, name="other", broker="ibkr")])
+def test_orders_of_a_broker_are_written_by_the_live_path_and_are_those_of_the_asset(tmp_path):
+    with Floor(tmp_path).open() as asset:
+        sessions = asset.sessions()
+        asset.run(sessions)
+        wanted = asset.desk.accounts.events("cross")
+        assert wanted.filter(pl.col("kind") == "fill").height >= 2
+    (tmp_path / "live").mkdir()
+    with Floor(tmp_path / "live").open() as floor, opened("embedded", tmp_path / "place") as place:
+        known = replace(DATASET, first_session=floor.days["session"].min())
+        process = LiveProcess(
+            known, [floor.strategy], place.resources.bus, place.resources.hot, floor.desk.lake, {}, lambda _: None,
+            books=floor.desk.accounts, trade=True, clock=lambda: floor.bench.now.timestamp(), ledger=floor.ledger,
+        )  # fmt: skip
+        process.begin()
+        # What came long ago is no reason to send anything now.
+        floor.bench.now = floor.days.filter(pl.col("session") == sessions[0])["available_at"].max()
+        bring(place.resources, process, floor.days.filter(pl.col("session") < sessions[0]), at_once=100)
+        assert floor.desk.accounts.last("cross") is None
+        for number, session in enumerate(sessions):
+            if number:
+                floor.morning(session)
+            bars = floor.days.filter(pl.col("session") == session)
+            floor.bench.now = bars["available_at"].max() + timedelta(hours=1)
+            floor.bench.book.close_market()
+            floor.settle()
+            bring(place.resources, process, bars)
+            floor.settle()
+        mine = floor.desk.accounts.events("cross")
+        assert mine.drop("recorded_at").equals(wanted.drop("recorded_at"))
+        assert floor.held() == floor.bench.book.held() != {}
+        assert sorted(floor.bench.book.refs()) == sorted(set(floor.bench.book.refs()))
