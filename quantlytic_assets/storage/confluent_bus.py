@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
@@ -222,12 +222,17 @@ class ConfluentBus:
                 producer.flush(0.05)
                 now = time.monotonic()
                 if now > deadline:
+                    # What waits here would be sent when the broker is back, beside what the caller sends again.
+                    producer.purge()
+                    self._retire_producer()
                     raise BusUnavailable(
                         f"Kafka at {self.place.servers} has taken {delivered[0]} of {len(values)} records"
                     )
                 if now > asked:
                     # Where somebody has deleted the topic since this process last looked, a new one is wanted.
-                    self.create(topic)
+                    # A broker that is away does not say: the records go on waiting for it.
+                    with suppress(BusUnavailable):
+                        self.create(topic)
                     asked = now + _DELIVERY_SECONDS
         if failures:
             again = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
