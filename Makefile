@@ -36,7 +36,7 @@ demo: install
 
 test:
 	$(MAKE) --no-print-directory -j2 install test-programs
-	$(WITH_SERVICES) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
 lint: install

@@ -373,7 +373,7 @@ class LiveProcess:
         self.counts.add(count, taken, made)
         self._outbox = publishing.messages(self.dataset.name, made)
         with self._hot.write() as writer:
-            publishing.write(writer, self.dataset.name, made, self._columns)
+            publishing.write(writer, self.dataset, made, self._columns)
             self._put_prices(writer, taken)
             self._state.keep(writer, self._pipeline, made)
             kept = self._source.kept()

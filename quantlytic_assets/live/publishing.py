@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from quantlytic_assets.calendars.partitions import partition_key
 from quantlytic_assets.live.bars import Bar, Revised
 from quantlytic_assets.live.deciding import Said
 from quantlytic_assets.live.pipeline import Made
@@ -19,6 +20,7 @@ from quantlytic_assets.live.state import Message
 from quantlytic_assets.serving.hot_store import Writer
 from quantlytic_assets.serving.rows import iso, micros, row
 from quantlytic_assets.storage.bus import made_bars_topic, signals_topic
+from quantlytic_assets.universe.models import Dataset
 
 HEADERS = {"schema": "live", "version": "1", "encoding": "json"}
 
@@ -41,8 +43,9 @@ def signal_values(said: Said) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write(writer: Writer, dataset: str, made: Made, columns: Mapping[str, Sequence[str]]) -> None:
+def write(writer: Writer, of: Dataset, made: Made, columns: Mapping[str, Sequence[str]]) -> None:
     """Put a batch into the hot store: series, and the journal. columns: those of features, by interval."""
+    dataset = of.name
     series: dict[tuple[str, str, date], list[tuple[int, bytes]]] = {}
     for interval, bars in made.bars.items():
         for bar, revision, trace in bars:
@@ -65,8 +68,10 @@ def write(writer: Writer, dataset: str, made: Made, columns: Mapping[str, Sequen
         said = {"symbol": symbol, "trace": trace}
         writer.tell(("signals", one.strategy, symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
     for (kind, symbol, session), told_rows in series.items():
-        # Of a bar that was revised within the batch the last word counts.
-        writer.add_rows(dataset, kind, symbol, session, list(dict(told_rows).items()))
+        # A block holds a partition, as in what is published of the lake. Of a bar that was revised within the batch the
+        # last word counts.
+        first = date.fromisoformat(partition_key(of, session))
+        writer.add_rows(dataset, kind, symbol, first, list(dict(told_rows).items()))
 
 
 def tell_orders(writer: Writer, strategy: str, events: pl.DataFrame, account: str) -> None:

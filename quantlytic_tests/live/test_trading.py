@@ -75,6 +75,11 @@ def test_a_live_account_is_the_one_that_the_asset_writes_whatever_comes_at_once(
     bring(resources, process, bars.filter(pl.col("session") >= date(2011, 2, 15)), at_once=5)
     mine = resources.accounts.events("cross")
     assert mine.filter(pl.col("kind") == "fill").height > 2
+    # Days are served by the month, as they are partitioned.
+    with resources.hot.read() as reader:
+        blocks = dict(reader.blocks(DATASET.name, "bars/1d", "AAPL"))
+    assert [day.isoformat() for day in blocks] == ["2011-01-01", "2011-02-01", "2011-03-01"]
+    assert sum(block.count for block in blocks.values()) == bars.filter(pl.col("symbol") == "AAPL").height
 
     # The asset reads the same features and bars from a lake.
     desk = Desk(tmp_path / "asset", bars)
