@@ -82,6 +82,7 @@ bench: install programs
 	$(BIN)/python -m quantlytic_tests.benchmarks.api
 	$(BIN)/python -m quantlytic_tests.benchmarks.orders
 	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.landing
+	$(WITH_SERVICES) $(BIN)/python -m quantlytic_tests.benchmarks.live
 
 # Resolve requirements.in anew.
 lock: install

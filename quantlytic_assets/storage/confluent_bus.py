@@ -6,9 +6,7 @@ the same partition.
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, TopicDescription
 
 from quantlytic_assets.storage.bus import BusUnavailable, Records
 from quantlytic_assets.storage.kafka_bus import KafkaPlace
+from quantlytic_assets.storage.kafka_records import Header, append
 
 # How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
 _PATIENCE_SECONDS = 30
@@ -277,7 +276,7 @@ class ConfluentBus:
         records = Records([], [], [], [])
         if first >= last:
             return records
-        known: dict[tuple, str] = {}
+        known: dict[Header, str] = {}
         with self._turn, self._asking():
             self._go_to(topic, identity, partition, first)
             at, deadline = first, time.monotonic() + _PATIENCE_SECONDS
@@ -312,7 +311,7 @@ class ConfluentBus:
             for one in good:
                 parts.setdefault(cast("int", one.partition()), []).append(one)
             found: dict[int, Records] = {}
-            known: dict[tuple, str] = {}
+            known: dict[Header, str] = {}
             for partition, own in parts.items():
                 records = found[partition] = Records([], [], [], [])
                 _append(records, own, known)
@@ -357,23 +356,8 @@ def _identity(found: TopicDescription) -> str:
     return str(UUID(int=(most % (1 << 64)) << 64 | least % (1 << 64)))
 
 
-def _append(records: Records, messages: Sequence[Message], known: dict[tuple, str]) -> None:
-    """Add messages; keys and headers are few and repeat, and are decoded once each."""
-    records.offsets.extend(cast("list[int]", [one.offset() for one in messages]))
-    records.values.extend([one.value() or b"" for one in messages])
-    keys = [one.key() for one in messages]
-    names = {key: key if key is None else key.decode("utf-8", "replace") for key in set(keys)}
-    records.keys.extend([names[key] for key in keys])
-    heads = [one.headers() or [] for one in messages]
-    if heads.count(heads[0]) == len(heads):
-        records.headers.extend([_header_text(tuple(heads[0]), known)] * len(heads))
-    else:
-        records.headers.extend([_header_text(tuple(head), known) for head in heads])
-
-
-def _header_text(head: tuple, known: dict[tuple, str]) -> str:
-    text = known.get(head)
-    if text is None:
-        texts = {key: (value or b"").decode("utf-8", "backslashreplace") for key, value in head}
-        text = known[head] = sys.intern(json.dumps(texts, sort_keys=True))
-    return text
+def _append(records: Records, messages: Sequence[Message], known: dict[Header, str]) -> None:
+    offsets = cast("list[int]", [one.offset() for one in messages])
+    values, keys = [one.value() for one in messages], [one.key() for one in messages]
+    heads = cast("list[list[tuple[str, bytes | None]]]", [one.headers() or [] for one in messages])
+    append(records, offsets, values, keys, heads, known)

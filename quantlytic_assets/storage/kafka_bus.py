@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from kafka.errors import (
 )
 
 from quantlytic_assets.storage.bus import BusUnavailable, Records
+from quantlytic_assets.storage.kafka_records import Header, append
 
 _HOUR_MS = 3_600_000
 # How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
@@ -220,7 +219,7 @@ class KafkaBus:
             raise LookupError(f"topic {topic} does not hold [{first}, {last}) of partition {partition}")
         part = TopicPartition(self.place.name(topic), partition)
         records = Records([], [], [], [])
-        known: dict[tuple, str] = {}
+        known: dict[Header, str] = {}
         with self._turn, self._asking():
             self._go_to(part, first, identity)
             at, deadline = first, time.monotonic() + _PATIENCE_SECONDS
@@ -259,7 +258,7 @@ class KafkaBus:
             except OffsetOutOfRangeError as error:
                 raise LookupError(f"topic {topic} no longer has the offsets {dict(after)}: {error}") from None
             found: dict[int, Records] = {}
-            known: dict[tuple, str] = {}
+            known: dict[Header, str] = {}
             for part, messages in polled.items():
                 if messages:
                     records = found[part.partition] = Records([], [], [], [])
@@ -283,26 +282,8 @@ class KafkaBus:
             self._consumer.seek(part, offset)
 
 
-def _append(records: Records, polled: list, known: dict[tuple, str]) -> None:
-    """Add polled records; a whole batch at a time, because this is done for every record that is landed.
-
-    Keys and headers are few and repeat: each is decoded once a batch, not once a record.
-    """
-    records.offsets.extend([one.offset for one in polled])
-    records.values.extend([one.value if one.value is not None else b"" for one in polled])
-    keys = [one.key for one in polled]
-    names = {key: key if key is None else key.decode("utf-8", "replace") for key in set(keys)}
-    records.keys.extend([names[key] for key in keys])
-    heads = [one.headers for one in polled]
-    if heads.count(heads[0]) == len(heads):
-        records.headers.extend([_header_text(tuple(heads[0]), known)] * len(heads))
-    else:
-        records.headers.extend([_header_text(tuple(head), known) for head in heads])
-
-
-def _header_text(head: tuple, known: dict[tuple, str]) -> str:
-    text = known.get(head)
-    if text is None:
-        texts = {key: (value or b"").decode("utf-8", "backslashreplace") for key, value in head}
-        text = known[head] = sys.intern(json.dumps(texts, sort_keys=True))
-    return text
+def _append(records: Records, polled: list, known: dict[Header, str]) -> None:
+    append(
+        records, [one.offset for one in polled], [one.value for one in polled], [one.key for one in polled],
+        [one.headers for one in polled], known,
+    )  # fmt: skip
