@@ -21,7 +21,7 @@ def test_both_profiles_have_the_same_rows_in_every_table(base: Installed, served
 
 def test_nothing_of_it_lies_on_this_machine_but_logs_and_what_can_be_made_again(served: Installed) -> None:
     parts = {path.relative_to(served.home).parts[0] for path in served.home.rglob("*") if path.is_file()}
-    assert parts <= {"cache", "dagster", "dbt", "lake", "reports", "state", "logs"}
+    assert parts <= {"cache", "dagster", "dbt", "hot", "lake", "reports", "state", "logs"}
     assert not [path for path in (served.home / "lake").rglob("*.parquet")]
     assert not [path for path in served.home.rglob("*.db")] + [path for path in served.home.rglob("*.sqlite")]
 

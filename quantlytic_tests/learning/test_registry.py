@@ -206,7 +206,9 @@ def test_a_death_half_way_leaves_the_alias_on_the_finished_model(shared, monkeyp
 def test_processes_that_create_everything_at_once_do_not_disturb_each_other(tmp_path):
     def run(partition):
         command = [settings.PROGRAMS / "python", "-c", LOG_ONE, str(tmp_path), partition]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     with ThreadPoolExecutor() as pool:
         versions = list(pool.map(run, ["2015-01-01", "2016-01-01"]))
