@@ -42,7 +42,6 @@ from quantlytic_assets.checks.vendor_checks import vendor_checks
 from quantlytic_assets.dagster_internals import assign_freed_slots, fork_run_workers, keep_watching_runs
 from quantlytic_assets.pages.links import Links
 from quantlytic_assets.resources import make_resources
-from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.settings import Settings, load_settings
 from quantlytic_assets.storage.session_tables import keep_session_tables
 from quantlytic_assets.universe.loading import load_universe
@@ -262,7 +261,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         for strategy in universe.strategies.values()
     ]
     parts.append(_maintenance_parts(universe))
-    brokers = sorted({one.broker for one in universe.strategies.values()} - {SIMULATED})
+    brokers = sorted({one.broker for one in universe.strategies.values() if one.at_broker})
     parts += [_broker_parts(broker, universe) for broker in brokers]
     datasets = list(universe.datasets.values())
     alerts = alert_sensor(datasets, list(universe.strategies), universe.alerts, brokers)

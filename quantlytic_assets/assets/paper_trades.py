@@ -18,7 +18,6 @@ from quantlytic_assets.assets.per_partition import chart_and_page, group_by_key,
 from quantlytic_assets.calendars.partitions import windows, with_partition
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.schemas.trading import EVENTS
-from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.services.halts import standings
 from quantlytic_assets.services.paper_account import trade
 from quantlytic_assets.tables.trading import event_counts, session_counts
@@ -52,7 +51,7 @@ def paper_trades_asset(
         resources: Resources = context.resources.quantlytic
         (window,) = windows(dataset, context.partition_keys)
         try:
-            if strategy.broker == SIMULATED:
+            if not strategy.at_broker:
                 done = trade(resources.lake, resources.accounts, dataset, strategy, window.first, window.last)
                 context.log.info(str(done))
             else:

@@ -80,7 +80,7 @@ def run_backfill(
     named = installation.dataset_or_strategy(name)
     dataset, strategies = named.dataset, named.strategies
     check_symbols(dataset, symbols)
-    if restart and not (named.is_strategy and strategies[0].broker == "simulated"):
+    if restart and not (named.is_strategy and not strategies[0].at_broker):
         raise UsageError("--restart is for one strategy with broker: simulated; name that strategy")
     if force and named.is_strategy:
         raise UsageError(f"--force asks vendors for bars; name the dataset: quantlytic backfill {dataset.name} --force")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -67,9 +68,7 @@ def show_broker(installation: Installation, out: Console, as_json: bool) -> None
         raise CommandError(f"{len(differences)} differences from the ledger; docs/brokers.md says what to do")
 
 
-def _now() -> Any:
-    from datetime import UTC, datetime
-
+def _now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -88,7 +87,7 @@ def _print_last(out: Console, values: Any, differences: list[str], as_json: bool
         out.print(f"difference: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _minute(at: Any) -> str:
+def _minute(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 

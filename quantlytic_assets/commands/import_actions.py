@@ -157,7 +157,7 @@ def _show_next(
         out.print(f"next: quantlytic backfill {strategy.name} --from {since(actions)}", highlight=False)
         account = installation.resources.accounts.last(strategy.name)
         traded = account is not None and account.session >= date.fromisoformat(since(moving)) if len(moving) else False
-        if traded and strategy.broker == "simulated":
+        if traded and not strategy.at_broker:
             out.print(
                 f"orders of {strategy.name} stay as they were decided without this; to trade the past anew: "
                 f"quantlytic backfill {strategy.name} --restart",

@@ -50,7 +50,7 @@ def run_live(installation: Installation, out: Console, name: str, source: str = 
     try:
         with ExitStack() as held:
             held.enter_context(resources.lock(f"live-{name}", wait=False))
-            at_broker = [one for one in strategies if one.broker != "simulated"] if trade else []
+            at_broker = [one for one in strategies if one.at_broker] if trade else []
             sender = held.enter_context(sending(installation, at_broker, report, stopping)) if at_broker else None
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopping.set())

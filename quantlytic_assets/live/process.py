@@ -20,7 +20,7 @@ from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.comparing import GraphWatch, compared
 from quantlytic_assets.live.deciding import Deciders, Scorer
-from quantlytic_assets.live.lines import Closes, Lines
+from quantlytic_assets.live.lines import Closes, Lines, Listing
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import Made, Pipeline
 from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
@@ -53,6 +53,8 @@ _IDENTITY_EVERY = 5.0
 _LONGEST_RETRY = 5.0
 # Seconds between two looks at the lake.
 _COMPARE_EVERY = 15.0
+# What every live path counts; `Counts.other` has what else came up.
+_COUNTED = ("records", "bars", "signals", "revised", "late")
 
 
 class TopicGone(Exception):
@@ -82,13 +84,13 @@ class Counts:
 
     def told(self) -> dict[str, int]:
         """By name."""
-        own = {name: getattr(self, name) for name in ("records", "bars", "signals", "revised", "late")}
+        own = {name: getattr(self, name) for name in _COUNTED}
         return own | self.other
 
     @classmethod
     def of(cls, told: Mapping[str, int]) -> Counts:
         """What `told` gave."""
-        own = {name: told.get(name, 0) for name in ("records", "bars", "signals", "revised", "late")}
+        own = {name: told.get(name, 0) for name in _COUNTED}
         return cls(**own, other={name: count for name, count in told.items() if name not in own})
 
 
@@ -128,7 +130,7 @@ class LiveProcess:
             self._desks = {
                 one.name: Desk(
                     dataset, one, books if trade else Rehearsal(books), lake, report,
-                    ledger if trade and one.broker != "simulated" else None, clock,
+                    ledger if trade and one.at_broker else None, clock,
                 )
                 for one in self._strategies
             }  # fmt: skip
@@ -185,8 +187,6 @@ class LiveProcess:
             desk.begin(self._pipeline.lines[desk.strategy.interval])
 
     def _make_pipeline(self, history: History, listings: Mapping[str, Sequence]) -> None:
-        from quantlytic_assets.live.lines import Listing
-
         dataset = self.dataset
         known = {symbol: Listing(name, shares) for symbol, (name, shares) in listings.items()}
         registry = registry_with(dataset.plugins)
@@ -400,19 +400,13 @@ class LiveProcess:
             self._told_prices[symbol] = now
 
     def _publish(self, messages: Sequence[Message]) -> None:
-        by_topic: dict[str, list[Message]] = {}
-        for one in messages:
-            by_topic.setdefault(one.topic, []).append(one)
-        for topic, own in by_topic.items():
+        for topic, own in _by_topic(messages).items():
             self._bus.publish(topic, [one.value for one in own], [one.key for one in own], publishing.HEADERS)
 
     def _publish_missing(self) -> None:
         """Publish what the bus does not have of the last transaction."""
-        by_topic: dict[str, list[Message]] = {}
-        for one in self._outbox:
-            by_topic.setdefault(one.topic, []).append(one)
         missing: list[Message] = []
-        for topic, own in by_topic.items():
+        for topic, own in _by_topic(self._outbox).items():
             there = self._newest_ids(topic, len(own))
             missing += [one for one in own if one.id not in there]
         self._publish(missing)
@@ -456,6 +450,13 @@ class LiveProcess:
         }
         with self._hot.write() as writer:
             writer.put_fact(orjson.dumps(told), "live", self.dataset.name)
+
+
+def _by_topic(messages: Sequence[Message]) -> dict[str, list[Message]]:
+    found: dict[str, list[Message]] = {}
+    for one in messages:
+        found.setdefault(one.topic, []).append(one)
+    return found
 
 
 def _shown(places: Mapping[str, Place]) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.learning.evaluation import PREDICTION_COLUMNS, evaluate_predictions
-from quantlytic_assets.services.broker_account import SIMULATED
 from quantlytic_assets.services.history import read_history
 from quantlytic_assets.services.inputs import rules_of
 from quantlytic_assets.strategies.bots import Bot
@@ -156,7 +155,7 @@ def read_account(lake: Queries, dataset: Dataset, strategy: Strategy) -> Account
     return Account(
         **came_to(lake, given, strategy, told, curve, again),
         forecasts=forecast_quality(lake, strategy),
-        at_broker=broker_orders(lake, strategy.name, AT_BROKER) if strategy.broker != SIMULATED else pl.DataFrame(),
+        at_broker=broker_orders(lake, strategy.name, AT_BROKER) if strategy.at_broker else pl.DataFrame(),
     )
 
 

@@ -29,7 +29,6 @@ from quantlytic_assets.trading.engine.state import State
 if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset, Strategy
 
-SIMULATED = "simulated"
 _CHANGES = ("order_accepted", "order_replaced", "order_cancelled", "order_expired")
 # Said by the broker itself, which needs not be asked for it.
 _ITS_OWN = {c.REASONS[one] for one in (c.R_REJECTED_THERE, c.R_CANCELLED_THERE, c.R_EXPIRED_THERE)}

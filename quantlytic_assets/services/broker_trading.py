@@ -1,6 +1,7 @@
 """Trading at a broker: accounts go on, their orders are sent, its reports are settled, and both are compared.
 
-`trade_once` is what a daily asset and a process that lives for long both do; `live` calls it with each new bar.
+`trade_once` is what a daily asset and a process that lives for long both do. The live path decides by itself, and sends
+by `trade_on`.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _by_rule(
 ) -> Trader:
     settings = sized(rule, strategy.settings)
     targets = carried(market.matrix(decided, "weight"), stale)
-    elsewhere = strategy.broker != "simulated"
+    elsewhere = strategy.at_broker
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]
@@ -124,7 +124,7 @@ def _by_bot(
 ) -> Trader:
     places = market.places(read)
     features = {name: market.laid(read[name], places) for name in bot_columns(strategy)}
-    memory, elsewhere = Memory(bot, kept), strategy.broker != "simulated"
+    memory, elsewhere = Memory(bot, kept), strategy.at_broker
 
     def trade(stretch: slice, state: State | None, asked: Requests | None) -> Result:
         part = None if atr is None else atr[stretch]

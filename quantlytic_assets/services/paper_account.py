@@ -27,7 +27,6 @@ import polars as pl
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
 from quantlytic_assets.schemas.trading import BROKER_ORDERS, EVENTS
 from quantlytic_assets.services.broker_account import (
-    SIMULATED,
     beside_reductions,
     check_broker,
     costs_of,
@@ -107,7 +106,7 @@ def trade(
     be stored, and `LostAccount` for an account of an older version that is gone.
     """
     now = now or datetime.now(UTC)
-    if strategy.broker == SIMULATED:
+    if not strategy.at_broker:
         ledger = None
         stored = accounts.last(strategy.name) or taken_over(lake, accounts, dataset, strategy)
     else:

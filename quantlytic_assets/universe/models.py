@@ -112,6 +112,11 @@ class Strategy:
         """The name of the rule without its parameters."""
         return self.rule if isinstance(self.rule, str) else next(iter(self.rule))
 
+    @property
+    def at_broker(self) -> bool:
+        """Whether orders leave this house: a broker executes them, and reports what became of them."""
+        return self.broker != "simulated"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStrategy(Strategy):
