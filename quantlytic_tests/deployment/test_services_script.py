@@ -166,6 +166,21 @@ def test_run_leaves_nothing_behind_when_it_is_killed(end, tmp_path):
     assert not any(answers(port) for port in ports)
 
 
+def test_a_run_that_ends_before_anything_is_laid_out_takes_its_own_directory_away_and_no_other(tmp_path):
+    """The guard of such a run deleted the directory for temporary files, with all that was in it."""
+    own, beside = tmp_path / "quantlytic-services-abc", tmp_path / "beside"
+    for directory in (own, beside):
+        directory.mkdir()
+        (directory / "file").write_text("kept")
+    ended = subprocess.run([SCRIPT, "guard", own], stdin=subprocess.DEVNULL, timeout=PATIENCE)
+    assert ended.returncode == 0
+    assert not own.exists()
+    assert (beside / "file").read_text() == "kept"
+    refused = subprocess.run([SCRIPT, "guard", beside], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert refused.returncode != 0 and "left as it is" in refused.stderr
+    assert (beside / "file").exists()
+
+
 def test_compose_is_given_all_that_it_must_have(directory):
     given = compose_environment(Place(directory))
     must = {name for name, kind, _ in variables(COMPOSE.read_text()) if kind == "?"}

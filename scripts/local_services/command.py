@@ -33,6 +33,8 @@ examples:
 """
 # What `run` tells its guard when its program has ended.
 _ENDED = "ended"
+# How the directories of `run` are called: no others are ever deleted.
+_TEMPORARY = "quantlytic-services-"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -212,7 +214,7 @@ def _run(options: argparse.Namespace) -> int:
     if not program:
         say("run needs a command: scripts/services run [--free-ports] -- COMMAND …")
         return 2
-    place = Place(Path(tempfile.mkdtemp(prefix="quantlytic-services-")))
+    place = Place(Path(tempfile.mkdtemp(prefix=_TEMPORARY)))
     guard = _start_guard(place)
     try:
         _bring_up(place, options.free_ports)
@@ -272,6 +274,8 @@ def _start_guard(place: Place) -> subprocess.Popen:
 
 
 def _guard(options: argparse.Namespace) -> int:
+    if not options.directory.name.startswith(_TEMPORARY):
+        raise ServiceError(f"{options.directory} was not made by `scripts/services run`: it is left as it is")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     told = sys.stdin.read().split()
     if told and told[-1] != _ENDED:
@@ -280,10 +284,11 @@ def _guard(options: argparse.Namespace) -> int:
         except ProcessLookupError:
             say("the program has ended as well")
     place = Place(options.directory)
+    # Without settings nothing was laid out yet, and there is the directory alone.
+    outside = [servers(place)["postgres"].data().parent] if place.settings else []
     try:
         _take_down(place, with_data=True)
     finally:
-        data = servers(place)["postgres"].data() if place.settings else place.directory
-        shutil.rmtree(place.directory, ignore_errors=True)
-        shutil.rmtree(data.parent, ignore_errors=True)
+        for directory in (place.directory, *outside):
+            shutil.rmtree(directory, ignore_errors=True)
     return 0
