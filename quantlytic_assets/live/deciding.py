@@ -6,8 +6,9 @@ in the graph. A model's score and the targets of a portfolio's members stand bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 import polars as pl
@@ -23,21 +24,27 @@ from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, 
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
 _SAYS = ("signal", "strength", "target", "reason")
-_TARGET = 2
+_TARGET = _SAYS.index("target")
 
 
 class Said(NamedTuple):
-    """A signal as it was given out: a row of trading.signals, its open time in microseconds, its revision's number."""
+    """A signal as it was given out: a row of trading.signals with its revision's number, times in microseconds."""
 
     strategy: str
-    signal: Mapping[str, object]
+    symbol: str
+    session: date
     time: int
+    available_at: int
+    signal: str
+    strength: float
+    target: float | None
+    reason: str
     revision: int
 
     @property
     def says(self) -> tuple[object, ...]:
         """What makes it another signal where it differs."""
-        return tuple(self.signal[name] for name in _SAYS)
+        return self[5:9]
 
 
 @dataclass
@@ -91,24 +98,29 @@ class Deciders:
         """
         found: list[Said] = []
         targets: dict[str, pl.DataFrame] = {}
+        members = {
+            member.name
+            for one in self._followers.values()
+            if isinstance(one.strategy, PortfolioStrategy)
+            for member in one.strategy.members
+        }
         for one in self._followers.values():
-            frame, keys = self._frame(one, lines, changed, targets)
+            name = one.strategy.name
+            frame, rows, keys = self._frame(one, lines, changed, targets)
             if frame.is_empty():
                 continue
-            signals = rule_signals(one.strategy.name, one.rule, frame)
-            targets[one.strategy.name] = signals.select(*_KEYS, pl.col("target").alias(one.strategy.name))
-            told = signals.with_columns(pl.col("open_time").dt.epoch("us").alias("_time"))
-            for row in told.iter_rows(named=True):
-                time = row.pop("_time")
-                if (row["symbol"], time) not in keys:
-                    continue
-                says = tuple(row[name] for name in _SAYS)
-                before = one.said.get((row["symbol"], time))
-                if before is not None and before[0] == says:
+            signals = rule_signals(name, one.rule, frame)
+            if name in members:
+                targets[name] = signals.select(*_KEYS, pl.col("target").alias(name))
+            # What is said, and no times: their conversion would take longer than all else here.
+            for (bar, _), says in zip(rows, signals.select(_SAYS).iter_rows(), strict=True):
+                key = (bar.symbol, bar.open_time)
+                before = one.said.get(key)
+                if key not in keys or (before is not None and before[0] == says):
                     continue
                 revision = 0 if before is None else before[1] + 1
-                one.said[row["symbol"], time] = (says, revision)
-                found.append(Said(one.strategy.name, row, time, revision))
+                one.said[key] = (says, revision)
+                found.append(Said._make((name, *bar[:3], bar.available_at, *says, revision)))
             self._forget(one, lines)
         return found
 
@@ -126,12 +138,14 @@ class Deciders:
 
     def _frame(
         self, one: _Follower, lines: Lines, changed: Sequence[Row], targets: Mapping[str, pl.DataFrame]
-    ) -> tuple[pl.DataFrame, set[tuple[str, int]]]:
-        """What the rule reads, by symbol and time, and whose signals are wanted."""
+    ) -> tuple[pl.DataFrame, Sequence[Row], set[tuple[str, int]]]:
+        """What the rule reads, by symbol and time, the rows that this is of, and whose signals are wanted."""
         wanted = set(one.strategy.symbols)
         times = {row.bar.open_time for row in changed if row.bar.symbol in wanted}
         if not times:
-            return pl.DataFrame(), set()
+            return pl.DataFrame(), (), set()
+        if one.rule.spec.alone:
+            wanted &= {row.bar.symbol for row in changed}
         symbols = [symbol for symbol in sorted(lines.symbols) if symbol in wanted]
         first = min(times)
         rows = [row for row in lines.rows(first, symbols) if row.bar.open_time in times]
@@ -142,7 +156,9 @@ class Deciders:
             keys = {(symbol, time) for symbol, time in keys if lines.has_before(symbol, time, back)}
             since = min(lines.earlier(row.bar.symbol, row.bar.open_time, one.rule.lookback) for row in rows)
             rows = lines.rows(since, symbols)
-        frame = indicator_frame(rows, lines.columns)
+        # A frame costs by its columns: a rule of the library is given those that it names, others may read any.
+        named = set(one.rule.columns.values()) if one.rule.spec.function is None and one.scorer is None else None
+        frame = indicator_frame(rows, lines.columns, named)
         if one.scorer is not None:
             frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
         elif isinstance(one.strategy, ModelStrategy):
@@ -154,19 +170,22 @@ class Deciders:
                     frame = frame.with_columns(pl.lit(None, pl.Float64).alias(member.name))
                 else:
                     frame = frame.join(known, on=_KEYS, how="left", maintain_order="left")
-        return frame, keys
+        return frame, rows, keys
 
 
-def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame:
-    """Rows as features.indicators has them: symbol, session, open_time, available_at, close, and the features."""
+def indicator_frame(rows: Sequence[Row], columns: Sequence[str], named: Set[str] | None = None) -> pl.DataFrame:
+    """Rows as features.indicators has them: symbol, session, open_time, available_at, close, and the features.
+
+    columns: of the rows' values. named: which of them are wanted; None for all.
+    """
     bars = [row.bar for row in rows]
-    values = zip(*(row.values for row in rows), strict=True) if rows else [()] * len(columns)
     told: dict[str, object] = {
         name: [getattr(one, name) for one in bars]
         for name in ("symbol", "session", "open_time", "available_at", "close")
     }
+    places = {name: at for at, name in enumerate(columns) if named is None or name in named}
+    told |= {name: [row.values[at] for row in rows] for name, at in places.items()}
     schema = {"symbol": pl.String, "session": pl.Date, "open_time": pl.Int64, "available_at": pl.Int64}
-    schema |= dict.fromkeys(("close", *columns), pl.Float64)
-    frame = pl.DataFrame({**told, **dict(zip(columns, values, strict=True))}, schema=schema)
+    schema |= dict.fromkeys(("close", *places), pl.Float64)
     times = pl.col("open_time", "available_at").cast(TIME)
-    return frame.with_columns(times, pl.col(pl.Float64).fill_nan(None))
+    return pl.DataFrame(told, schema=schema).with_columns(times, pl.col(pl.Float64).fill_nan(None))

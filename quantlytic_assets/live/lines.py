@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -219,7 +220,7 @@ class Lines:
                 line.times.append(bar.open_time)
                 self._update(line, bar)
                 changed.add((bar.open_time, bar.symbol))
-                if len(line.bars) >= 2 * self.keep:
+                if len(line.bars) >= self._most(bar.symbol):
                     self._cut(bar.symbol, line)
                     self._reopen(bar.symbol, line, len(line.bars))
                 continue
@@ -247,6 +248,13 @@ class Lines:
                 changed |= {(time, symbol) for symbol in self._cross(time)}
         found = [(self._lines[symbol].rows.get(time)) for time, symbol in sorted(changed)]
         return [row for row in found if row is not None]
+
+    def _most(self, symbol: str) -> int:
+        """How many bars of a symbol may come together before the oldest are forgotten.
+
+        It is another number for each: opening the handles of all symbols anew at one time would keep signals waiting.
+        """
+        return 2 * self.keep - crc32(symbol.encode()) % max(1, self.keep // 2)
 
     def _again(self, symbol: str, since: int) -> set[tuple[int, str]]:
         """Make the rows from a time on anew; those that are others now."""

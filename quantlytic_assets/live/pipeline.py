@@ -102,7 +102,6 @@ class Pipeline:
         made.rows[interval] = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
         made.moved += [(interval, symbol) for symbol, first in before.items() if -1 < first < lines.begins(symbol)]
         for said in self.deciders[interval].decide(lines, rows):
-            key = (str(said.signal["symbol"]), said.time)
-            made.signals.append((said, interval, traces.get(key, own)))
+            made.signals.append((said, interval, traces.get((said.symbol, said.time), own)))
         self.reached("signals")
         lines.trim()

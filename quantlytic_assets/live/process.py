@@ -7,6 +7,7 @@ once, whenever a process is killed.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,9 +213,11 @@ class LiveProcess:
         """Load what features are computed with: the first bar shall not wait for it."""
         for interval, lines in self._pipeline.lines.items():
             symbol, at = self.dataset.symbols[0].symbol, datetime(2000, 1, 3, tzinfo=UTC)
-            bar = Bar(symbol, at.date(), *(int(at.timestamp() * 1e6),) * 3, 1.0, 1.0, 1.0, 1.0, 1.0)
+            first = Bar(symbol, at.date(), *(int(at.timestamp() * 1e6),) * 3, 1.0, 1.0, 1.0, 1.0, 1.0)
             closes = {name: Closes() for name in lines.others}
-            Lines(interval, features_of(self.dataset), registry_with(self.dataset.plugins), 0, {}, closes).take([bar])
+            tried = Lines(interval, features_of(self.dataset), registry_with(self.dataset.plugins), 0, {}, closes)
+            tried.open([(first, 0)])
+            tried.take([first._replace(open_time=first.open_time + 1)])
 
     def _begin_anew(self) -> None:
         # Made once without listings to learn how many bars are wanted.
@@ -271,6 +274,9 @@ class LiveProcess:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Take what comes until `stopping` says so. `begin` has been called."""
         failures = 0
+        # What is there stays. To look through all of it for garbage would keep signals waiting for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         self._watch.start()
         while not stopping():
             try:

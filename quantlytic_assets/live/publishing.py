@@ -18,7 +18,7 @@ from quantlytic_assets.live.deciding import Said
 from quantlytic_assets.live.pipeline import Made
 from quantlytic_assets.live.state import Message
 from quantlytic_assets.serving.hot_store import Writer
-from quantlytic_assets.serving.rows import iso, micros, row
+from quantlytic_assets.serving.rows import iso, row
 from quantlytic_assets.storage.bus import made_bars_topic, signals_topic
 from quantlytic_assets.universe.models import Dataset
 
@@ -35,11 +35,9 @@ def bar_values(bar: Bar) -> dict[str, Any]:
 
 def signal_values(said: Said) -> dict[str, Any]:
     """What is served of a signal."""
-    signal = said.signal
     return {
-        "signal": signal["signal"], "target": signal["target"], "strength": signal["strength"],
-        "reason": signal["reason"], "available_at": iso(micros(signal["available_at"])),  # type: ignore[arg-type]
-        "revision": said.revision,
+        "signal": said.signal, "target": said.target, "strength": said.strength, "reason": said.reason,
+        "available_at": iso(said.available_at), "revision": said.revision,
     }  # fmt: skip
 
 
@@ -61,12 +59,10 @@ def write(writer: Writer, of: Dataset, made: Made, columns: Mapping[str, Sequenc
             said = {"trace": trace}
             writer.tell(("features", dataset, interval, bar.symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
     for one, _, trace in made.signals:
-        symbol, session = str(one.signal["symbol"]), one.signal["session"]
-        assert isinstance(session, date)
         told = row(one.time, signal_values(one))
-        series.setdefault((f"signals/{one.strategy}", symbol, session), []).append((one.time, told))
-        said = {"symbol": symbol, "trace": trace}
-        writer.tell(("signals", one.strategy, symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
+        series.setdefault((f"signals/{one.strategy}", one.symbol, one.session), []).append((one.time, told))
+        said = {"symbol": one.symbol, "trace": trace}
+        writer.tell(("signals", one.strategy, one.symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
     for (kind, symbol, session), told_rows in series.items():
         # A block holds a partition, as in what is published of the lake. Of a bar that was revised within the batch the
         # last word counts.
@@ -87,13 +83,13 @@ def latest(price: float, size: float | None, time: int) -> bytes:
 
 
 def messages(dataset: str, made: Made) -> list[Message]:
-    """A batch as records of the bus: bars by interval, and signals by strategy."""
-    found = [
+    """A batch as records of the bus: signals by strategy, for which somebody may wait, and then bars by interval."""
+    found = [_signal_message(dataset, interval, said, trace) for said, interval, trace in made.signals]
+    return found + [
         _bar_message(made_bars_topic(interval, dataset), dataset, interval, one)
         for interval, bars in made.bars.items()
         for one in bars
     ]
-    return found + [_signal_message(dataset, interval, said, trace) for said, interval, trace in made.signals]
 
 
 def _bar_message(topic: str, dataset: str, interval: str, revised: Revised) -> Message:
@@ -110,11 +106,10 @@ def _bar_message(topic: str, dataset: str, interval: str, revised: Revised) -> M
 
 
 def _signal_message(dataset: str, interval: str, said: Said, trace: str) -> Message:
-    signal = said.signal
-    symbol = str(signal["symbol"])
+    symbol = said.symbol
     name = f"{symbol}/{iso(said.time)}/{said.revision}"
     told = {
         "id": name, "strategy": said.strategy, "dataset": dataset, "interval": interval, "symbol": symbol,
-        "session": signal["session"], "open_time": iso(said.time), **signal_values(said), "trace": trace,
+        "session": said.session, "open_time": iso(said.time), **signal_values(said), "trace": trace,
     }  # fmt: skip
     return Message(signals_topic(said.strategy), symbol, name, orjson.dumps(told))

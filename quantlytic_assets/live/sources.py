@@ -6,20 +6,18 @@ with the rest of the state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import orjson
 import polars as pl
 
-from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.minutes import TAKEN, TOO_LATE, TWICE, Minutes
+from quantlytic_assets.live.placing import MinutePlaces, native_bars
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
-from quantlytic_assets.market_data.quality.cleaning import placed
 from quantlytic_assets.market_data.stream.messages import MINUTE
 from quantlytic_assets.market_data.stream.trade_bars import SIZE_DECIMALS, vwap
 from quantlytic_assets.market_data.wire.avro_records import record_schema
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from quantlytic_assets.storage.bus import Records
     from quantlytic_assets.universe.models import Dataset
 
-# What is further from now than this has no session in any calendar's table.
-_AROUND = timedelta(days=70)
 # How far the market must be beyond a minute for it to be over for a symbol that is silent, microseconds.
 _GRACE = 1_000_000
 
@@ -75,27 +71,6 @@ class Source(Protocol):
 
     def restore(self, kept: bytes) -> None:
         """Take up what was kept."""
-
-
-def native_bars(rows: pl.DataFrame, dataset: Dataset, final: bool) -> tuple[list[tuple[Bar, int]], int]:
-    """Native bars of RAW_SCHEMA rows, each with the number of its row, and how many rows cleaning would reject."""
-    if rows.is_empty():
-        return [], 0
-    first, last = rows["open_time"].min().date() - _AROUND, rows["open_time"].max().date() + _AROUND
-    sessions = session_table(dataset.calendar, first, last).with_columns(pl.lit("").alias("partition"))
-    told = placed(rows.with_row_index("_row"), dataset, sessions)
-    good = told.filter(pl.col("_reason").is_null())
-    delay = dataset.delay // timedelta(microseconds=1)
-    plain = good.select(
-        "symbol",
-        "session",
-        pl.col("_start").dt.epoch("us"),
-        pl.col("_end").dt.epoch("us"),
-        pl.col("_end").dt.epoch("us").alias("_available") + delay,
-        *("open", "high", "low", "close", "volume", "vwap", "trade_count", "_row"),
-    )
-    found = [(Bar._make((*values, True, final)), number) for *values, number in plain.iter_rows()]
-    return found, len(rows) - len(found)
 
 
 class BarSource:
@@ -154,6 +129,7 @@ class TickSource:
         since = {symbol: opened + MINUTE for symbol, opened in floor.items()}
         self._minutes = Minutes([one.symbol for one in dataset.symbols], since, _GRACE)
         self._places = {symbol: at for at, symbol in enumerate(self._minutes.symbols)}
+        self._grid = MinutePlaces(dataset)
         # By partition, the minute in which its reading began.
         self._begun: dict[str, int] = {}
 
@@ -161,36 +137,44 @@ class TickSource:
         """See `Source.take`."""
         taken = Taken()
         before = self._minutes.counts.copy()
-        for partition, one in records.items():
-            rows, faults = record_schema("market_tick").decode(one.values)
-            offsets = np.array(one.offsets, dtype=np.int64)
-            if faults:
-                taken.counts["malformed"] = taken.counts.get("malformed", 0) + len(faults)
-                offsets = np.delete(offsets, list(faults))
-            # Arrays, not expressions: a batch is small, and each expression costs more than its rows.
-            places = np.array([self._places.get(one, -1) for one in rows["symbol"].to_list()], dtype=np.int64)
-            columns = [rows["trade_id"], rows["time"].to_physical(), rows["price"], rows["size"]]
-            # Copies: polars gives read-only arrays, for which the loop would be compiled a second time.
-            numbers, times, prices, sizes = (column.to_numpy().copy() for column in columns)
-            good = (places >= 0) & np.isfinite(prices) & (prices > 0) & np.isfinite(sizes) & (sizes >= 0)
-            if not good.all():
-                taken.counts["rejected"] = taken.counts.get("rejected", 0) + int((~good).sum())
-                places, offsets, numbers, times, prices, sizes = (
-                    one[good] for one in (places, offsets, numbers, times, prices, sizes)
-                )
-            if len(times) and str(partition) not in self._begun:
-                self._begun[str(partition)] = int(times.min()) // MINUTE * MINUTE if offsets[0] else -1
-            begin = self._begun.get(str(partition), -1)
-            parts = np.full(len(offsets), partition, dtype=np.int64)
-            self._minutes.take(places, numbers, times, prices, sizes, parts, offsets, begin)
-            for symbol, price, size, time in self._minutes.prices():
-                known = taken.prices.get(symbol)
-                if known is None or time >= known.time:
-                    taken.prices[symbol] = Price(price, size, time)
+        # All partitions at once: a decoding costs more than the trades in it.
+        batch = sorted(records.items())
+        rows, faults = record_schema("market_tick").decode([value for _, one in batch for value in one.values])
+        offsets = np.array([offset for _, one in batch for offset in one.offsets], dtype=np.int64)
+        parts = np.repeat(np.array([number for number, _ in batch], dtype=np.int64), [len(one) for _, one in batch])
+        if faults:
+            taken.counts["malformed"] = len(faults)
+            offsets, parts = np.delete(offsets, list(faults)), np.delete(parts, list(faults))
+        # Arrays, not expressions: a batch is small, and each expression costs more than its rows.
+        places = np.array([self._places.get(one, -1) for one in rows["symbol"].to_list()], dtype=np.int64)
+        columns = [rows["trade_id"], rows["time"], rows["price"], rows["size"]]
+        # Copies: polars gives read-only arrays, for which the loop would be compiled a second time.
+        numbers, times, prices, sizes = (column.to_numpy().copy() for column in columns)
+        times = times.view(np.int64)
+        good = (places >= 0) & np.isfinite(prices) & (prices > 0) & np.isfinite(sizes) & (sizes >= 0)
+        arrays = (places, numbers, times, prices, sizes, parts, offsets)
+        if not good.all():
+            taken.counts["rejected"] = int((~good).sum())
+            arrays = tuple(one[good] for one in arrays)
+        for partition, _ in batch:
+            first, end = np.searchsorted(arrays[5], (partition, partition + 1))
+            self._take(taken, partition, [one[first:end] for one in arrays])
         self._told(taken, self._minutes.market_time)
         for name, kind in (("trades", TAKEN), ("twice", TWICE), ("too_late", TOO_LATE)):
             taken.counts[name] = int(self._minutes.counts[kind] - before[kind])
         return taken
+
+    def _take(self, taken: Taken, partition: int, arrays: Sequence[np.ndarray]) -> None:
+        """Take in the good trades of a partition, arrays as `Minutes.take` has them."""
+        symbols, numbers, times, prices, sizes, parts, offsets = arrays
+        if len(times) and str(partition) not in self._begun:
+            self._begun[str(partition)] = int(times.min()) // MINUTE * MINUTE if offsets[0] else -1
+        begin = self._begun.get(str(partition), -1)
+        self._minutes.take(symbols, numbers, times, prices, sizes, parts, offsets, begin)
+        for symbol, price, size, time in self._minutes.prices():
+            known = taken.prices.get(symbol)
+            if known is None or time >= known.time:
+                taken.prices[symbol] = Price(price, size, time)
 
     def idle(self, now: int) -> Taken:
         """See `Source.idle`: the minute of the newest trade is over when its time is, though nothing later was traded.
@@ -207,24 +191,29 @@ class TickSource:
         """The bars of minutes that are over, and those that are known not to be."""
         minutes, untraded = self._minutes.told(until)
         if minutes:
-            rows = pl.DataFrame(minutes, schema=list(minutes[0]._fields), orient="row")
-            opened = pl.from_epoch("open_time", time_unit="us").dt.replace_time_zone("UTC")
-            volume = pl.col("volume").round(SIZE_DECIMALS)
-            bars = rows.with_columns(
-                opened.alias("open_time"), volume.alias("volume"),
-                vwap(pl.col("quote_volume"), volume).alias("vwap"), pl.lit("none").alias("adjustment"),
-            )  # fmt: skip
-            found, rejected = native_bars(bars, self._dataset, final=False)
-            traces = [f"{self.topic}:{one.partition}:{one.offset}" for one in minutes]
-            taken.bars += [(bar, traces[number]) for bar, number in found]
-            taken.counts["rejected"] = taken.counts.get("rejected", 0) + rejected
-        if untraded:
-            nothing = pl.DataFrame(untraded, schema={"symbol": pl.String, "open_time": pl.Int64}, orient="row")
-            opened = pl.from_epoch("open_time", time_unit="us").dt.replace_time_zone("UTC").alias("open_time")
-            one = [pl.lit(1.0).alias(name) for name in ("open", "high", "low", "close", "volume", "vwap")]
-            more = [pl.lit(0, pl.Int64).alias("trade_count"), pl.lit("none").alias("adjustment")]
-            found, _ = native_bars(nothing.with_columns(opened, *one, *more), self._dataset, final=False)
-            taken.untraded += [bar for bar, _ in found]
+            sums = pl.DataFrame(
+                {"volume": [one.volume for one in minutes], "quote": [one.quote_volume for one in minutes]}
+            )
+            rounded = pl.col("volume").round(SIZE_DECIMALS)
+            sums = sums.select(rounded, vwap(pl.col("quote"), rounded).alias("vwap"))
+            for one, (volume, price) in zip(minutes, sums.iter_rows(), strict=True):
+                place = self._grid.of(one.symbol, one.open_time)
+                if place is None:
+                    taken.counts["rejected"] = taken.counts.get("rejected", 0) + 1
+                    continue
+                bar = Bar(
+                    one.symbol, place.session, one.open_time, place.close_time, place.available_at, one.open, one.high,
+                    one.low, one.close, volume, price, one.trade_count, final=False,
+                )  # fmt: skip
+                taken.bars.append((bar, f"{self.topic}:{one.partition}:{one.offset}"))
+        for symbol, opened in untraded:
+            place = self._grid.of(symbol, opened)
+            if place is not None:
+                nothing = Bar(
+                    symbol, place.session, opened, place.close_time, place.available_at, 1.0, 1.0, 1.0, 1.0, 0.0,
+                    final=False,
+                )  # fmt: skip
+                taken.untraded.append(nothing)
 
     def kept(self) -> bytes | None:
         """See `Source.kept`."""

@@ -165,7 +165,7 @@ class LiveState:
                 writer.put_state(orjson.dumps(stored), *name, "sums", interval, symbol)
         for said, _, _ in made.signals:
             kept = orjson.dumps((said.says, said.revision))
-            writer.put_state(kept, *name, "said", said.strategy, str(said.signal["symbol"]), _text(said.time))
+            writer.put_state(kept, *name, "said", said.strategy, said.symbol, _text(said.time))
         for deciders in pipeline.deciders.values():
             for strategy, symbol, time in deciders.forgotten():
                 writer.delete_state(*name, "said", strategy, symbol, _text(time))

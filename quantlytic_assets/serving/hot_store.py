@@ -56,9 +56,10 @@ class Entry:
 
 
 def _key(*parts: str) -> bytes:
-    if any("\0" in part for part in parts):
+    name = "\0".join(parts)
+    if name.count("\0") >= len(parts) > 0:
         raise ValueError(f"{parts}: a name holds a zero byte")
-    return "\0".join(parts).encode()
+    return name.encode()
 
 
 # An environment may be opened once in a process, and not be used by a child that was forked with it.
@@ -113,7 +114,9 @@ class HotStore:
     def write(self) -> Iterator[Writer]:
         """A transaction: all of it, or, where the block raises or the process dies, nothing."""
         with self._environment.begin(write=True, buffers=True) as transaction:
-            yield Writer(transaction, self._databases)
+            writer = Writer(transaction, self._databases)
+            yield writer
+            writer.end()
 
     def sync(self) -> None:
         """Force what was written to the disk."""
@@ -253,6 +256,19 @@ class Reader:
 class Writer(Reader):
     """The store as this transaction leaves it; see `HotStore.write`."""
 
+    # The number of the newest entry that this transaction has appended, 0 of none.
+    _told = 0
+
+    @property
+    def sequence(self) -> int:
+        """See `Reader.sequence`."""
+        return self._told or super().sequence
+
+    def end(self) -> None:
+        """Write what is written once for all entries of the journal."""
+        if self._told:
+            self._put("state", _LAST_SEQUENCE, _SEQUENCE.pack(self._told))
+
     def _put(self, database: str, key: bytes, value: bytes) -> None:
         self._transaction.put(key, value, db=self._databases[database])
 
@@ -301,11 +317,10 @@ class Writer(Reader):
 
     def tell(self, channel: tuple[str, ...], body: bytes, keep: int = 1_000_000) -> int:
         """Append to the journal, JSON; returns its number. All but the newest `keep` entries go in time."""
-        if not self.epoch:
+        if not self._told and not self.epoch:
             self._put("state", _EPOCH, uuid.uuid4().hex[:12].encode())
-        number = self.sequence + 1
+        number = self._told = self.sequence + 1
         self._put("journal", _SEQUENCE.pack(number), _key(*channel) + b"\n" + body)
-        self._put("state", _LAST_SEQUENCE, _SEQUENCE.pack(number))
         if number % 1000 == 0:
             self._shorten(number - keep)
         return number

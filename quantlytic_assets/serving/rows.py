@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import orjson
 
@@ -23,6 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _ROW = re.compile(rb'\{"t":"([^"]*)"')
 
 
+@lru_cache(maxsize=4096)
 def iso(micros: int) -> str:
     """A time (microseconds since 1970 UTC) as RFC 3339 text: `2026-01-02T14:30:00Z`, with a fraction if it has one."""
     time = _START + timedelta(microseconds=micros)

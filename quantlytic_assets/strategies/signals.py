@@ -13,7 +13,9 @@ SIGNALS_SCHEMA = SIGNALS.polars
 
 def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
     """A rule's signals (`SIGNALS_SCHEMA`), in the order of the rows; see `Rule.targets` for the frame."""
-    return signals(strategy, features, rule.targets(features), rule.scores(features), rule.reasons(features))
+    told = rule.opinions(features)
+    score, reason = (told[name] if name in told.columns else None for name in ("score", "reason"))
+    return signals(strategy, features, told["target"], score, reason)
 
 
 def signals(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -114,6 +114,7 @@ class RuleSpec:
     `weights`: "signal" targets are a position's direction and strength in its own symbol, to which sizing gives money;
     "portfolio" targets are shares of the equity, which sizing leaves as they are.
     `score` is the rule's opinion from −1 (sell) to 1 (buy); `reason` says in words why a row has its target.
+    `alone`: no target, score or reason depends on bars of another symbol, so that one can be had without the others.
     """
 
     name: str
@@ -129,6 +130,7 @@ class RuleSpec:
     weights: Literal["signal", "portfolio"] = "signal"
     score: Callable[[Values], pl.Expr] | None = None
     reason: Callable[[Values], pl.Expr] | None = None
+    alone: bool = False
 
     def bind(self, library: Features | None = None, /, **values: object) -> Rule:
         """The rule with these parameters, and the defaults of those that are not given.
@@ -156,7 +158,7 @@ class Rule:
         """The features that must be declared for the rule's columns to be there: `("sma(20)", "sma(50)")`."""
         return tuple(dict.fromkeys(self.spec.features(self.values).values()))
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, str]:
         """Which column of the frame each name of the rule's expression stands for."""
         return {
@@ -185,17 +187,15 @@ class Rule:
             return _weights(self, features, self._frame(features).select(self.spec.target(self.values)).to_series())
         return _weights(self, features, self._called(features))
 
-    def scores(self, features: pl.DataFrame) -> pl.Series | None:
-        """The rule's opinion of each row, −1 to 1, where it has one beside its targets."""
-        if self.spec.score is None:
-            return None
-        return self._frame(features).select(self.spec.score(self.values)).to_series()
-
-    def reasons(self, features: pl.DataFrame) -> pl.Series | None:
-        """Why each row has its target, in words, where the rule says so."""
-        if self.spec.reason is None:
-            return None
-        return self._frame(features).select(self.spec.reason(self.values)).to_series()
+    def opinions(self, features: pl.DataFrame) -> pl.DataFrame:
+        """`targets`, and where the rule has them `score` (its opinion of each row, −1 to 1) and `reason` (in words)."""
+        expressions = {"target": self.spec.target, "score": self.spec.score, "reason": self.spec.reason}
+        given = {name: one(self.values) for name, one in expressions.items() if one is not None}
+        if self.spec.target is not None:
+            found = self._frame(features).select(**given)
+            return found.with_columns(_weights(self, features, found["target"]))
+        targets = _weights(self, features, self._called(features))
+        return self._frame(features).select(targets, **given)
 
     def _feature(self, declaration: str) -> Feature:
         return (self.library or _library()).feature(declaration)
@@ -205,7 +205,8 @@ class Rule:
         self._check(features)
         # In polars NaN is more than any number: a score that is none would be bought.
         read = {name: pl.col(column).cast(pl.Float64).fill_nan(None) for name, column in self.columns.items()}
-        return features.select(*BASE_COLUMNS, **read).with_columns(pl.col("close").fill_nan(None))
+        base = [pl.col(name).fill_nan(None) if name == "close" else pl.col(name) for name in BASE_COLUMNS]
+        return features.select(*base, **read)
 
     def _check(self, features: pl.DataFrame) -> None:
         declared = self.spec.features(self.values)

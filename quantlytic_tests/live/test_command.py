@@ -16,6 +16,8 @@ from quantlytic_tests.end_to_end.installations import Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M, EQUITIES_5M
 from quantlytic_tests.frames import make_bars, utc
 
+# A busy machine takes its time to start a process.
+PATIENCE = 300
 UNIVERSE = {
     "datasets": {"crypto_1m": {**copy.deepcopy(CRYPTO_1M), "feature_intervals": ["1m"]}, "equities_5m": EQUITIES_5M},
     "strategies": {"hold": {"dataset": "crypto_1m", "interval": "1m", "rule": "buy_and_hold"}},
@@ -32,7 +34,7 @@ def test_it_runs_until_it_is_told_to_stop_and_is_the_only_one(installed):
     rows = make_bars("BTC-USD", [utc("2025-05-10T00:00:00") + timedelta(minutes=i) for i in range(5)])
     first = installed.start("live", "crypto_1m", "--trade")
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while resources.bus.identity(bars_topic("crypto_1m")) is None:
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -44,7 +46,7 @@ def test_it_runs_until_it_is_told_to_stop_and_is_the_only_one(installed):
         assert "another process runs the live path of crypto_1m" in second.err
     finally:
         first.send_signal(signal.SIGTERM)
-        out, err = first.communicate(timeout=60)
+        out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, err
     assert "stopped after 5 records: 5 signals" in out and "Traceback" not in out + err
     assert "live path of crypto_1m" in installed.run("status").expect(0).out

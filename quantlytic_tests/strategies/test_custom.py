@@ -65,6 +65,7 @@ def test_a_function_of_a_frame_is_a_rule():
     assert spec.summary == "Long above a threshold. And more"
     assert Path(spec.source).name == "test_custom.py"
     assert bound(above).targets(frame()).to_list() == [None, 1, 1]
+    assert bound(above).opinions(frame()).to_dict(as_series=False) == {"target": [None, 1, 1]}
     assert bound(above, threshold=2.5, short=True).targets(frame()).to_list() == [-1, -1, 1]
 
 

@@ -53,6 +53,16 @@ def test_targets_are_the_same_when_what_follows_is_cut(spec: RuleSpec, values: d
     assert found.is_empty(), f"seed {SEED}: {found}"
 
 
+@pytest.mark.parametrize(("spec", "values"), [case for case in CASES if case.values[0].alone])
+def test_a_rule_that_looks_at_one_symbol_says_the_same_of_it_without_the_others(spec: RuleSpec, values: dict):
+    rule = spec.bind(**values)
+    frame = walk(rule, BARS, SEED)
+    together = rule_signals("s", rule, frame)
+    for symbol in frame["symbol"].unique():
+        own = pl.col("symbol") == symbol
+        assert_frame_equal(rule_signals("s", rule, frame.filter(own)), together.filter(own))
+
+
 @pytest.mark.parametrize(
     "answer",
     [

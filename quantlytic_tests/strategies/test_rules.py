@@ -62,10 +62,10 @@ def test_a_vote_counts_ema_rsi_and_macd():
         rsi_14=[20, 50, 80, 50, 80, 20], macd_hist=[1, 1, -1, -1, -1, 1],
     )  # fmt: skip
     rule = RULES.bind("vote")
-    assert rule.scores(frame).to_list() == pytest.approx([1, 2 / 3, -1, -2 / 3, -1 / 3, None])
+    assert rule.opinions(frame)["score"].to_list() == pytest.approx([1, 2 / 3, -1, -2 / 3, -1 / 3, None])
     assert rule.targets(frame).to_list() == [1, 1, 0, 0, None, None]
     assert targets({"vote": {"threshold": 0.9, "short": True}}, frame) == [1, None, -1, None, None, None]
-    assert rule.reasons(frame)[1] == "EMA buy, RSI hold (50.0), MACD buy: score 0.67"
+    assert rule.opinions(frame)["reason"][1] == "EMA buy, RSI hold (50.0), MACD buy: score 0.67"
 
 
 def test_two_thirds_reach_a_threshold_of_two_thirds():

@@ -114,7 +114,9 @@ class RecordSchema:
 
         One record never runs into the next: what becomes of it does not depend on those beside it.
         """
-        pieces: list[pl.DataFrame] = [pl.DataFrame(schema=self.polars)]
+        if len(values) <= _TOGETHER:
+            return self._decode_piece(values) if values else (self.polars.to_frame(), {})
+        pieces: list[pl.DataFrame] = []
         faults: dict[int, str] = {}
         for first in range(0, len(values), _TOGETHER):
             frame, wrong = self._decode_piece(values[first : first + _TOGETHER])

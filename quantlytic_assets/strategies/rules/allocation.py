@@ -43,5 +43,6 @@ SPECS = (
         source="the benchmark of any other rule",
         target=lambda _: pl.repeat(1.0, pl.len()),
         reason=lambda _: pl.repeat("held whatever prices do", pl.len()),
+        alone=True,
     ),
 )

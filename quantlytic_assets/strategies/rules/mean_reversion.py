@@ -76,6 +76,7 @@ SPECS = (
         ),
         score=lambda values: ((50 - pl.col("rsi")) / 50).clip(-1, 1),
         reason=_rsi_reason,
+        alone=True,
     ),
     RuleSpec(
         name="mean_reversion",
@@ -98,5 +99,6 @@ SPECS = (
         ),
         score=lambda values: (-_distance() / values["entry"]).clip(-1, 1) if values["entry"] else -_distance().sign(),
         reason=_reversion_reason,
+        alone=True,
     ),
 )

@@ -63,5 +63,6 @@ SPECS = (
         ),
         score=lambda values: _edge(values).sign() * _strength(values),
         reason=_reason,
+        alone=True,
     ),
 )

@@ -57,5 +57,6 @@ SPECS = (
         ),
         score=lambda values: (pl.col("fast") - pl.col("slow")).sign(),
         reason=_reason,
+        alone=True,
     ),
 )

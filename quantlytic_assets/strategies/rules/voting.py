@@ -76,5 +76,6 @@ SPECS = (
         ),
         score=_score,
         reason=_reason,
+        alone=True,
     ),
 )
