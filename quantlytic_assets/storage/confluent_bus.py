@@ -34,8 +34,10 @@ from quantlytic_assets.storage.kafka_records import Header, append
 _PATIENCE_SECONDS = 30
 # How long records may be under way before it is asked whether their topic is still there.
 _DELIVERY_SECONDS = 5
-# Messages that one call takes from librdkafka's queue.
-_AT_ONCE = 20_000
+# Messages that one call takes from librdkafka's queue. So few that they are gone again before Python's collector of
+# cycles counts them as old: with many at once it walks through all objects of the process again and again, which takes
+# more time than all else that is done for a record.
+_AT_ONCE = 128
 # kafka-python's names of the options of security, and librdkafka's.
 _SECURITY = {
     "security_protocol": "security.protocol",
@@ -304,17 +306,18 @@ class ConfluentBus:
                 consumer.assign([TopicPartition(name, partition, offset) for partition, offset in after.items()])
             # Where this call ends badly the next one begins anew.
             self._tails[topic] = (consumer, {})
-            first = consumer.poll(wait)
-            messages = [] if first is None else [first, *consumer.consume(min(most, _AT_ONCE), timeout=0)]
-            good = self._good(topic, messages)
-            parts: dict[int, list[Message]] = {}
-            for one in good:
-                parts.setdefault(cast("int", one.partition()), []).append(one)
             found: dict[int, Records] = {}
             known: dict[Header, str] = {}
-            for partition, own in parts.items():
-                records = found[partition] = Records([], [], [], [])
-                _append(records, own, known)
+            first, taken = consumer.poll(wait), 1
+            messages = [] if first is None else [first]
+            while messages:
+                parts: dict[int, list[Message]] = {}
+                for one in self._good(topic, messages):
+                    parts.setdefault(cast("int", one.partition()), []).append(one)
+                for partition, own in parts.items():
+                    _append(found.setdefault(partition, Records([], [], [], [])), own, known)
+                messages = consumer.consume(min(most - taken, _AT_ONCE), timeout=0) if taken < most else []
+                taken += len(messages)
             reached = {partition: records.offsets[-1] + 1 for partition, records in found.items()}
             self._tails[topic] = (consumer, dict(after) | reached)
         return found

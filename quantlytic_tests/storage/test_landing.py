@@ -15,12 +15,19 @@ from quantlytic_assets.market_data.wire.records import encode_bars
 from quantlytic_assets.storage.bus import DEAD_LETTERS, bars_topic
 from quantlytic_assets.storage.landing import TopicChanged
 from quantlytic_tests.frames import make_bars, minutes, utc
-from quantlytic_tests.storage.places import opened
+from quantlytic_tests.storage.places import PROFILES, with_driver
 from quantlytic_tests.storage.processes import HEADERS, land, land_and_die, land_at_once, make_lander, start, together
 from quantlytic_tests.vendors.bodies import spoilt
 
 TOPIC = bars_topic("sample_set")
 BROKEN = [b"", b"not json", b'{"symbol": "A"}', b"\xff\xfe", b"[]"]
+
+
+@pytest.fixture(params=[*PROFILES, "confluent"])
+def place(request, tmp_path):
+    """A fresh installation of each profile, and on the services with each driver of Kafka."""
+    with with_driver(request.param, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
@@ -408,8 +415,9 @@ def test_what_is_done_long_ago_is_not_listed_again_and_yet_repeated_the_same(pla
     assert landed_offsets(places[1]) == list(range(120))
 
 
-def test_several_bus_partitions_land_side_by_side(tmp_path):
-    with opened("services", tmp_path, kafka_partitions=3) as place:
+@pytest.mark.parametrize("driver", ["services", "confluent"])
+def test_several_bus_partitions_land_side_by_side(tmp_path, driver):
+    with with_driver(driver, tmp_path, kafka_partitions=3) as place:
         lander = make_lander(place, place, claim_records=100)
         symbols = [f"S{i}" for i in range(12)]
         lander.publish(pl.concat(make_bars(symbol, minutes(utc("2025-05-10T00:00"), 50)) for symbol in symbols))
