@@ -1,13 +1,15 @@
 """Alpaca's market data API over the hot store: an unmodified `alpaca-py` works by `url_override`.
 
 Bars of stocks and of crypto by page, and the latest bar. As Alpaca has it, `end` is part of the range, symbols come one
-after another within a page, and crypto symbols are written with a slash. Prices are as of the day they were published.
+after another within a page, and crypto symbols are written with a slash. A stock's symbol means the company that it
+meant on the day `asof`, today without it, and the bars of that company under its other tickers come with it, where the
+dataset has them. Adjusted prices are as of the day they were published.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -18,16 +20,19 @@ from quantlytic_assets.api import models
 from quantlytic_assets.api.access import MARKET
 from quantlytic_assets.api.answers import Reply, respond
 from quantlytic_assets.api.dialects import dataset_for, parts_of, token, with_every_member
-from quantlytic_assets.api.parameters import BEGINNING, chosen, inclusive_span_of, time_of
+from quantlytic_assets.api.parameters import BEGINNING, END, chosen, inclusive_span_of, time_of
 from quantlytic_assets.api.problems import Problem
 from quantlytic_assets.api.routes import responses, router
-from quantlytic_assets.api.series import bars_kind, page
+from quantlytic_assets.api.series import ADJUSTMENTS, bars_kind, page
+from quantlytic_assets.market_data.actions.tickers import Stretch, tickers_of
 from quantlytic_assets.serving.rows import Block, iso
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from quantlytic_assets.api.context import Context
+    from quantlytic_assets.serving.hot_store import Reader
+    from quantlytic_assets.universe.models import Dataset
 
 _UNITS = {"min": "m", "t": "m", "hour": "h", "h": "h", "day": "d", "d": "d"}
 _TIMEFRAME = re.compile(r"(\d+)\s*(Min|T|Hour|H|Day|D)", re.IGNORECASE)
@@ -46,8 +51,13 @@ End = Annotated[str | None, Query(description="End, part of the range", examples
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Bars of a page, all symbols together")]
 Token = Annotated[str | None, Query(description="`next_page_token` of the page before")]
 Sort = Annotated[str, Query(description="asc or desc, by time", examples=["asc"])]
-Adjustment = Annotated[str, Query(description="raw, split or all", examples=["raw"])]
-AsOf = Annotated[str | None, Query(description="Today's date, or nothing: names and prices are as of today")]
+Adjustment = Annotated[str, Query(description="raw, split, dividend, or all for both", examples=["raw"])]
+AsOf = Annotated[
+    str | None,
+    Query(
+        description="Day on which symbols mean a company; default today, - for tickers alone", examples=["2022-06-08"]
+    ),
+]
 Feed = Annotated[str | None, Query(description="Any: there is one feed here")]
 Currency = Annotated[str, Query(description="USD", examples=["USD"])]
 Loc = Annotated[str, Path(description="Any: there is one crypto venue here", examples=["us"])]
@@ -62,16 +72,42 @@ def interval_of(timeframe: str) -> str:
     return "1h" if (count, unit) == (60, "m") else f"{count}{unit}"
 
 
-def check_as_of(asof: str | None) -> None:
-    """Raises `Problem` 422 for another day than today; `-` switches Alpaca's mapping of names off."""
-    today = datetime.now(UTC).date()
-    # Where it is tomorrow already, or still yesterday, it is today as well.
-    near = {(today + timedelta(days=days)).isoformat() for days in (-1, 0, 1)}
-    if asof not in (None, "", "-") and asof not in near:
-        raise Problem(
-            422, f"asof={asof}: prices here are as of {today}; for another day: quantlytic sql --as-of {asof}",
-            parameter="asof",
-        )  # fmt: skip
+def named_on(asof: str | None) -> date | None:
+    """The day on which symbols mean a company; None for `-`, tickers alone. Raises `Problem` 422 for no date."""
+    if asof == "-":
+        return None
+    try:
+        return date.fromisoformat(asof) if asof else datetime.now(UTC).date()
+    except ValueError:
+        raise Problem(422, f"asof={asof} is no date: write asof=2022-06-08.", parameter="asof") from None
+
+
+def _tickers(store: Reader, dataset: Dataset, symbol: str, named: date | None) -> list[tuple[str, int, int]]:
+    """The tickers that a symbol stands for, each with its times, oldest first."""
+    if named is None:
+        return [(symbol, BEGINNING, END)]
+    said = orjson.loads(store.fact("names", dataset.name) or b"[]")
+    known = [Stretch(**one | {"since": date.fromisoformat(one["since"])}) for one in said]
+    return tickers_of(known, symbol, named, BEGINNING, END)
+
+
+def _rows(
+    store: Reader, dataset: Dataset, kinds: tuple[str, ...], tickers: list[tuple[str, int, int]], since: int,
+    before: int, most: int, newest: bool,
+) -> Block:  # fmt: skip
+    """The first rows of a range, or its `newest`, at most so many, under whichever ticker they are."""
+    found: list[Block] = []
+    left = most
+    for symbol, start, end in reversed(tickers) if newest else tickers:
+        first, last = max(since, start), min(before, end)
+        if left == 0 or first >= last:
+            continue
+        part = page(store, dataset, kinds, symbol, BEGINNING if newest else first, last, left).block.between(
+            first, last
+        )
+        found.append(part)
+        left -= part.count
+    return Block.joined(found[::-1] if newest else found)
 
 
 def _names(symbols: str) -> list[str]:
@@ -83,14 +119,12 @@ def _names(symbols: str) -> list[str]:
 
 def _page(
     context: Context, crypto: bool, names: list[str], timeframe: str, start: str | None, end: str | None, limit: int,
-    page_token: str | None, sort: str, adjustment: str,
+    page_token: str | None, sort: str, adjustment: str, named: date | None,
 ) -> tuple[list[tuple[str, bytes]], str | None]:  # fmt: skip
     """Rows by symbol, those that have some, and the token of the next page."""
     interval = interval_of(timeframe)
     chosen("sort", sort, ("asc", "desc"))
-    if adjustment == "dividend":
-        raise Problem(422, "adjustment=dividend: there is all, for splits and dividends.", parameter="adjustment")
-    kinds = bars_kind(interval, chosen("adjustment", adjustment, ("raw", "split", "all")))
+    kinds = bars_kind(interval, chosen("adjustment", adjustment, ADJUSTMENTS))
     first, last = inclusive_span_of(start, end)
     after, at = parts_of("page_token", page_token, 2) if page_token else ("", "")
     found: list[tuple[str, bytes]] = []
@@ -113,9 +147,8 @@ def _page(
                 )
             newest = sort == "desc" or since == BEGINNING
             # One more tells whether there is another page.
-            part = page(
-                store, datasets[name], kinds, symbol, BEGINNING if newest else since, before, left + 1
-            ).block.between(since, before)
+            tickers = _tickers(store, datasets[name], symbol, named)
+            part = _rows(store, datasets[name], kinds, tickers, since, before, left + 1, newest)
             more = part.count > left
             rows = (part.newest(left) if newest else part.oldest(left)) if more else part
             if rows.count:
@@ -164,8 +197,8 @@ def alpaca_routes(context: Context) -> APIRouter:
         limit: Limit = 1000, adjustment: Adjustment = "raw", asof: AsOf = None, feed: Feed = None,
         currency: Currency = "USD", page_token: Token = None, sort: Sort = "asc",
     ) -> Response:  # fmt: skip
-        check_as_of(asof)
-        return await of_symbols(request, False, symbols, timeframe, start, end, limit, page_token, sort, adjustment)
+        asked = (timeframe, start, end, limit, page_token, sort, adjustment, named_on(asof))
+        return await of_symbols(request, False, symbols, *asked)
 
     @routes.get("/v2/stocks/{symbol}/bars", summary="Bars of a stock, by page", responses=told)
     async def stock(
@@ -173,8 +206,8 @@ def alpaca_routes(context: Context) -> APIRouter:
         end: End = None, limit: Limit = 1000, adjustment: Adjustment = "raw", asof: AsOf = None, feed: Feed = None,
         currency: Currency = "USD", page_token: Token = None, sort: Sort = "asc",
     ) -> Response:  # fmt: skip
-        check_as_of(asof)
-        bars, following = _page(context, False, [symbol], timeframe, start, end, limit, page_token, sort, adjustment)
+        asked = (timeframe, start, end, limit, page_token, sort, adjustment, named_on(asof))
+        bars, following = _page(context, False, [symbol], *asked)
         body = bars[0][1] if bars else b""
         said = orjson.dumps({"symbol": symbol, "next_page_token": following})[:-1] + b',"bars":[' + body + b"]}"
         return respond(request, Reply(orjson.Fragment(said)))
@@ -184,7 +217,7 @@ def alpaca_routes(context: Context) -> APIRouter:
         request: Request, loc: Loc, symbols: Annotated[str, Query(examples=["BTC/USD"])], timeframe: Timeframe,
         start: Start = None, end: End = None, limit: Limit = 1000, page_token: Token = None, sort: Sort = "asc",
     ) -> Response:  # fmt: skip
-        return await of_symbols(request, True, symbols, timeframe, start, end, limit, page_token, sort, "raw")
+        return await of_symbols(request, True, symbols, timeframe, start, end, limit, page_token, sort, "raw", None)
 
     @routes.get("/v1beta3/crypto/{loc}/latest/bars", summary="The newest bar of crypto", responses=told)
     async def latest_crypto(

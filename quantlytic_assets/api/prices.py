@@ -53,7 +53,7 @@ Limit = Annotated[
     int | None, Query(ge=1, le=MOST_ROWS, description="Rows at most; default 10,000 of a range, else 1,000")
 ]
 Cursor = Annotated[str | None, Query(description="`next` of the page before")]
-Adjustment = Annotated[str, Query(description="raw as served, split, or all for dividends too", examples=["raw"])]
+Adjustment = Annotated[str, Query(description="raw as served, split, dividend, or all for both", examples=["raw"])]
 Name = Annotated[str | None, Query(description="Features, by comma; default all", examples=["rsi_14"])]
 Kind = Annotated[str | None, Query(alias="type", description="A feature without its period", examples=["rsi"])]
 Period = Annotated[int | None, Query(ge=1, le=10_000, description="Its period", examples=[14])]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
 
 NOTHING = Block(0, -1, b"")
-ADJUSTMENTS = ("raw", "split", "all")
+ADJUSTMENTS = ("raw", "split", "dividend", "all")
 _MICROSECONDS = {name: step // timedelta(microseconds=1) for name, step in INTERVALS.items()}
 
 

@@ -1,13 +1,13 @@
 """The lake's rows of datasets put into the hot store, ready to be served; those of strategies: `published_strategies`.
 
 A block holds a partition's rows of a symbol: a session, or the month of a dataset that is partitioned by months. Kinds
-of series: `bars/<interval>`, at the dataset's own interval as served, at others as traded; below them `/split` and
-`/all`, adjusted for splits, and for dividends too, as of the day of publication, where that makes a difference; and
-`features/<interval>`.
+of series: `bars/<interval>`, at the dataset's own interval as served, at others as traded; below them `/split`,
+`/dividend` and `/all`, adjusted for splits, dividends or both as of the day of publication, where that makes a
+difference; and `features/<interval>`.
 
 Facts, JSON: `("coverage", dataset, symbol, day)` what a block should hold and what it lacks, `("figures", dataset,
 symbol, day)` what a session of intraday bars came to, `("dataset", name)` what there is of a dataset, `("adjusted",
-dataset)` what its adjusted bars rest on.
+dataset)` what its adjusted bars rest on, `("names", dataset)` which company a ticker meant when.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from quantlytic_assets.schemas.trading import FILLS, ORDERS, SIGNALS
 from quantlytic_assets.tables.select import Condition, Queries, equal, one_of, select, sessions, where
 
 FEATURE_KEYS = ("symbol", "session", "interval", "open_time", "available_at")
+FACTORS = ("split_factor", "dividend_factor")
 _OF_STRATEGIES = (PREDICTIONS, SIGNALS, ORDERS)
 # Prices of features.adjusted_bars, as of the connection's day, by what they are adjusted for.
 _PRICES = {
@@ -39,6 +40,13 @@ def adjusted_bars(lake: Queries, dataset: str, adjusted_for: str, *chosen: Condi
         f"FROM {ADJUSTED_BARS.name}{clause} ORDER BY open_time, symbol"
     )
     return lake.query(sql, parameters)
+
+
+def factored_bars(lake: Queries, dataset: str, *chosen: Condition | None) -> pl.DataFrame:
+    """Bars by time and symbol as served, or repaired, with what adjusts them as of the connection's day."""
+    clause, parameters = where([equal("dataset", dataset), *chosen])
+    names = ", ".join(("symbol", "session", "open_time", "open", "high", "low", "close", "volume", *FACTORS))
+    return lake.query(f"SELECT {names} FROM {ADJUSTED_BARS.name}{clause} ORDER BY open_time, symbol", parameters)
 
 
 def features(lake: Queries, dataset: str, columns: Sequence[str], *chosen: Condition | None) -> pl.DataFrame:

@@ -125,11 +125,13 @@ class Desk:
             [("clean.bars", *mine, bars), ("clean.coverage", *mine, covered(bars, missing or {}))]
         )
 
-    def act(self, dataset: str, symbol: str, session: date, kind: str, value: float) -> None:
+    def act(
+        self, dataset: str, symbol: str, session: date, kind: str, value: float | None, new_symbol: str | None = None
+    ) -> None:
         """Add a corporate action to the lake."""
         row = {
             "dataset": dataset, "symbol": symbol, "session": session, "kind": kind, "value": value,
-            "known_on": session, "adjustment": "none",
+            "new_symbol": new_symbol, "known_on": session, "adjustment": "none",
         }  # fmt: skip
         made = pl.DataFrame(
             [{**dict.fromkeys(CORPORATE_ACTIONS.polars.names()), **row}], schema=CORPORATE_ACTIONS.polars

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
+from alpaca.common.enums import Sort
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import Adjustment
 from alpaca.data.historical import CryptoHistoricalDataClient, StockHistoricalDataClient
@@ -97,7 +99,8 @@ def test_alpaca_py_gets_adjusted_bars(desk: Desk, stocks: StockHistoricalDataCli
         )
         return frame(stocks.get_stock_bars(asked).data[symbol])["close"]
 
-    raw, split, both = (closes(one) for one in (Adjustment.RAW, Adjustment.SPLIT, Adjustment.ALL))
+    kinds = (Adjustment.RAW, Adjustment.SPLIT, Adjustment.DIVIDEND, Adjustment.ALL)
+    raw, split, paid, both = (closes(one) for one in kinds)
     sessions = desk.bars["stocks_1d"].filter(pl.col("symbol") == "AAPL").sort("open_time")["session"]
     before = sessions < date(2020, 8, 31)
     assert split.equals(raw * before.map_elements(lambda early: 0.25 if early else 1.0, pl.Float64), check_names=False)
@@ -105,6 +108,8 @@ def test_alpaca_py_gets_adjusted_bars(desk: Desk, stocks: StockHistoricalDataCli
     factor = 1 - 0.5 / raw[ex_date - 1]
     assert both[0] == pytest.approx(raw[0] / 4 * factor, rel=1e-12)
     assert both[ex_date:].equals(split[ex_date:])
+    assert paid[:ex_date].to_list() == pytest.approx((raw[:ex_date] * factor).to_list(), rel=1e-12)
+    assert paid[ex_date:].equals(raw[ex_date:])
     # Nothing happened to the other one.
     assert closes(Adjustment.ALL, "MSFT").equals(closes(Adjustment.RAW, "MSFT"))
 
@@ -126,8 +131,47 @@ def test_alpaca_py_is_told_what_is_wrong(stocks: StockHistoricalDataClient):
     assert error.value.code == 40410000
     with pytest.raises(APIError, match="AAPL has bars at 1d, 5m"):
         asked("AAPL", TimeFrame(15, TimeFrameUnit.Minute))
-    with pytest.raises(APIError, match="as of"):
-        asked("AAPL", TimeFrame.Day, asof="2014-06-09")
+    with pytest.raises(APIError, match="asof=yesterday is no date"):
+        asked("AAPL", TimeFrame.Day, asof="yesterday")
+
+
+def test_alpaca_py_gets_a_renamed_company_under_whichever_ticker_it_is_asked_for(tmp_path: Path):
+    desk = make_desk(tmp_path, minutes=2, published=False)
+    prices = pl.col("open", "high", "low", "close")
+    same = desk.bars["stocks_1d"]
+    # Both have the same prices; here they are told apart by them.
+    desk.fill("stocks_1d", same.with_columns(pl.when(pl.col("symbol") == "MSFT").then(prices * 3).otherwise(prices)))
+    renamed = date(2021, 6, 9)
+    desk.act("stocks_1d", "AAPL", renamed, "rename", None, "MSFT")
+    desk.publish()
+    bars = desk.bars["stocks_1d"].sort("open_time")
+    company = bars.filter((pl.col("symbol") == "AAPL") == (pl.col("session") < renamed))
+    with serving(desk.resources) as api:
+        client = StockHistoricalDataClient("key", "secret", url_override=api.base)
+
+        def closes(symbol: str, sort: Sort = Sort.ASC, **more: str) -> list[float]:
+            asked = StockBarsRequest(
+                symbol_or_symbols=symbol, timeframe=TimeFrame.Day, start=datetime(2020, 1, 1), sort=sort, **more
+            )
+            return [bar.close for bar in client.get_stock_bars(asked).data[symbol]]
+
+        assert closes("MSFT") == closes("AAPL", asof="2021-06-08") == company["close"].to_list()
+        assert closes("MSFT", Sort.DESC) == company["close"].reverse().to_list()
+        # Who took the old ticker is another company, and so is who had the new one.
+        others = bars.join(company, on=["symbol", "session"], how="anti")
+        for symbol, asof in (("AAPL", "2021-06-09"), ("MSFT", "2021-06-08")):
+            assert closes(symbol, asof=asof) == others.filter(pl.col("symbol") == symbol)["close"].to_list()
+        assert closes("MSFT", asof="-") == bars.filter(pl.col("symbol") == "MSFT")["close"].to_list()
+        for sort in ("asc", "desc"):
+            found, token = [], ""
+            while token is not None:
+                page = api.get(
+                    f"/v2/stocks/MSFT/bars?timeframe=1Day&start=2021-06-01&end=2021-06-20&limit=3&sort={sort}"
+                    + (f"&page_token={token}" if token else "")
+                ).json
+                found, token = found + page["bars"], page["next_page_token"]
+            wanted = company.filter(pl.col("session").is_between(date(2021, 6, 1), date(2021, 6, 20)))["close"]
+            assert [bar["c"] for bar in found] == (wanted if sort == "asc" else wanted.reverse()).to_list()
 
 
 def test_a_single_stock_and_half_known_members(api: Client):

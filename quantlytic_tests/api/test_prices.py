@@ -123,7 +123,7 @@ def test_an_unchanged_answer_is_not_sent_again_and_a_long_one_compressed(api: Cl
         (f"{BTC}?limit=0", 422, "greater than or equal to 1"),
         (f"{BTC}?limit=ten", 422, "valid integer"),
         (f"{BTC}?strat=2026-01-07", 422, "Did you mean start?"),
-        (f"{BTC}?adjustment=splits", 422, "raw, split, all"),
+        (f"{BTC}?adjustment=splits", 422, "raw, split, dividend, all"),
         (f"{BTC}?session=2026-01-06&limit=3", 422, "takes the place"),
         ("/indicators/BTC-USD?name=rsi_15", 404, "rsi_14"),
         ("/indicators/BTC-USD?type=rsi&name=rsi_14", 422, "take one of them"),
