@@ -39,6 +39,7 @@ _Day = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], h
 _LastDay = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last session, inclusive.")]
 _MINUTES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 _Json = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
+_WithApi = Annotated[bool, typer.Option("--api/--no-api", help="Serve the API and its dashboard too.")]
 
 
 class LiveSource(StrEnum):
@@ -92,6 +93,7 @@ def _options(
 @app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Open the UI when all is built.")] = True,
+    with_api: _WithApi = True,
 ) -> None:
     """Materialize everything in the universe, print what came of it, then serve the UI."""
     from quantlytic_assets.commands.demo import run_demo
@@ -100,15 +102,15 @@ def demo(
     if serve:
         from quantlytic_assets.commands.serve import run_servers
 
-        run_servers(_installation, out)
+        run_servers(_installation, out, with_api)
 
 
 @app.command()
-def serve() -> None:
-    """The Dagster UI, its daemon and the pages on 127.0.0.1."""
+def serve(with_api: _WithApi = True) -> None:
+    """The Dagster UI, its daemon, the pages and the API with its dashboard, on 127.0.0.1."""
     from quantlytic_assets.commands.serve import run_servers
 
-    run_servers(_installation, out)
+    run_servers(_installation, out, with_api)
 
 
 @app.command("import")
@@ -337,7 +339,9 @@ def publish(
 
 @app.command()
 def api(
-    port: Annotated[int | None, typer.Option(help="Default: QUANTLYTIC_API_PORT, else 8000.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Default: QUANTLYTIC_API_PORT, else 5000 after the UI's: 8000.")
+    ] = None,
 ) -> None:
     """Serve REST and websocket from the hot store until interrupted; QUANTLYTIC_API_HOST says on which address."""
     from quantlytic_assets.commands.api import run_api

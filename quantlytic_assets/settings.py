@@ -69,7 +69,13 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9464, ge=1, le=65535, description="port of the Prometheus metrics on 127.0.0.1")
 
     api_host: str = Field("127.0.0.1", description="address of the REST API; any but a loopback one needs credentials")
-    api_port: int = Field(8000, ge=1, le=65535, description="port of the REST API")
+    own_api_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        validation_alias="QUANTLYTIC_API_PORT",
+        description="port of the REST API; left out: 5000 after the web UI's, which is 8000",
+    )
     api_auth: Literal["off", "on"] | None = Field(
         None,
         description="whether the API wants credentials; left out: off in the embedded profile on loopback, else on",
@@ -206,6 +212,12 @@ class Settings(BaseSettings):
         if self.api_auth is not None:
             return self.api_auth == "on"
         return self.profile != "embedded" or not _is_loopback(self.api_host)
+
+    @property
+    def api_port(self) -> int:
+        """Port of the API: 5000 after the UI's, so that a second installation needs one variable alone."""
+        after = self.port + 5000
+        return self.own_api_port or (after if after <= 65535 else self.port - 5000)
 
     @property
     def dashboard(self) -> str:

@@ -1,4 +1,4 @@
-"""`quantlytic serve`: the Dagster webserver, daemon and code server, and the pages, as child processes, ended together.
+"""`quantlytic serve`: Dagster's webserver, daemon and code server, the pages and the API, as processes, ended together.
 
 Webserver and daemon share one code server: each would start one of its own otherwise, which takes as long to start and
 as much memory as all the rest. While they run the universe file is watched: when it has changed, the UI is told to load
@@ -42,8 +42,12 @@ mutation($name: String!) {
 _WATCH = 1.0
 
 
-def run_servers(installation: Installation, out: Console) -> None:
-    """Start all, say where the UI is, wait until interrupted or one of them ends."""
+def run_servers(installation: Installation, out: Console, with_api: bool = True) -> None:
+    """Start all, say where they are, wait until interrupted or one of them ends.
+
+    Where the API's port is taken the rest is served without it: other programs like 8000 too, and so does an API of
+    this installation that runs already.
+    """
     settings = installation.settings
     port = settings.port
     for wanted, variable in ((port, "QUANTLYTIC_PORT"), (settings.pages_port, "QUANTLYTIC_PAGES_PORT")):
@@ -51,6 +55,13 @@ def run_servers(installation: Installation, out: Console) -> None:
             raise CommandError(f"port {wanted} on 127.0.0.1 is taken; set {variable} to another one")
     # A wrong universe is reported here, not as a code location that does not load.
     universe = WatchedUniverse(settings.universe)
+    if with_api and answers(settings.api_port):
+        with_api = False
+        out.print(
+            f"port {settings.api_port} on 127.0.0.1 is taken, so the API is left out; "
+            "set QUANTLYTIC_API_PORT to another one",
+            soft_wrap=True,
+        )
     installation.prepare_dagster_home()
     logs = installation.settings.directory("logs")
     code_port = _free_port()
@@ -66,16 +77,21 @@ def run_servers(installation: Installation, out: Console) -> None:
             logs, "code server", "dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code_port), *code
         )
         bring_up_to_date(installation, out)
-        for name, program in (
-            ("webserver", ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", workspace]),
-            ("daemon", ["dagster-daemon", "run", "-w", workspace]),
-            ("pages", ["quantlytic", "pages"]),
-        ):
+        programs = {
+            "webserver": ["dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", workspace],
+            "daemon": ["dagster-daemon", "run", "-w", workspace],
+            "pages": ["quantlytic", "pages"],
+        }
+        if with_api:
+            programs["api"] = ["quantlytic", "api"]
+        for name, program in programs.items():
             # They begin when the code server answers.
             running[name] = _start(logs, name, "quantlytic_assets.commands.server_program", str(code_port), *program)
         _wait_for(port, running, logs)
         out.print(
-            f"UI: http://127.0.0.1:{port}   charts and reports: {settings.pages}   logs: {logs}   end with Ctrl-C",
+            f"UI: http://127.0.0.1:{port}   charts and reports: {settings.pages}   "
+            + (f"API and dashboard: {settings.dashboard}   " if with_api else "")
+            + f"logs: {logs}   end with Ctrl-C",
             soft_wrap=True,
         )
         while all(process.poll() is None for process in running.values()):

@@ -15,7 +15,8 @@ from quantlytic_assets.settings import CHECKOUT, Settings, load_settings
 from quantlytic_tests.deployment.stack import COMPOSE, compose, example, filled, variables
 
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY")
-VENDOR_KEYS = ("ALPHAVANTAGE_API_KEY", "TWELVEDATA_API_KEY")
+# Without a vendor's key that vendor is not asked, and without what tokens are signed with there are none.
+OPTIONAL = ("ALPHAVANTAGE_API_KEY", "TWELVEDATA_API_KEY", "QUANTLYTIC_API_SECRET")
 # What other programs read, by who reads it.
 OTHERS = {
     "KAFKA_": ("kafka",),
@@ -25,7 +26,7 @@ OTHERS = {
     "MLFLOW_": ("mlflow",),
 }
 READ_BY_DAGSTER = ("DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_GRPC_TIMEOUT_SECONDS", "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD")
-OURS = ("migrate", "setup", "mlflow", "code", "webserver", "daemon", "metrics", "pages", "feed")
+OURS = ("migrate", "setup", "mlflow", "code", "webserver", "daemon", "metrics", "pages", "api", "feed", "live")
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def test_it_starts_nothing_without_the_passwords():
 
 
 def test_no_secret_has_a_default_or_stands_in_the_file():
-    # Without a vendor's key that vendor is not asked; without any other secret nothing starts.
+    # Without any other secret nothing starts.
     for name, kind, default in variables(COMPOSE.read_text()):
-        needed = SECRET.search(name) and name not in VENDOR_KEYS
+        needed = SECRET.search(name) and name not in OPTIONAL
         assert not needed or kind == "?", f"{name} may be left out"
-        assert name not in VENDOR_KEYS or default == ""
+        assert name not in OPTIONAL or default == ""
     for service in compose()["services"].values():
         for name, value in (service.get("environment") or {}).items():
             assert not SECRET.search(name) or re.fullmatch(r"\$\{\w+:(\?[^}]+|-)\}", str(value)), name
@@ -109,7 +110,25 @@ def test_who_waits_for_whom_can_be_waited_for(services):
                 assert how["condition"] == "service_completed_successfully" and services[other]["restart"] == "no"
         ends = service["restart"] == "no"
         assert ends or service["restart"] == "unless-stopped"
-        assert ends or name == "feed" or "healthcheck" in service, name
+        assert ends or name in ("feed", "live") or "healthcheck" in service, name
+
+
+def test_who_opens_the_hot_store_has_the_machine_s_process_ids(services):
+    # LMDB refuses a reader with the process id of one in another container.
+    for name in OURS:
+        service, opens = services[name], name in ("code", "metrics", "api", "live")
+        assert (service.get("pid"), service["init"]) == (("host", False) if opens else (None, True)), name
+        assert not opens or "data:/var/lib/quantlytic" in service["volumes"]
+
+
+def test_the_api_asks_who_is_there_and_is_linked_to_as_a_browser_reaches_it(services, monkeypatch):
+    for variable, value in services["api"]["environment"].items():
+        monkeypatch.setenv(variable, value)
+    settings = load_settings()
+    assert settings.api_host == "0.0.0.0" and settings.api_authenticated and settings.api_secret is None
+    (published,) = services["api"]["ports"]
+    assert settings.dashboard == f"http://{published.rsplit(':', 1)[0]}"
+    assert services["code"]["environment"]["QUANTLYTIC_API_URL"] == settings.dashboard
 
 
 def test_volumes_are_declared_or_files_of_the_checkout(services):
@@ -124,7 +143,14 @@ def test_volumes_are_declared_or_files_of_the_checkout(services):
 
 
 def test_every_variable_given_is_read_by_somebody(services, monkeypatch):
-    aliases = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *VENDOR_KEYS}
+    aliases = {
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "ALPHAVANTAGE_API_KEY",
+        "TWELVEDATA_API_KEY",
+    }
     known = aliases | {f"QUANTLYTIC_{name.upper()}" for name in Settings.model_fields} | {"QUANTLYTIC_PAGES_PORT"}
     instance = set(re.findall(r"env: (\w+)", (CHECKOUT / "deploy" / "dagster.services.yaml").read_text()))
     for name, service in services.items():

@@ -5,6 +5,7 @@ The real webserver, daemon and code location run; what the browser would send go
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,9 +14,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from quantlytic_assets.settings import Settings
 from quantlytic_tests.end_to_end.browser import Browser, wait_for
 from quantlytic_tests.end_to_end.installations import COMMAND, Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M, universe
@@ -104,14 +107,56 @@ def test_the_pages_run_beside_the_ui_and_know_its_port(browser: Browser) -> None
     assert "crypto_1m" in page and browser.url.removesuffix("/graphql") in page
 
 
-def pages_beside(browser: Browser) -> str:
-    """The first of the pages, two ports after the UI; empty while they start."""
-    port = urllib.parse.urlsplit(browser.url).port
+def test_the_api_runs_beside_the_ui_and_the_link_of_each_dataset_leads_to_its_dashboard(
+    installed: Installed, browser: Browser
+) -> None:
+    found = browser.ask(
+        "query($key: AssetKeyInput!){assetNodeOrError(assetKey: $key){... on AssetNode{"
+        "metadataEntries{label ... on UrlMetadataEntry{url}}}}}",
+        key={"path": ["crypto_1m", "clean_bars"]},
+    )["assetNodeOrError"]["metadataEntries"]
+    (link,) = (entry["url"] for entry in found if entry["label"] == "dashboard")
+    address = urllib.parse.urlsplit(link)
+    chosen = Settings(port=urllib.parse.urlsplit(browser.url).port, universe=installed.universe_path)
+    assert (address.hostname, address.port) == ("127.0.0.1", chosen.api_port)
+    assert "dataset=crypto_1m" in address.fragment
+    page = wait_for(lambda: answer_of(link))
+    assert '<script type="module"' in page
+    health = json.loads(wait_for(lambda: answer_of(f"http://{address.netloc}/healthz")))
+    assert health["status"] == "ok" and set(health["datasets"]) == {"crypto_1m"}
+
+
+def test_an_api_whose_port_is_taken_is_left_out(tmp_path: Path) -> None:
+    installed = Installed(tmp_path, universe(crypto_1m=CRYPTO_1M))
+    with socket.socket() as taken, socket.socket() as probe:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        probe.bind(("127.0.0.1", 0))
+        free = str(probe.getsockname()[1])
+        probe.close()
+        serving = installed.start("serve", QUANTLYTIC_PORT=free, QUANTLYTIC_API_PORT=port)
+        try:
+            assert serving.stdout is not None
+            said = serving.stdout.readline()
+        finally:
+            os.kill(serving.pid, signal.SIGINT)
+            serving.communicate(timeout=60)
+    assert f"port {port}" in said and "the API is left out" in said and "QUANTLYTIC_API_PORT" in said
+
+
+def answer_of(address: str) -> str:
+    """What an address answers; empty while nobody does, or not with success."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port + 2}/", timeout=60) as response:
+        with urllib.request.urlopen(address, timeout=60) as response:
             return response.read().decode()
     except urllib.error.URLError:
         return ""
+
+
+def pages_beside(browser: Browser) -> str:
+    """The first of the pages, two ports after the UI; empty while they start."""
+    return answer_of(f"http://127.0.0.1:{urllib.parse.urlsplit(browser.url).port + 2}/")
 
 
 def test_a_changed_universe_is_loaded_by_the_running_ui_and_one_with_mistakes_is_not(
