@@ -119,14 +119,14 @@ def dashboard_routes(context: Context) -> APIRouter:
     async def strategy(name: str) -> Response:
         named = context.strategy(name)
         with context.hot.read() as store:
-            equity, positions = store.fact("equity", name), store.fact("positions", name)
+            curve, positions = store.fact("curve", name), store.fact("positions", name)
             orders = [orjson.loads(body) for _, body in store.facts("orders", name)]
         orders.sort(key=lambda one: str(one.get("decision_time") or ""), reverse=True)
         return _json(
             {
                 "strategy": name,
                 "rule": named.rule_name,
-                "equity": orjson.loads(equity or b"null"),
+                "curve": orjson.loads(curve or b"[]"),
                 "positions": orjson.loads(positions or b"[]"),
                 "orders": orders[:_MOST_ORDERS],
             }

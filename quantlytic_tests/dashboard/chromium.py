@@ -17,7 +17,8 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PATIENCE = 20
+# Seconds; a busy machine takes long to look through a whole page.
+_PATIENCE = 90
 
 
 class Page:

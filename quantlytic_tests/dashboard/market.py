@@ -95,7 +95,8 @@ def _account(to: Writer, chance: random.Random, minutes: int) -> None:
     for number in range(120):
         value *= math.exp(chance.gauss(0.0008, 0.008))
         curve.append([(date(2025, 9, 22) + timedelta(days=number)).isoformat(), value])
-    to.put_fact(orjson.dumps({"session": curve[-1][0], "equity": value, "curve": curve}), "equity", "cross")
+    to.put_fact(orjson.dumps({"session": curve[-1][0], "equity": value}), "equity", "cross")
+    to.put_fact(orjson.dumps(curve), "curve", "cross")
     held = [
         {"session": curve[-1][0], "symbol": "BTC-USD", "quantity": 0.35, "average_price": 63_200.0, "close": 64_010.0,
          "market_value": 22_403.5},

@@ -84,6 +84,19 @@ def test_candles_move_while_trades_and_bars_come_in(browser: Page, address: str,
     assert page.said == []
 
 
+def test_an_account_is_shown_with_its_curve_and_whole_quantities_without_decimals(browser: Page, address: str):
+    page = opened(browser, address, "account")
+    page.wait_for("document.querySelectorAll('#equity-table tbody tr').length === 100")
+    assert not page.value("document.getElementById('equity').hidden")
+    assert page.value("document.getElementById('equity-empty').hidden")
+    assert page.value("document.querySelector('#equity-table tbody td').textContent") == "2026-01-19"
+    quantities = "[...document.querySelectorAll('#positions tbody td:nth-child(2)')].map((one) => one.textContent)"
+    assert page.value(quantities) == ["0.35", "120"]
+    assert page.value("document.getElementById('features-count').textContent") == "(3)"
+    page.open(f"{address}?no-strategy#dataset=equities_1d&symbol=AAPL&interval=1d")
+    page.wait_for("document.getElementById('equity-empty')?.textContent === 'No strategy trades this dataset.'")
+
+
 # Has the page's sockets in `sockets`; while `refuse` is set they go where nobody answers.
 SOCKETS = """
 window.sockets = [];

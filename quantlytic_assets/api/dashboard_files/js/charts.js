@@ -114,7 +114,8 @@ export class PriceChart {
 export class EquityChart {
   constructor(place) {
     this.chart = createChart(place, looks());
-    this.chart.applyOptions({ timeScale: { timeVisible: false } });
+    // Years of sessions fit into a narrow card.
+    this.chart.applyOptions({ timeScale: { timeVisible: false, minBarSpacing: 0.01 } });
     this.series = this.chart.addSeries(AreaSeries, { ...this.area(), priceFormat: { type: "price", precision: 0, minMove: 1 }, lineWidth: 2 });
   }
 

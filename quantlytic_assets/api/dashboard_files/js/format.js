@@ -7,6 +7,12 @@ export function number(value, digits) {
   return value.toLocaleString("en", { minimumFractionDigits: Math.min(2, places), maximumFractionDigits: places });
 }
 
+// Quantities, of which most are whole.
+export function amount(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  return value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) >= 1000 ? 2 : 4 });
+}
+
 export function time(text) {
   if (!text) return "–";
   return text.replace("T", " ").replace(/(:\d\d)(:\d\d)?(\.\d+)?(Z|\+00:00)?$/, "$1");

@@ -2,7 +2,7 @@
 
 import { get, useKey } from "./api.js";
 import { EquityChart, PriceChart } from "./charts.js";
-import { age, number, seconds, time } from "./format.js";
+import { age, amount, number, seconds, time } from "./format.js";
 import { Stream } from "./stream.js";
 import { fill, heat } from "./tables.js";
 
@@ -71,7 +71,7 @@ function choose() {
       return label;
     }),
   );
-  at("features-count").textContent = `(${state.chosen.filter((name) => names.includes(name)).length})`;
+  showCount();
   at("price-title").textContent = `${state.symbol}, ${state.interval}`;
   at("account-title").textContent = state.strategy ? `Account of ${state.strategy}` : "Account";
   state.bars = [];
@@ -83,6 +83,13 @@ function choose() {
   showAccount();
   loadAccount();
   loadCoverage();
+}
+
+// How many features are shown, or at which intervals there are some.
+function showCount() {
+  const { features, feature_intervals: lengths } = now();
+  const count = state.chosen.filter((name) => name in features).length;
+  at("features-count").textContent = lengths.includes(state.interval) ? `(${count})` : `(at ${lengths.join(", ")})`;
 }
 
 const now = () => state.datasets.find((one) => one.name === state.dataset);
@@ -233,7 +240,7 @@ function showLegend(moment) {
   if (bar) {
     part("", time(bar.t));
     for (const [name, field] of [["O", "o"], ["H", "h"], ["L", "l"], ["C", "c"]]) part(name, number(bar[field]));
-    part("V", number(bar.v, 2));
+    part("V", amount(bar.v));
   }
   const row = find(state.features);
   for (const [name, line] of price.lines) part(name, number(row?.[name]), line.color);
@@ -264,7 +271,7 @@ function showMarks() {
     if (order.symbol !== state.symbol) continue;
     for (const fill of order.fills ?? []) {
       const moment = fill.fill_time;
-      if (seconds(moment) >= seconds(first)) marks.push({ t: barOf(moment), side: order.side ?? (fill.quantity < 0 ? "sell" : "buy"), kind: "fill", text: number(Math.abs(fill.quantity), 4) });
+      if (seconds(moment) >= seconds(first)) marks.push({ t: barOf(moment), side: order.side ?? (fill.quantity < 0 ? "sell" : "buy"), kind: "fill", text: amount(Math.abs(fill.quantity)) });
     }
   }
   marks.sort((one, other) => seconds(one.t) - seconds(other.t));
@@ -272,7 +279,7 @@ function showMarks() {
 }
 
 function showBars() {
-  const columns = [["Time (UTC)", (row) => time(row.t)], ["Open", (row) => number(row.o)], ["High", (row) => number(row.h)], ["Low", (row) => number(row.l)], ["Close", (row) => number(row.c)], ["Volume", (row) => number(row.v, 2)]];
+  const columns = [["Time (UTC)", (row) => time(row.t)], ["Open", (row) => number(row.o)], ["High", (row) => number(row.h)], ["Low", (row) => number(row.l)], ["Close", (row) => number(row.c)], ["Volume", (row) => amount(row.v)]];
   fill(at("bars"), columns, state.bars.slice(-TABLE_ROWS).reverse());
 }
 
@@ -296,15 +303,15 @@ async function loadAccount() {
 }
 
 function showAccount() {
-  const { equity: book, positions, orders } = state.account ?? { equity: null, positions: [], orders: [] };
-  const curve = book?.curve ?? [];
+  const { curve, positions, orders } = state.account ?? { curve: [], positions: [], orders: [] };
   equity.show(curve);
   at("equity").hidden = !curve.length;
   at("equity-empty").hidden = Boolean(curve.length);
+  at("equity-empty").textContent = state.strategy ? "This strategy has not traded yet." : "No strategy trades this dataset.";
   at("equity-now").textContent = curve.length ? `${number(curve[curve.length - 1][1], 2)} on ${curve[curve.length - 1][0].slice(0, 10)}` : "";
   fill(at("equity-table"), [["Session", ([day]) => day.slice(0, 10)], ["Equity", ([, value]) => number(value, 2)]], curve.slice(-TABLE_ROWS).reverse());
-  fill(at("positions"), [["Symbol", (row) => row.symbol], ["Quantity", (row) => number(row.quantity, 4)], ["Average price", (row) => number(row.average_price)], ["Close", (row) => number(row.close)], ["Value", (row) => number(row.market_value, 2)]], positions.filter((row) => row.quantity), "No position is held.");
-  fill(at("orders"), [["Decided (UTC)", (row) => time(row.decision_time)], ["Symbol", (row) => row.symbol, "text"], ["Side", (row) => row.side ?? "", "text"], ["Quantity", (row) => number(row.quantity, 4)], ["Status", (row) => row.status ?? "", "text"], ["Filled at", (row) => number(row.fills?.[0]?.price)]], orders.slice(0, TABLE_ROWS), "No order was sent.");
+  fill(at("positions"), [["Symbol", (row) => row.symbol], ["Quantity", (row) => amount(row.quantity)], ["Average price", (row) => number(row.average_price)], ["Close", (row) => number(row.close)], ["Value", (row) => number(row.market_value, 2)]], positions.filter((row) => row.quantity), "No position is held.");
+  fill(at("orders"), [["Decided (UTC)", (row) => time(row.decision_time)], ["Symbol", (row) => row.symbol, "text"], ["Side", (row) => row.side ?? "", "text"], ["Quantity", (row) => amount(row.quantity)], ["Status", (row) => row.status ?? "", "text"], ["Filled at", (row) => number(row.fills?.[0]?.price)]], orders.slice(0, TABLE_ROWS), "No order was sent.");
 }
 
 async function loadCoverage() {
@@ -359,7 +366,7 @@ function start() {
     });
   at("features").addEventListener("change", () => {
     state.chosen = [...at("features").querySelectorAll("input:checked")].map((box) => box.value);
-    at("features-count").textContent = `(${state.chosen.length})`;
+    showCount();
     toAddress();
     redraw();
   });
