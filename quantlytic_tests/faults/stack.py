@@ -122,7 +122,7 @@ class Stack:
     def serve(self, name: str) -> int:
         """Start `quantlytic serve`; returns its port."""
         port = free_port()
-        command = [str(COMMAND), "serve"]
+        command = [str(COMMAND), "serve", "--no-api"]
         environment = self.installed.environment(QUANTLYTIC_PORT=str(port))
         self.supervisor.start(name, Program(command, environment, self.logs / f"{name}.log"))
         return port
