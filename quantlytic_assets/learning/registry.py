@@ -330,7 +330,8 @@ class ModelStore:
             digest=_digest(trained.learned_from),
         )
         tags = [InputTag("mlflow.data.context", "training")]
-        self._connect().log_inputs(run_id, [DatasetInput(rows._to_mlflow_entity(), tags)])
+        inputs = [DatasetInput(rows._to_mlflow_entity(), tags)]
+        _again_if_refused(lambda: self._connect().log_inputs(run_id, inputs))
 
     def _log_evaluation(self, run_id: str, strategy: ModelStrategy, partition_key: str, trained: TrainedModel) -> None:
         from quantlytic_assets.charts.models import evaluation
@@ -414,6 +415,23 @@ def _missing() -> tuple[str, ...]:
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
     return ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)
+
+
+def _again_if_refused(write: Callable[[], object]) -> None:
+    """Calls `write`, and once more if the database refuses it.
+
+    MLflow keeps rows that several runs learned from once. It looks for them before it writes them: of two runs that do
+    so at the same time one is refused as a whole, and finds them when it looks again.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
+
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+            raise
+        write()
 
 
 def _unless_it_exists(create: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from quantlytic_assets import settings
 from quantlytic_assets.checks.schemas import failures
@@ -215,6 +216,25 @@ def test_processes_that_create_everything_at_once_do_not_disturb_each_other(tmp_
     assert sorted(versions) == ["1", "2"]
     store = store_in(tmp_path)
     assert [store.load(strategy(), p)[2] for p in ("2015-01-01", "2016-01-01")] == versions
+
+
+def test_a_run_that_learned_from_the_same_rows_in_the_meantime_disturbs_nobody(shared):
+    named, trained = strategy(name="same_rows"), trained_model()
+    begun, versions = ["2016-01-01"], []
+
+    def log_another(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO datasets") and begun:
+            versions.append(shared.log(named, begun.pop(), trained))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", log_another)
+    try:
+        versions.append(shared.log(named, "2015-01-01", trained))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", log_another)
+    assert versions == ["1", "2"]
+    inputs = [shared.described(named.name, version)["inputs"] for version in versions]
+    assert inputs[0] == inputs[1] and list(inputs[0]) == ["equities_1d"]
+    assert [shared.load(named, key)[2] for key in ("2016-01-01", "2015-01-01")] == versions
 
 
 def test_aliases_are_legal_and_keep_partitions_apart():
