@@ -226,7 +226,8 @@ def feature_assets(
         # time (storage/dbt_writes.py).
         resources.lake.connect()
         with _noted_costs() as costs:
-            for event in dbt.cli(["build"], context=context, target_path=target).stream():
+            # Its manifest, which nobody reads there, would be written twice: a tenth of a short run.
+            for event in dbt.cli(["build", "--no-write-json"], context=context, target_path=target).stream():
                 if isinstance(event, dg.Output):
                     # The model's rows are there; its materializations are written when the output is handed on.
                     key = context.asset_key_for_output(event.output_name)

@@ -77,7 +77,7 @@ def built(warehouse: Warehouse, first: int, last: int, features: Sequence[str]) 
     start, end = (str(FIRST + timedelta(days=one)) for one in (first, last))
     command, environment = warehouse.command(DATASET, start, end, "1m", ["1m"], features=features)
     with tempfile.TemporaryFile() as said:
-        running = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        running = subprocess.Popen([*command, "--write-json"], env=environment, stdout=said, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
         if running.returncode:

@@ -75,7 +75,8 @@ class Warehouse:
         }
         project = str(ROOT / "dbt_project")
         dbt = str(settings.PROGRAMS / "dbt")
-        command = [dbt, "--no-use-colors", "build", "--project-dir", project, "--profiles-dir", project]
+        places = ["--project-dir", project, "--profiles-dir", project]
+        command = [dbt, "--no-use-colors", "build", "--no-write-json", *places]
         return [*command, "--exclude", *sorted(FAMILIES.keys() - families(features, plugins))], environment
 
     def build(
