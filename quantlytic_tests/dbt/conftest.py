@@ -12,7 +12,7 @@ import pytest
 from quantlytic_assets import settings
 from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.services.features import families, run_environment
-from quantlytic_tests.storage.places import PROFILES, Place, opened
+from quantlytic_tests.storage.places import Place, opened
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "quantlytic_assets" / "vendors" / "sample_data"
@@ -44,6 +44,17 @@ class Warehouse:
         )
         hours = sessions.select(pl.lit(dataset).alias("dataset"), *sessions.columns)
         self.lake.replace([("clean.bars", "false", [], clean), ("clean.sessions", "false", [], hours)])
+
+    def copy(self, dataset: str, name: str) -> None:
+        """Have the lake hold a dataset, and what was built of it, under another name as well."""
+        tables = self.lake.query(
+            "SELECT DISTINCT schema_name || '.' || table_name AS name FROM duckdb_columns() JOIN duckdb_tables() "
+            "USING (database_name, schema_name, table_name) WHERE database_name = 'lake' AND column_name = 'dataset'"
+        )
+        with self.lake.transaction() as connection:
+            for table in tables["name"]:
+                rows = f"SELECT * REPLACE ('{name}' AS dataset) FROM {table} WHERE dataset = '{dataset}'"
+                connection.execute(f"INSERT INTO {table} {rows}")
 
     def command(
         self,
@@ -101,10 +112,10 @@ def warehouse(tmp_path_factory) -> Iterator[Warehouse]:
         yield Warehouse(place)
 
 
-@pytest.fixture(params=PROFILES)
-def any_warehouse(request, tmp_path) -> Iterator[Warehouse]:
-    """A fresh lake of each profile."""
-    with opened(request.param, tmp_path) as place:
+@pytest.fixture
+def served_warehouse(tmp_path) -> Iterator[Warehouse]:
+    """A fresh lake of the servers'."""
+    with opened("services", tmp_path) as place:
         yield Warehouse(place)
 
 

@@ -72,15 +72,15 @@ def test_ranges_out_of_order_and_late_give_the_rows_of_one_rebuild(warehouse, cr
         assert_equal_rows(warehouse.table(name, "parts"), warehouse.table(name, "whole"))
 
 
-def test_each_profile_s_lake_gives_the_same_features(any_warehouse, warehouse, crypto, whole):
-    any_warehouse.add("whole", *crypto)
+def test_the_servers_lake_gives_the_same_features(served_warehouse, warehouse, crypto, whole):
+    served_warehouse.add("whole", *crypto)
     for start, end in [("2025-05-10", "2025-05-12"), ("2025-05-12", "2025-05-31")]:
-        said = any_warehouse.build("whole", start, end, *ROUND_THE_CLOCK)
-        kept = b"".join(path.read_bytes() for path in any_warehouse.target.rglob("*.*") if path.is_file())
-        for secret in any_warehouse.secrets:
+        said = served_warehouse.build("whole", start, end, *ROUND_THE_CLOCK)
+        kept = b"".join(path.read_bytes() for path in served_warehouse.target.rglob("*.*") if path.is_file())
+        for secret in served_warehouse.secrets:
             assert secret not in said and secret.encode() not in kept
     for name in TABLES:
-        assert_equal_rows(any_warehouse.table(name, "whole"), warehouse.table(name, "whole"))
+        assert_equal_rows(served_warehouse.table(name, "whole"), warehouse.table(name, "whole"))
 
 
 def test_incomplete_buckets_are_flagged_and_empty_ones_are_not_made_up(warehouse, crypto, whole):
