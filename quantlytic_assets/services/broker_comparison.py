@@ -30,7 +30,10 @@ def broker_order_rows(
     )
     real = told.group_by("order_ref").agg(
         pl.col("filled").sum(),
-        ((pl.col("price") * pl.col("filled")).sum() / pl.col("filled").sum()).alias("price"),
+        # What was taken back has no price.
+        pl.when(pl.col("filled").sum() > 0)
+        .then((pl.col("price") * pl.col("filled")).sum() / pl.col("filled").sum())
+        .alias("price"),
         pl.when(pl.col("commission").is_not_null().any()).then(pl.col("commission").sum()).alias("commission"),
     )
     # What was never sent has no fill to be compared with.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
 from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine.corrections import corrected
 from quantlytic_assets.trading.engine.market import Market, micros
 
 ROUND_TRIPS_SCHEMA = pl.Schema(
@@ -29,6 +32,9 @@ ROUND_TRIPS_SCHEMA = pl.Schema(
 )
 # A broker can reject what was accepted before.
 _REJECTED_THERE = c.REASONS[c.R_REJECTED_THERE]
+_LATE_COMMISSION = c.REASONS[c.R_COMMISSION]
+_MOVES = ("fill", "correction", "split", "dividend", "delisting", "rename")
+_DECIMALS = 9
 _ENDS = {"order_rejected": "rejected", "order_cancelled": "cancelled", "order_expired": "expired"}
 
 
@@ -143,13 +149,17 @@ def round_trips(events: pl.DataFrame, market: Market) -> pl.DataFrame:
     """Positions from flat to flat (ROUND_TRIPS_SCHEMA) that ended; a fill through zero ends one and begins another.
 
     quantity and prices in shares of the entry's day; pnl with dividends, after commission; slippage is in the prices.
+    Executions count as a broker left them: one that was corrected later is what it became, one that was taken back
+    never was, and its commission, as one that came late, belongs to the position that it came in or after.
     market: the one that was traded, for the bars held, and how far the close was against (mae) and for it (mfe), as
     fractions of the entry price; a bar counts from the entry's on and before the exit's. A rename names the new symbol
     by its number there.
     """
     open_trips: dict[str, _Trip] = {}
-    rows = []
-    told = events.filter(pl.col("kind").is_in(["fill", "split", "dividend", "delisting", "rename"]))
+    last_trips: dict[str, _Trip] = {}
+    ended: list[tuple[str, _Trip, Any, str | None]] = []
+    late = (pl.col("kind") == "fee") & (pl.col("reason") == _LATE_COMMISSION)
+    told = corrected(events.filter(pl.col("kind").is_in(_MOVES) | late), market.symbols)
     columns = (
         "kind", "symbol", "event_time", "side", "quantity", "price", "commission", "position", "value", "leg",
         "ambiguous",
@@ -158,6 +168,11 @@ def round_trips(events: pl.DataFrame, market: Market) -> pl.DataFrame:
         columns
     ).iter_rows():
         trip = open_trips.get(symbol)
+        if kind == "fee" or quantity == 0.0:
+            charged = trip or last_trips.get(symbol)
+            if charged is not None:
+                charged.costs += value if kind == "fee" else commission or 0.0
+            continue
         if kind == "split":
             if trip is not None:
                 trip.ratio *= value
@@ -173,20 +188,21 @@ def round_trips(events: pl.DataFrame, market: Market) -> pl.DataFrame:
         sign = {"buy": 1, "sell": -1}.get(side, -1 if quantity > 0 else 1)
         quantity = abs(quantity)
         if trip is None:
-            trip = open_trips[symbol] = _Trip(time, sign)
-        before = position - sign * quantity if kind == "fill" else sign * -quantity
+            trip = open_trips[symbol] = last_trips[symbol] = _Trip(time, sign)
+        before = round(position - sign * quantity, _DECIMALS) if kind == "fill" else sign * -quantity
         closes = quantity if position == 0 or before * position >= 0 else abs(before)
         share = closes / quantity
         trip.take(sign, closes, price)
         trip.costs += (commission or 0.0) * share
         trip.ambiguous |= ambiguous
         if position == 0 or before * position < 0:
-            rows.append(_closed(symbol, trip, time, leg if kind == "fill" else "delisting", market))
+            ended.append((symbol, trip, time, leg if kind == "fill" else "delisting"))
             del open_trips[symbol]
         if before * position < 0:
-            trip = open_trips[symbol] = _Trip(time, sign)
+            trip = open_trips[symbol] = last_trips[symbol] = _Trip(time, sign)
             trip.take(sign, quantity - closes, price)
             trip.costs += (commission or 0.0) * (1 - share)
+    rows = [_closed(symbol, trip, time, leg, market) for symbol, trip, time, leg in ended]
     return pl.DataFrame(rows, schema=ROUND_TRIPS_SCHEMA, orient="row").sort("exit_time", "entry_time", "symbol")
 
 

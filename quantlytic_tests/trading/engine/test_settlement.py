@@ -134,6 +134,74 @@ def test_a_correction_changes_shares_cash_and_average_by_the_difference():
     assert events["kind"].to_list() == ["correction", "order_cancelled", "order_cancelled"]
 
 
+def test_round_trips_follow_what_is_corrected_after_they_ended():
+    market, state, order, _ = decided()
+    asset = market.symbols[0]
+    sold = Ordered(order.number + 1, asset, -1, "market", "reduce", WHEN)
+    bought = Ordered(order.number + 2, asset, 1, "market", "entry", WHEN)
+
+    def fixed(of, before, after):
+        return BrokerReport("corrected", of, WHEN, SESSION, *after, quantity_before=before[0], price_before=before[1])
+
+    after, events = taken(
+        state, market, filled(order, 60, 10.0, 40), filled(order, 40, 10.2), filled(sold, 100, 11.0),
+        # Of two fills the second one was of fewer shares, at another price; so fewer had to be sold.
+        fixed(order, (40, 10.2), (30, 10.1)), fixed(sold, (100, 11.0), (90, 11.0)),
+        BrokerReport("charged", order, WHEN, SESSION, commission=0.5),
+        filled(bought, 5, 12.0), fixed(bought, (5, 12.0), (0, 12.0)),
+    )  # fmt: skip
+    (trip,) = projections.round_trips(events, market).to_dicts()
+    assert (trip["side"], trip["quantity"]) == ("long", 90.0)
+    assert trip["entry_price"] == pytest.approx((60 * 10.0 + 30 * 10.1) / 90) and trip["exit_price"] == 11.0
+    # Three fills, one that came late, and one of the fill that was taken back.
+    assert trip["costs"] == pytest.approx(3 + 0.5 + 1)
+    assert trip["pnl"] == pytest.approx(after.cash - 10_000) and after.positions.tolist() == [0.0]
+
+
+def test_an_exit_that_is_taken_back_leaves_the_position_open():
+    market, state, order, quantity = decided()
+    sold = Ordered(order.number + 1, market.symbols[0], -1, "market", "reduce", WHEN)
+    gone = BrokerReport("corrected", sold, WHEN, SESSION, 0.0, 11.0, quantity_before=quantity, price_before=11.0)
+    reports = [filled(order, quantity), filled(sold, quantity, 11.0)]
+    after, events = taken(state, market, *reports, gone)
+    assert projections.round_trips(events, market).is_empty() and after.positions.tolist() == [quantity]
+    again = Ordered(order.number + 2, market.symbols[0], -1, "market", "reduce", WHEN)
+    after, events = taken(state, market, *reports, gone, filled(again, quantity, 12.0))
+    (trip,) = projections.round_trips(events, market).to_dicts()
+    assert trip["exit_price"] == 12.0 and trip["pnl"] == pytest.approx(after.cash - 10_000)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_round_trips_add_up_to_the_account_whatever_is_corrected(seed):
+    market, state, order, _ = decided()
+    drawn, asset = np.random.default_rng(seed), market.symbols[0]
+    reports, known = [filled(order, 10.0)], {0: [order, 10.0, 10.0]}
+    for number in range(1, 40):
+        what = drawn.choice(["fill", "fill", "fix", "charge"])
+        if what == "fill":
+            made = Ordered(order.number + number, asset, int(drawn.choice([1, -1])), "market", "entry", WHEN)
+            known[number] = [made, float(drawn.integers(1, 30)), float(drawn.integers(80, 120)) / 10]
+            reports.append(filled(*known[number]))
+            continue
+        place = drawn.choice([*known][1:] or [0])
+        of, quantity, price = known[place]
+        if what == "charge":
+            reports.append(BrokerReport("charged", of, WHEN, SESSION, commission=0.25))
+            continue
+        known[place][1:] = [float(drawn.integers(0 if place else 5, 30)), float(drawn.integers(80, 120)) / 10]
+        reports.append(
+            BrokerReport(
+                "corrected", of, WHEN, SESSION, *known[place][1:], quantity_before=quantity, price_before=price
+            )
+        )  # fmt: skip
+    held = sum(of.side * quantity for of, quantity, _ in known.values())
+    last = Ordered(order.number + 99, asset, -1 if held > 0 else 1, "market", "reduce", WHEN)
+    after, events = taken(state, market, *reports, *([filled(last, abs(held), 9.5)] if held else []))
+    trips = projections.round_trips(events, market)
+    assert after.positions.tolist() == [0.0] and (events["kind"] == "correction").sum() >= 3 and len(trips) >= 1
+    assert trips["pnl"].sum() == pytest.approx(after.cash - 10_000)
+
+
 def test_a_commission_that_comes_late_is_a_fee():
     market, state, order, _ = decided()
     after, events = taken(state, market, BrokerReport("charged", order, WHEN, SESSION, commission=2.5))
