@@ -14,8 +14,8 @@ _NOTICES = {165, 366, 399, 404, 10167, 10349}
 _CANCELLED = {202}
 # Cancellations and changes that came too late; the order is as it was.
 _UNCHANGED = {104, 161, 10147, 10148, 10149}
-# An order id that was used before.
-_UNPLACED = {103}
+# Too many messages in a second; an order id that was used before.
+_UNPLACED = {100, 103}
 LINK_LOST = {1100, 2110}
 LINK_BACK = {1101, 1102}
 # Said of the connection itself while it is made: another program has the client id, or TWS has no place for us.

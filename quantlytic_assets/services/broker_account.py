@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from quantlytic_assets.calendars.sessions import expected_bars
 from quantlytic_assets.services.broker_reports import is_told_whole
 from quantlytic_assets.storage.accounts import Accounts, StoredAccount
-from quantlytic_assets.storage.broker_ledger import BrokerFill, BrokerLedger, BrokerOrder
+from quantlytic_assets.storage.broker_ledger import BrokerFill, BrokerLedger, BrokerOrder, filled
 from quantlytic_assets.trading.account_tables import event_rows, session_row, sessions_frame
 from quantlytic_assets.trading.engine import codes as c
 from quantlytic_assets.trading.engine.events import Events, to_frame
@@ -216,6 +216,11 @@ def reports_of(
                     waits = True
                     continue
                 left = max(0.0, order.quantity - done)
+                if fill.quantity == 0.0:
+                    # It was taken back before anybody saw it.
+                    reports += _changes(replace(fill, taken_quantity=0.0, taken_price=fill.price), what, now, last)
+                    taken.append(fill)
+                    continue
                 reports.append(
                     BrokerReport(
                         "filled",
@@ -233,12 +238,15 @@ def reports_of(
             else:
                 continue
             taken.append(fill)
-        if order.ended and not order.told and not waits and is_told_whole(order, done):
+        told = filled([order], mine)[order.client_order_id]
+        if order.ended and not order.told and not waits and is_told_whole(order, told):
             ended.append(order.client_order_id)
-            if order.status != "filled":
+            # Of what was taken back nothing comes any more.
+            end = "cancelled" if order.status == "filled" and done < order.quantity - _DUST else order.status
+            if end != "filled":
                 when = order.ended_at or now
                 session = max(last, session_of(dataset, when))
-                reports.append(BrokerReport("ended", what, when, session, end=order.status))  # type: ignore[arg-type]
+                reports.append(BrokerReport("ended", what, when, session, end=end))  # type: ignore[arg-type]
     reports.sort(key=lambda one: one.time)
     return reports, taken, ended
 

@@ -96,8 +96,9 @@ class BrokerDesk:
         self._cancelled_here.clear()
         self._changed_here.clear()
         self.broker.connect()
-        self.reconcile()
+        # Before the book is read: the line can break again while it is, and that must not be forgotten.
         self._broken = False
+        self.reconcile()
 
     def close(self) -> None:
         """Ends the connection; orders go on working."""
@@ -111,6 +112,13 @@ class BrokerDesk:
 
     def reconcile(self) -> None:
         """Compares the ledger with the broker's book and notes what became of each order."""
+        try:
+            self._reconcile()
+        except BrokerError:
+            self._broken = True
+            raise
+
+    def _reconcile(self) -> None:
         self._take(self.broker.reports(0))
         book = self.broker.book()
         # What happened while the book was being told.
@@ -122,12 +130,14 @@ class BrokerDesk:
                 traces.setdefault(one.order_ref, []).append(one)
         unfinished = self.ledger.unfinished(self.broker.name)
         known = self.ledger.by_reference([*traces, *(one.order_ref for one in book.fills)])
-        sums = filled(self.ledger.fills([one.client_order_id for one in unfinished]))
+        own: dict[str | None, list[BrokerFill]] = {}
+        for fill in self.ledger.fills([one.client_order_id for one in unfinished]):
+            own.setdefault(fill.client_order_id, []).append(fill)
         now, changes = self._clock(), dict[str, dict[str, Any]]()
         for order in unfinished:
             ref = order.client_order_id
             after = found(
-                order, traces.get(ref, ()), sums.get(ref, 0.0), now, sent_here=ref in self._sent_here
+                order, traces.get(ref, ()), own.get(ref, ()), now, sent_here=ref in self._sent_here
             )  # fmt: skip
             self._note(changes, order, after)
         self.ledger.change(changes)
@@ -152,8 +162,7 @@ class BrokerDesk:
     def _turn(self, seconds: float) -> bool:
         reports = self.broker.reports(seconds)
         happened = self._take(reports)
-        closed = any(isinstance(one, Link) and one.state == "closed" for one in reports)
-        if self._broken or closed or self._in_doubt_too_long():
+        if self._broken or self._in_doubt_too_long():
             self.connect()
             happened = True
         elif (not self._agreed and self.broker.connected) or self._lacks_executions():
@@ -170,7 +179,7 @@ class BrokerDesk:
 
     def _waits(self) -> bool:
         mine = self.ledger.unfinished(self.broker.name)
-        sums = filled(self.ledger.fills([one.client_order_id for one in mine]))
+        sums = filled(mine, self.ledger.fills([one.client_order_id for one in mine]))
         return any(
             one.status == "sent"
             or (one.wanted == "cancelled" and not one.ended)
@@ -214,12 +223,14 @@ class BrokerDesk:
                 self._broken = True
             elif isinstance(one, Link):
                 self._agreed = False
+                # Whoever takes the report in: the next turn connects anew.
+                self._broken |= one.state == "closed"
                 _log.warning("broker: %s %s", one.state, one.text)
             elif isinstance(one, Notice):
                 self.notices = [*self.notices[-99:], one]
         if not known:
             return bool(refs)
-        sums, changes = filled(self.ledger.fills(list(known))), dict[str, dict[str, Any]]()
+        sums, changes = filled(list(after.values()), self.ledger.fills(list(known))), dict[str, dict[str, Any]]()
         lacking = False
         for ref, order in known.items():
             changed = counted(after[ref], sums.get(ref, 0.0), now)

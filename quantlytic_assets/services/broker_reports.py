@@ -8,7 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from quantlytic_assets.brokers.protocol import OrderReport, Refusal
-from quantlytic_assets.storage.broker_ledger import BrokerOrder, is_whole
+from quantlytic_assets.storage.broker_ledger import BrokerFill, BrokerOrder, filled, is_whole
 
 # IB's day, for which it tells executions and ended orders.
 _BROKERS_ZONE = ZoneInfo("America/New_York")
@@ -49,22 +49,22 @@ def refused(order: BrokerOrder, refusal: Refusal, now: datetime) -> BrokerOrder:
     return replace(order, reason=refusal.text, sent_revision=order.revision)
 
 
-def counted(order: BrokerOrder, filled: float, now: datetime) -> BrokerOrder:
+def counted(order: BrokerOrder, shares: float, now: datetime) -> BrokerOrder:
     """The order with that many shares of it on record."""
-    known = replace(order, filled=max(order.filled, filled))
-    if is_whole(order, filled) and order.status != "filled":
+    known = replace(order, filled=max(order.filled, shares))
+    if is_whole(order, shares) and order.status != "filled":
         return replace(known, status="filled", reason=None, held_for=None, ended_at=now)
-    if filled > 0 and order.status in ("written", "sent"):
+    if shares > 0 and order.status in ("written", "sent"):
         return replace(known, status="working")
     return known
 
 
 def found(
-    order: BrokerOrder, traces: Sequence[OrderReport], filled: float, now: datetime, *, sent_here: bool
+    order: BrokerOrder, traces: Sequence[OrderReport], fills: Sequence[BrokerFill], now: datetime, *, sent_here: bool
 ) -> BrokerOrder:
     """The order after a look at the broker's book, of which `traces` are the entries with its reference.
 
-    filled: its executions on record. sent_here: it was sent over the connection that the book came through, so that it
+    fills: its executions on record. sent_here: it was sent over the connection that the book came through, so that it
     may still be on its way. One that the broker never had is written again; an order of an earlier day, of which the
     broker tells nothing any more, is not.
     """
@@ -72,8 +72,8 @@ def found(
         # Working ones last: an order that works has the last word.
         status = "working" if trace.status == "pending" else trace.status
         order = reported(order, replace(trace, status=status), now)
-    order = counted(order, filled, now)
-    if traces or filled or order.ended:
+    order = counted(order, filled([order], fills)[order.client_order_id], now)
+    if traces or fills or order.ended:
         return order
     if order.status == "sent" and not sent_here:
         if order.sent_at is not None and _same_day(order.sent_at, now):
@@ -86,9 +86,9 @@ def found(
     return order
 
 
-def is_told_whole(order: BrokerOrder, filled: float) -> bool:
+def is_told_whole(order: BrokerOrder, shares: float) -> bool:
     """Whether all executions are on record that the broker has counted."""
-    return filled >= order.filled - _DUST
+    return shares >= order.filled - _DUST
 
 
 def _ended(order: BrokerOrder, status: str, text: str, now: datetime) -> BrokerOrder:

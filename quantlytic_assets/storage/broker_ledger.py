@@ -104,6 +104,11 @@ class BrokerFill:
     taken_commission: float | None = None
 
     @property
+    def corrected(self) -> bool:
+        """Whether it is not what the broker told of first."""
+        return _revision(self.execution_id)[0] > 1
+
+    @property
     def taken(self) -> bool:
         """Whether its account has taken in all of it."""
         whole = (self.quantity, self.price, self.commission if self.commission is not None else self.taken_commission)
@@ -290,13 +295,19 @@ def _revision(execution_id: str) -> tuple[int, str]:
     return (int(last) if last.isdigit() else 0, last)
 
 
-def filled(fills: Iterable[BrokerFill]) -> dict[str, float]:
-    """Shares filled of each order, by its client order id."""
-    found: dict[str, float] = {}
-    for one in fills:
-        if one.client_order_id is not None:
-            found[one.client_order_id] = found.get(one.client_order_id, 0.0) + one.quantity
-    return found
+def filled(orders: Iterable[BrokerOrder], fills: Iterable[BrokerFill]) -> dict[str, float]:
+    """Shares of each order that executions were told of, by its client order id.
+
+    Where one was corrected since, it is all that the broker has counted: what it was at first is not known.
+    """
+    found = dict.fromkeys((one.client_order_id for one in orders), 0.0)
+    corrected = set()
+    for fill in fills:
+        if fill.client_order_id in found:
+            found[fill.client_order_id] += fill.quantity
+            corrected |= {fill.client_order_id} if fill.corrected else set()
+    counted = {one.client_order_id: one.filled for one in orders if one.client_order_id in corrected}
+    return found | {ref: max(found[ref], count) for ref, count in counted.items()}
 
 
 def is_whole(order: BrokerOrder, quantity: float) -> bool:

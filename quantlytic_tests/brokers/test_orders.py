@@ -85,6 +85,20 @@ def test_a_corrected_execution_replaces_the_first_and_an_old_revision_does_not_c
     assert bench.ledger.record_fills([stale]) == [] and bench.fills(ref)[0].price == 149.5
 
 
+def test_an_execution_that_was_taken_back_while_nobody_was_connected_ends_its_order(bench):
+    ref = bench.write(type="limit", limit=100.0, time_in_force="gtc")
+    desk = bench.desk()
+    desk.settle_down(5)
+    desk.close()
+    bench.book.fill(ref, 10, 99.5)
+    bench.book.correct(ref, 99.5, 0)
+    desk = bench.desk()
+    desk.settle_down(5)
+    assert (bench.status(ref), bench.fills(ref)[0].quantity) == ("filled", 0.0) and bench.agrees()
+    # Nothing of it is waited for any more.
+    assert not desk._waits() and not desk._lacks_executions() and bench.sent(ref) == 1
+
+
 def test_a_commission_that_comes_late_is_added(bench):
     bench.book.late_charges = True
     ref = bench.write()
@@ -207,8 +221,8 @@ def test_inactive_is_the_end_unless_the_order_waits_for_shares_to_borrow(bench):
     desk.settle_down(5)
     bench.book.end(over, "Inactive")
     bench.book.hold(waits, "locate")
-    follow(desk, lambda: bench.status(over) == "rejected")
-    assert (bench.status(waits), bench.order(waits).held_for) == ("working", "locate")
+    follow(desk, lambda: bench.status(over) == "rejected" and bench.order(waits).held_for == "locate")
+    assert bench.status(waits) == "working"
     bench.book.open_market()
     bench.book.quote("IBM", 111.0)
     follow(desk, lambda: bench.status(waits) == "filled")
@@ -446,7 +460,7 @@ def test_an_order_that_arrived_before_the_line_was_cut_is_not_sent_again(bench):
     assert bench.status(ref) == "filled" and bench.sent(ref) == 1 and bench.order(ref).attempts == 1 and bench.agrees()
 
 
-def test_a_fill_that_is_on_its_way_when_the_line_is_cut_is_found(bench):
+def test_a_fill_that_is_on_its_way_when_the_line_is_reset_is_found(bench):
     ref = bench.write(type="limit", limit=100.0, time_in_force="gtc")
     desk = bench.desk()
     desk.settle_down(5)
@@ -455,6 +469,28 @@ def test_a_fill_that_is_on_its_way_when_the_line_is_cut_is_found(bench):
     bench.book.cut()
     follow(desk, lambda: bench.status(ref) == "filled")
     assert bench.fills(ref)[0].price == 99.5 and bench.fills(ref)[0].commission == 1.0 and bench.agrees()
+
+
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_line_that_is_cut_when_the_book_has_just_been_read_is_made_anew(bench, monkeypatch, connecting):
+    desk = bench.desk()
+    read = desk.broker.book
+
+    def book():
+        monkeypatch.undo()
+        told = read()
+        bench.book.cut()
+        end = time.monotonic() + 10
+        while desk.broker.connected and time.monotonic() < end:
+            time.sleep(0.01)
+        return told
+
+    monkeypatch.setattr(desk.broker, "book", book)
+    (desk.connect if connecting else desk.reconcile)()
+    assert not desk.may_send
+    ref = bench.write()
+    desk.settle_down(10)
+    assert bench.status(ref) == "filled" and bench.sent(ref) == 1
 
 
 @pytest.mark.parametrize("arrived", [True, False])
@@ -537,14 +573,14 @@ def test_a_frozen_gateway_is_left_and_the_order_is_not_sent_twice(bench):
     with pytest.raises(BrokerError, match="does not answer|did not answer"):
         desk.turn(0.05)
     assert bench.status(ref) == "sent"
-    bench.book.frozen = False
+    bench.book.frozen, desk.broker._seconds = False, 5.0
     desk.settle_down(5)
     assert bench.status(ref) == "working" and bench.sent(ref) == 1
 
 
 def test_a_gateway_that_loses_what_it_is_sent_gets_it_again(bench):
     ref = bench.write()
-    desk = bench.desk(seconds=0.5)
+    desk = bench.desk()
     desk.broker.listings([desk._traded(bench.order(ref))])
     bench.book.lost = True
     desk.turn(0.05)
@@ -587,6 +623,22 @@ def test_an_order_id_that_was_used_before_is_a_mistake_of_the_id_and_not_of_the_
     # Another program has used ids of ours meanwhile.
     bench.book._next[18] = 1000
     desk.settle_down(10)
+    assert bench.status(ref) == "filled" and bench.sent(ref) == 1 and bench.order(ref).attempts == 2
+
+
+def test_messages_are_paced_below_the_fifty_a_second_that_tws_takes(bench):
+    refs = [bench.write(quantity=1) for _ in range(60)]
+    desk = bench.desk()
+    client = desk.broker._line.client
+    assert 0 < client.MaxRequests / client.RequestsInterval < 50
+    desk.settle_down(20)
+    assert bench.book.refs() == refs and {bench.status(one) for one in refs} == {"filled"}
+
+
+def test_an_order_that_tws_did_not_take_for_too_many_messages_is_sent_again_once(bench):
+    ref = bench.write()
+    bench.book.untaken["AAPL"] = (100, "Max rate of messages per second has been exceeded")
+    bench.desk().settle_down(10)
     assert bench.status(ref) == "filled" and bench.sent(ref) == 1 and bench.order(ref).attempts == 2
 
 

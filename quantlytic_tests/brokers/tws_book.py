@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -149,9 +151,11 @@ class TwsBook(TwsServer):
     frozen: nothing is answered. lost: what is sent is not even read. closed: outside regular hours. read_only: orders
     are refused. auto_fill: orders are filled as soon as their price allows. refusals: by symbol, code and text for its
     next order. notices: likewise, of an order that is taken all the same. slices: by symbol, how its next order is
-    filled. cut_before, cut_after: how many more orders cut the line, unread or taken. repeats: how often status and
-    executions are told. stealthy: executions are told when asked for, not as they happen. late_charges: commissions are
-    told when `charge_all` is called. halted: symbols in which nothing is filled.
+    filled. untaken: by symbol, code and text of an error with which its next order is not taken at all. cut_before,
+    cut_after: how many more orders cut the line, unread or taken. cut_in: the how many-th message from now on cuts it
+    unread. cuts: how many lines were cut. repeats: how often status and executions are told. stealthy: executions are
+    told when asked for, not as they happen. late_charges: commissions are told when `charge_all` is called. halted:
+    symbols in which nothing is filled.
     """
 
     def __init__(self, instruments: Sequence[Instrument], version: int = 178, cash: float = 1e6):
@@ -167,9 +171,10 @@ class TwsBook(TwsServer):
         self.auto_fill = True
         self.refusals: dict[str, tuple[int, str]] = {}
         self.notices: dict[str, tuple[int, str]] = {}
+        self.untaken: dict[str, tuple[int, str]] = {}
         self.slices: dict[str, list[tuple[float, float | None]]] = {}
         self.halted: set[str] = set()
-        self.cut_before = self.cut_after = self.ignored = 0
+        self.cut_before = self.cut_after = self.cut_in = self.cuts = self.ignored = 0
         self.repeats = 2
         self.day = 0
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -282,7 +287,12 @@ class TwsBook(TwsServer):
 
     def cut(self) -> None:
         """Cuts every line without a word."""
-        self._do(lambda: [client.writer.transport.abort() for client in list(self._open)])
+        self._do(lambda: [self._cut(client) for client in list(self._open)])
+
+    @property
+    def lines(self) -> int:
+        """How many clients are connected."""
+        return self._do(lambda: sum(not client.writer.is_closing() for client in self._clients()))
 
     def open_market(self) -> None:
         """Regular hours begin: what waited for them is tried."""
@@ -357,16 +367,27 @@ class TwsBook(TwsServer):
     def _heard(self, kind: str, answer: Callable[[Client, list[str]], None]) -> Callable[[Client, list[str]], None]:
         def take(client: Client, fields: list[str]) -> None:
             self.received.append((client.number or 0, [kind, *fields]))
-            if kind == "3" and self.cut_before > 0:
-                self.cut_before -= 1
-                client.writer.transport.abort()
+            due = self.cut_in == 1
+            self.cut_in = max(0, self.cut_in - 1)
+            if due or (kind == "3" and self.cut_before > 0):
+                self.cut_before -= not due
+                self._cut(client)
                 return
             answer(client, fields)
             if kind == "3" and self.cut_after > 0:
                 self.cut_after -= 1
-                client.writer.transport.abort()
+                self._cut(client)
 
         return take
+
+    def _cut(self, client: Client) -> None:
+        if not client.writer.is_closing():
+            self.cuts += 1
+            # A reset: what is on its way to the client is lost.
+            client.writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.writer.transport.abort()
 
     def _clients(self) -> list[Client]:
         return [] if self.frozen else [one for one in self._open if one.number is not None]
@@ -437,6 +458,9 @@ class TwsBook(TwsServer):
     def _take(self, client: Client, order_id: int, instrument: Instrument, sent: dict[str, str]) -> None:
         number = client.number or 0
         known = [one for one in self.orders if (one.client, one.order_id) == (number, order_id)]
+        if instrument.symbol in self.untaken:
+            self._tell(client, order_id, *self.untaken.pop(instrument.symbol))
+            return
         for price in (float(sent["limit"] or 0), float(sent["aux"] or 0)):
             steps = price / instrument.tick
             if abs(steps - round(steps)) > 1e-6:

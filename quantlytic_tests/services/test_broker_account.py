@@ -172,6 +172,30 @@ def test_a_correction_and_a_late_commission_change_the_account_once(floor):
     assert floor.bench.book.cash == pytest.approx(after.cash)
 
 
+def test_an_execution_that_was_taken_back_before_it_was_seen_leaves_nothing(floor):
+    sessions = floor.sessions()
+    floor.evening(sessions[0])
+    refs = [one.client_order_id for one in floor.ledger.orders("ibkr")]
+    floor.orders.close()
+    floor.orders = None
+    floor.morning(sessions[1])
+    book = floor.bench.book
+    for fill in list(book.fills):
+        book.correct(fill.order.ref, fill.price, 0)
+    floor.settle()
+    account = floor.desk.accounts.last("cross")
+    state = State.from_bytes(account.state)
+    assert len(refs) == len(book.fills) == 2 and book.held() == {}
+    assert state.working_orders == 0 and not state.positions.any() and state.cash == pytest.approx(book.cash)
+    assert all(one.ended and one.told for one in floor.ledger.orders("ibkr"))
+    assert floor.desk.events().filter(kind="fill").is_empty()
+    floor.evening(sessions[1])
+    rows = floor.desk.lake.query(
+        f"SELECT filled, price, slippage FROM {BROKER_ORDERS.name} WHERE session = ?", [sessions[0]]
+    )
+    assert rows["filled"].to_list() == [0.0, 0.0] and rows["price"].to_list() == [None, None]
+
+
 def test_an_account_of_another_broker_is_refused(floor):
     floor.run(floor.sessions()[:2])
     with pytest.raises(OtherBroker, match="new name"):
