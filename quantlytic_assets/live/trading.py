@@ -180,6 +180,9 @@ class Desk:
         frame = indicator_frame(list(rows.values()), lines.columns)
         decides = trader_of(self.strategy, market, weights, frame, stored.bot if stored else None, stale)
         done = advance(self._books, self.strategy, market, fresh, stored, decides, {}, at_broker)
+        if not done.bars:
+            # Fills were taken in meanwhile, or somebody else traded: decide from how the account stands now.
+            return self.trade(lines, changed, targets)
         if not done.events:
             return none
         since = min(market.sessions[fresh.start], first) if stored else market.sessions[fresh.start]

@@ -145,6 +145,7 @@ def sync(
     if settled(lake, accounts, ledger, pairs, clock()):
         # Exits of what was filled.
         desk.settle_down(_SETTLE_SECONDS)
+    publish_orders(lake, ledger, pairs)
     return compared(desk, accounts, ledger, pairs, clock())
 
 
@@ -161,6 +162,12 @@ def settled(lake: Lake, accounts: Accounts, ledger: BrokerLedger, pairs: Sequenc
             publish_broker_orders(lake, ledger, dataset, strategy)
         total += events
     return total
+
+
+def publish_orders(lake: Lake, ledger: BrokerLedger, pairs: Sequence[Pair]) -> None:
+    """Copy how orders stand into trading.broker_orders: that they were sent and confirmed is no event of an account."""
+    for dataset, strategy in pairs:
+        publish_broker_orders(lake, ledger, dataset, strategy)
 
 
 def compared(
@@ -271,10 +278,11 @@ def trade_on(
     """
     for _, strategy in own:
         check_broker(strategy, accounts.last(strategy.name))
-    pause, looked, compared_at = 1.0, 0.0, 0.0
+    pause, looked, compared_at, unpublished = 1.0, 0.0, 0.0, False
     while not stop.is_set():
         try:
             moving = desk.turn(0.2)
+            unpublished |= moving
             if moving or time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
                 for pair in own:
@@ -287,6 +295,9 @@ def trade_on(
                     say(f"{events} events settled")
             if time.monotonic() - compared_at > _COMPARE_SECONDS:
                 compared_at = time.monotonic()
+                if unpublished:
+                    publish_orders(lake, ledger, every)
+                    unpublished = False
                 for line in compared(desk, accounts, ledger, every, clock()).differences:
                     say(f"difference: {line}")
             pause = 1.0
@@ -296,6 +307,8 @@ def trade_on(
             say(f"{error}; tried again in {pause:g} s")
             stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+    if unpublished:
+        publish_orders(lake, ledger, every)
 
 
 def _has_new(lake: Lake, accounts: Accounts, dataset: Dataset, strategy: Strategy) -> bool:

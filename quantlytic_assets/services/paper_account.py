@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.calendars.sessions import ROUND_THE_CLOCK
+from quantlytic_assets.schemas.features import BARS
 from quantlytic_assets.schemas.trading import BROKER_ORDERS, EVENTS
 from quantlytic_assets.services.broker_account import (
     beside_reductions,
@@ -75,6 +76,8 @@ _DAY = timedelta(days=1)
 _WAIT = timedelta(minutes=15)
 # Orders at a broker are compared with simulated fills again for so long, for bars can be late.
 _COMPARED_AGAIN = timedelta(days=10)
+# How old a range may be that an exit is placed by: no exchange is closed for longer.
+_RANGES_WITHIN = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -187,13 +190,21 @@ def settle_account(
     static = np.zeros((c.STATIC_FIELDS, len(strategy.symbols)))
     static[c.LOT] = lot
     atr = None
-    if strategy.settings.exits.atr_stop is not None:
-        before = stored.session + _DAY
-        history = read_history(lake, dataset, strategy, stored.session, stored.session)
-        if history is not None:
-            ranges = average_true_range(lake, strategy, history.market(strategy.symbols), stored.session, before)
-            atr = None if ranges is None or not len(ranges) else ranges[-1]
+    if strategy.settings.exits.atr_stop is not None and lake.has_table(BARS.name):
+        atr = _newest_ranges(lake, dataset, strategy, stored.session)
     return settle_reports(accounts, ledger, strategy, dataset, static, now, atr)
+
+
+def _newest_ranges(lake: Lake, dataset: Dataset, strategy: Strategy, session: date) -> np.ndarray | None:
+    """The newest ATR of each symbol: of an earlier session where the lake is behind, as on the live path."""
+    since = session - _RANGES_WITHIN
+    history = read_history(lake, dataset, strategy, session, since)
+    if history is None:
+        return None
+    ranges = average_true_range(lake, strategy, history.market(strategy.symbols), since, session + _DAY)
+    if ranges is None or not len(ranges):
+        return None
+    return pl.DataFrame(ranges).fill_nan(None).fill_null(strategy="forward").to_numpy()[-1]
 
 
 def publish_broker_orders(lake: Lake, ledger: BrokerLedger, dataset: Dataset, strategy: Strategy) -> None:
@@ -204,7 +215,8 @@ def publish_broker_orders(lake: Lake, ledger: BrokerLedger, dataset: Dataset, st
     open_ones = [one.session for one in orders if not one.told]
     since = min([*open_ones, orders[-1].session - _COMPARED_AGAIN])
     recent = [one for one in orders if one.session >= since]
-    history = read_history(lake, dataset, strategy, None, since)
+    # On a live path the graph may not have made a bar yet.
+    history = read_history(lake, dataset, strategy, None, since) if lake.has_table(BARS.name) else None
     market = None if history is None else history.market(strategy.symbols)
     rows = broker_order_rows(recent, ledger.fills([one.client_order_id for one in recent]), market, strategy.settings)
     mine, parameters = "strategy = ? AND session >= ?", [strategy.name, since]

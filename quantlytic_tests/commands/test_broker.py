@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import dagster as dg
 import pytest
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from quantlytic_assets import cli
 from quantlytic_assets.assets.keys import broker_account_key
 from quantlytic_assets.automation.alerts import differing
+from quantlytic_assets.commands.broker import sending
 from quantlytic_assets.commands.doctor import _broker
 from quantlytic_assets.commands.installation import CommandError, Installation, UsageError
 from quantlytic_assets.definitions import build_definitions
@@ -81,6 +84,26 @@ def test_one_process_is_connected_at_a_time(run, installation):
             run("broker", "trade", "hold")
     with resources.lock(trading_lock("hold"), wait=False), pytest.raises(CommandError, match="hold is being traded"):
         run("broker", "trade", "daily")
+
+
+def test_the_thread_that_sends_for_the_live_path_connects_again_and_stops_it_at_a_live_account(
+    run, installation, bench
+):
+    hold, said, stopping = installation.universe.strategies["hold"], [], threading.Event()
+    run("broker", "status")
+    before = bench.book.connections
+    with sending(installation, [hold], said.append, stopping) as sender:
+        with pytest.raises(CommandError, match="hold is being traded"):
+            run("broker", "trade", "hold")
+        bench.book.cut()
+        until = time.monotonic() + 60
+        while bench.book.connections < before + 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert bench.book.connections == before + 2 and sender.failed is None and not stopping.is_set()
+        bench.book.rename_accounts("U1234567")
+        bench.book.cut()
+        assert stopping.wait(60)
+    assert "U1234567" in str(sender.failed) and said[0] == f"orders of hold go to ibkr {ACCOUNT}"
 
 
 @pytest.mark.parametrize(
