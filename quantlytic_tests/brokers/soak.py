@@ -13,11 +13,12 @@ import json
 import os
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -26,21 +27,28 @@ import polars as pl
 from quantlytic_assets.brokers.ibkr import IbkrBroker
 from quantlytic_assets.brokers.paper_guard import PaperGuard
 from quantlytic_assets.brokers.protocol import BrokerError, Traded
+from quantlytic_assets.calendars.sessions import keep_tables
 from quantlytic_assets.services.broker_desk import BrokerDesk
 from quantlytic_assets.services.paper_account import settle_account, trade
 from quantlytic_assets.storage.broker_ledger import BrokerLedger
-from quantlytic_assets.trading.engine.settings import Exits
+from quantlytic_assets.storage.session_tables import SessionTables
+from quantlytic_assets.trading.engine.run import run
+from quantlytic_assets.trading.engine.settings import EngineSettings, Exits
+from quantlytic_assets.trading.engine.settlement import BrokerReport, Ordered, settle
 from quantlytic_assets.trading.engine.state import State
 from quantlytic_tests.brokers.bench import ACCOUNT, APPLE, IBM
 from quantlytic_tests.brokers.tws_book import TwsBook
 from quantlytic_tests.services.desk import DATASET, Desk, recorded_days
 from quantlytic_tests.services.floor import FIRST, SETTINGS, STRATEGY
-from quantlytic_tests.storage.processes import start
+from quantlytic_tests.storage.processes import context
+from quantlytic_tests.trading.engine.markets import flat
 
 EXITS = Exits(stop_loss=0.012, take_profit=0.03, trailing_stop=0.012, reenter=True)
 TRADING = replace(STRATEGY, settings=replace(SETTINGS, exits=EXITS))
 _CASH = 100_000.0
-_CONVERGED_SECONDS = 120.0
+_CONVERGED_SECONDS = 600.0
+# What is imported once, and not by each of the processes.
+_IMPORTED = ["quantlytic_tests.services.floor", "ib_async", "numba.core.caching", "scipy.linalg", "pyarrow"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Moment:
 
 def trading(root: Path, port: int) -> None:
     """Trade until killed: what `quantlytic broker trade` does, by the clock and the bars of the moment."""
+    keep_tables(SessionTables(root / "sessions"))
     desk = Desk(root / "desk")
     ledger = BrokerLedger(f"sqlite:///{root / 'desk' / 'state.sqlite'}", clock=lambda: Moment.read(root).now)
     broker = IbkrBroker(PaperGuard(ACCOUNT, [ACCOUNT], port), "127.0.0.1", port, 18, seconds=5)
@@ -86,9 +95,18 @@ def trading(root: Path, port: int) -> None:
             trade(desk.lake, desk.accounts, DATASET, TRADING, moment.session, following, moment.now, ledger)
 
 
+def compile_engine() -> None:
+    """Make the engine's machine code where it is not kept yet: else each process would be killed while it does."""
+    market, costless = flat([1.0]), EngineSettings(1.0)
+    state = run(market, None, costless).state
+    order = Ordered(1, market.symbols[0], 1, "market", "entry", datetime.now(UTC))
+    report = BrokerReport("charged", order, datetime.now(UTC), FIRST, commission=1.0)
+    settle(state, costless, market.symbols, market.static, [report])
+
+
 @dataclass(frozen=True)
 class Told:
-    """What a soak came to; `wrong` says what differs, and must be empty."""
+    """What a soak came to; `wrong` says what differs, and must be empty. drops: lines that were cut."""
 
     sessions: int
     kills: int
@@ -114,10 +132,11 @@ class Soak:
         self.book = TwsBook([APPLE, IBM], cash=_CASH)
         self.book.clock = lambda: Moment.read(root).now
         self.process: BaseProcess | None = None
-        self.kills = self.drops = 0
+        self.kills = 0
 
     def run(self, kills: int, drops: int) -> Told:
         """Trades all sessions with so many kills and drops in all, spread evenly."""
+        compile_engine()
         began = time.monotonic()
         moves = ["kill"] * kills + ["drop"] * drops
         self.drawn.shuffle(moves)
@@ -136,14 +155,18 @@ class Soak:
                     self._evening(session)
                     self._strike(share[3 * number + 2])
                     self._converge(session)
-                wrong = self._compared()
+                    counts = f"{self.kills} kills, {self.book.cuts} drops, {self.book.connections} connections"
+                    wrong = self._compared()
+                    print(f"{session}: {counts}; {'; '.join(wrong) or 'all agrees'}", flush=True)
+                    if wrong:
+                        break
             finally:
                 if self.process is not None:
                     self.process.kill()
                     self.process.join()
         orders = self.ledger.orders("ibkr")
         return Told(
-            len(self.sessions), self.kills, self.drops, self.book.connections, len(orders), len(self.book.fills),
+            len(self.sessions), self.kills, self.book.cuts, self.book.connections, len(orders), len(self.book.fills),
             sum(one.attempts > 1 for one in orders), time.monotonic() - began, wrong,
         )  # fmt: skip
 
@@ -171,33 +194,49 @@ class Soak:
 
     def _alive(self) -> BaseProcess:
         if self.process is None or not self.process.is_alive():
-            self.process = start(trading, self.root, self.book.port)
+            ended = self.process and self.process.exitcode
+            assert ended in (None, -signal.SIGKILL), f"the process ended by itself: {ended}"
+            server = context()
+            server.set_forkserver_preload(_IMPORTED)
+            self.process = server.Process(target=trading, args=(self.root, self.book.port), daemon=True)
+            self.process.start()
         return self.process
 
     def _strike(self, moves: list[str]) -> None:
         for move in moves:
-            before = self.book.connections
-            fresh = self.process is None or not self.process.is_alive()
             process = self._alive()
-            # However busy the machine is, most of them get as far as being connected.
-            until = time.monotonic() + _CONVERGED_SECONDS
-            early = self.drawn.random() < 0.05
-            while fresh and not early and self.book.connections == before and time.monotonic() < until:
-                time.sleep(0.02)
+            # Some are killed before they have come as far as a connection.
+            if move == "drop" or self.drawn.random() >= 0.05:
+                self._connected()
             time.sleep(self.drawn.uniform(0.0, 0.35))
             if move == "kill":
                 self.kills += 1
                 process.kill()
                 process.join()
-                continue
-            self.drops += 1
-            how = self.drawn.choice(["now", "before", "after"])
-            if how == "now":
-                self.book.cut()
-            elif how == "before":
-                self.book.cut_before += 1
             else:
-                self.book.cut_after += 1
+                self._drop()
+
+    def _connected(self) -> None:
+        """Waits until the process has its connection, however busy the machine is."""
+        until = time.monotonic() + _CONVERGED_SECONDS
+        while not self.book.lines:
+            assert time.monotonic() < until, f"not connected within {_CONVERGED_SECONDS:g} s"
+            self._alive()
+            time.sleep(0.01)
+
+    def _drop(self) -> None:
+        """Cuts the line, and sometimes the next one in its first words, or before or after the next order is taken."""
+        how = self.drawn.choice(["now", "before", "after", "again"])
+        if how == "before":
+            self.book.cut_before += 1
+        elif how == "after":
+            self.book.cut_after += 1
+        elif how == "again":
+            self.book.cut_in = self.drawn.randint(1, 8)
+        cuts = self.book.cuts
+        while self.book.cuts == cuts:
+            self._connected()
+            self.book.cut()
 
     def _converge(self, session: date) -> None:
         """Waits until the undisturbed process has nothing left to do."""
