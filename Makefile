@@ -34,9 +34,10 @@ test-programs:
 demo: install
 	$(BIN)/quantlytic demo $(if $(filter 0,$(SERVE)),--no-serve,)
 
+# Where PYTHONDONTWRITEBYTECODE is set each worker, and many a program that a test starts, would compile our own files.
 test:
 	$(MAKE) --no-print-directory -j2 install test-programs
-	$(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	env -u PYTHONDONTWRITEBYTECODE $(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
 lint: install
