@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,10 +47,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(str(item.path), len(place)))
 
 
+# Where programs are that are forked from a process that has imported everything. pytest-xdist's workers share one: it
+# takes a quarter of a minute of a core to start and 400 MB.
+_PROGRAMS = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up the programs that are forked, where this is no worker."""
+    if not hasattr(config, "workerinput"):
+        programs = forked_programs()
+        config.stash[_PROGRAMS] = programs.__enter__()
+        config.add_cleanup(lambda: programs.__exit__(None, None, None))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the programs are."""
+    node.workerinput["programs"] = str(node.config.stash[_PROGRAMS])
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _programs() -> Iterator[None]:
-    """Programs that tests and the code under test start are forked from a process that has imported everything."""
+def _programs(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Programs that tests and the code under test start are forked ones."""
     installed = settings.PROGRAMS
-    with forked_programs() as settings.PROGRAMS:
-        yield
+    told = getattr(pytestconfig, "workerinput", None)
+    settings.PROGRAMS = Path(told["programs"]) if told else pytestconfig.stash[_PROGRAMS]
+    yield
     settings.PROGRAMS = installed

@@ -24,7 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from quantlytic_assets import settings
+from quantlytic_assets.features.registry import Registry
 
 # Most of it is imported by the definitions; the rest when a run needs it first. Not the command line itself: it looks
 # at the terminal and the environment when it is imported.
@@ -98,11 +101,18 @@ def _warm_dbt() -> None:
         raise RuntimeError(f"dbt does not parse {project}: {done.exception}")
 
 
+def _warm_kernels() -> None:
+    """Compute features of a few bars: numba loads what it compiles with, and machine code, when it is first used."""
+    for feature in Registry().features(["core"]):
+        feature.kernel().batch(np.ones((len(feature.inputs), 8)), np.array([0]), np.array([8]))
+
+
 def serve(listener: socket.socket) -> None:
     """Fork for each client, until standard input ends: then whoever started this server has ended."""
     gc.collect()
     # What is there now stays: collections would only make copies of its pages in each fork.
     gc.freeze()
+    gc.enable()
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
@@ -203,6 +213,8 @@ def _become(
 
 def main(directory: str, descriptor: str) -> None:
     """Import everything, then serve the clients of the listening socket `descriptor`."""
+    # What is imported stays; collections would only look through it again and again.
+    gc.disable()
     for name in _IMPORTS:
         importlib.import_module(name)
     from sklearn.utils import all_estimators
@@ -210,6 +222,7 @@ def main(directory: str, descriptor: str) -> None:
     # MLflow imports all of them when it keeps a model.
     all_estimators()
     _warm_dbt()
+    _warm_kernels()
     # The command's own dbt comes from here too.
     settings.PROGRAMS = Path(directory)
     with socket.socket(fileno=int(descriptor)) as listener:
