@@ -66,9 +66,12 @@ class Browser:
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
-    """What `what` returns, once that is something."""
+    """What `what` returns, once that is something.
+
+    It is asked once a second: answers cost the processor that what is waited for needs.
+    """
     deadline = time.monotonic() + _PATIENCE
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(1)
     return found

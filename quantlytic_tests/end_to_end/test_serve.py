@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,25 +34,47 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("served"), universe(crypto_1m=CRYPTO_1M))
 
 
+@dataclass(frozen=True)
+class Serving:
+    """`quantlytic serve` at work on a port."""
+
+    process: subprocess.Popen
+    port: int
+
+    def until_it_says(self, words: str) -> None:
+        """Return with the next line that has these words."""
+        for line in self.process.stdout:
+            if words in line:
+                return
+        raise AssertionError(f"it has ended without a word of {words!r}: {self.process.communicate()}")
+
+
 @pytest.fixture(scope="module")
-def browser(installed: Installed) -> Iterator[Browser]:
+def serving(installed: Installed) -> Iterator[Serving]:
     """`quantlytic serve` on a free port, ended as Ctrl-C ends it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serving = installed.start("serve", QUANTLYTIC_PORT=str(port))
+    process = installed.start("serve", QUANTLYTIC_PORT=str(port))
     try:
-        page = Browser(port)
-        page.wait_until_loaded(serving)
-        yield page
+        yield Serving(process, port)
     finally:
-        os.kill(serving.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         try:
-            serving.communicate(timeout=60)
+            process.communicate(timeout=60)
         finally:
-            if serving.poll() is None:
-                os.killpg(serving.pid, signal.SIGKILL)
-                serving.communicate()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser(serving: Serving) -> Browser:
+    """A browser of the UI, which is there."""
+    serving.until_it_says(f"UI: http://127.0.0.1:{serving.port}")
+    page = Browser(serving.port)
+    page.wait_until_loaded(serving.process)
+    return page
 
 
 def test_a_backfill_launched_in_the_ui_materializes_every_partition(installed: Installed, browser: Browser) -> None:
@@ -160,7 +183,7 @@ def pages_beside(browser: Browser) -> str:
 
 
 def test_a_changed_universe_is_loaded_by_the_running_ui_and_one_with_mistakes_is_not(
-    installed: Installed, browser: Browser
+    installed: Installed, serving: Serving, browser: Browser
 ) -> None:
     def datasets() -> set[str]:
         nodes = browser.ask("{assetNodes{assetKey{path}}}")["assetNodes"]
@@ -169,12 +192,15 @@ def test_a_changed_universe_is_loaded_by_the_running_ui_and_one_with_mistakes_is
     before = installed.universe
     other = {**CRYPTO_1M, "symbols": ["ETH-USD"]}
     installed.declare(universe(crypto_1m=CRYPTO_1M, other_1m=other))
-    wait_for(lambda: datasets() == {"crypto_1m", "other_1m"})
+    serving.until_it_says("the UI has loaded it again")
+    assert datasets() == {"crypto_1m", "other_1m"}
     installed.declare(universe(crypto_1m=CRYPTO_1M, other_1m={**other, "interval": "7m"}))
-    wait_for(lambda: "datasets.other_1m.interval" in pages_beside(browser))
+    serving.until_it_says("has mistakes")
+    assert "datasets.other_1m.interval" in pages_beside(browser)
     assert datasets() == {"crypto_1m", "other_1m"}
     installed.declare(before)
-    wait_for(lambda: datasets() == {"crypto_1m"})
+    serving.until_it_says("the UI has loaded it again")
+    assert datasets() == {"crypto_1m"}
 
 
 def test_serve_says_that_its_port_is_taken(installed: Installed) -> None:
