@@ -1,7 +1,8 @@
 """What holds for every test: the profile is each test's own choice, whatever the shell that runs them is set up for."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ _LONG = (
     "storage/test_landing.py",
     "end_to_end/test_services.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import all tests with Python's collector off, and let it look only at what is made afterwards.
+
+    What is imported stays: to look through it, 700,000 objects, takes more than half a second each time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
