@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 
 import polars as pl
 import pytest
@@ -106,7 +105,6 @@ def same(killed: Desk, calm: Desk, first: date) -> None:
     assert all(rows.equals(calm.published()[name]) for name, rows in killed.published().items())
 
 
-@cache
 def shipped(dataset: str, calendar: str) -> tuple[pl.DataFrame, Strategy]:
     """The last bars of a shipped dataset with their features, and a strategy on them."""
     history, symbols = sampled(dataset, calendar)
@@ -117,9 +115,8 @@ def shipped(dataset: str, calendar: str) -> tuple[pl.DataFrame, Strategy]:
     return days, replace(STRATEGY, interval=dataset.rpartition("_")[2], symbols=symbols, settings=WALKED)
 
 
-def trade_as_bars_come(desk: Desk, dataset: str, calendar: str) -> None:
+def trade_as_bars_come(desk: Desk, days: pl.DataFrame, strategy: Strategy, calendar: str) -> None:
     """Give the lake the bars in parts, one of them without a bar that comes with the next, and trade after each."""
-    days, strategy = shipped(dataset, calendar)
     times = days["open_time"].unique().sort()
     first, end = days["session"].min(), days["session"].max() + timedelta(days=1)
     own = replace(DATASET, calendar=calendar, interval=strategy.interval, first_session=first, last_session=end)
@@ -136,23 +133,22 @@ def trade_as_bars_come(desk: Desk, dataset: str, calendar: str) -> None:
         desk.trade(first, end, strategy=strategy, dataset=own)
 
 
-def trade_bars_until_killed(root, seconds: float, dataset: str, calendar: str) -> None:
+def trade_bars_until_killed(root, seconds: float, days: pl.DataFrame, strategy: Strategy, calendar: str) -> None:
     """Trade what is left as bars come, and die after so much time, wherever that is."""
-    shipped(dataset, calendar)
     desk = Desk(root)
     die_after(desk, seconds)
-    trade_as_bars_come(desk, dataset, calendar)
+    trade_as_bars_come(desk, days, strategy, calendar)
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 @pytest.mark.parametrize(("dataset", "calendar"), DATASETS.items())
 def test_kills_while_bars_come_leave_what_an_undisturbed_run_writes(tmp_path, dataset, calendar):
-    days, _ = shipped(dataset, calendar)
+    days, strategy = shipped(dataset, calendar)
     calm, killed = Desk(tmp_path / "calm", days), Desk(tmp_path / "killed", days)
     before = time.process_time()
-    trade_as_bars_come(calm, dataset, calendar)
+    trade_as_bars_come(calm, days, strategy, calendar)
     part = (time.process_time() - before) / PARTS
     assert calm.events().filter(kind="fill").height > 3 and calm.events().filter(kind="seen_late").height == 1
-    strike(killed, trade_bars_until_killed, part, 5, dataset, calendar)
-    trade_as_bars_come(killed, dataset, calendar)
+    strike(killed, trade_bars_until_killed, part, 5, days, strategy, calendar)
+    trade_as_bars_come(killed, days, strategy, calendar)
     same(killed, calm, days["session"].min())
