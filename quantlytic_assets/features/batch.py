@@ -44,7 +44,7 @@ def compute(
 
     Returns the rows that are not look-back, by symbol, interval and open_time, with the features' columns added.
     """
-    bars = _sorted(bars)
+    bars = in_order(bars)
     columns = column_names(features)
     usable = bars.filter(pl.col("close").is_not_null()) if bars["close"].null_count() else bars
     values = _values(usable, features, registry, stored)
@@ -64,7 +64,7 @@ def compute(
     return pl.concat([result, nulls]).sort(*GROUP, "open_time")
 
 
-def _sorted(bars: pl.DataFrame) -> pl.DataFrame:
+def in_order(bars: pl.DataFrame) -> pl.DataFrame:
     """The bars by symbol, interval and time; those that are in order already are not copied."""
     starts = _starts(bars, GROUP)
     groups = bars[starts].select(GROUP).rows()

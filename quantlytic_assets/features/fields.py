@@ -29,7 +29,9 @@ class Fields:
         missing = [one for name in names for one in _columns(name) if one not in bars.columns]
         if missing:
             raise ValueError(f"The bars lack {', '.join(dict.fromkeys(missing))}, which a declared feature reads")
-        self.shares = numbers(bars["shares"]).copy() if "shares" in bars.columns else None
+        shares = numbers(bars["shares"]).copy() if "shares" in bars.columns else None
+        # Most symbols never split, and what is multiplied by one stays as it is.
+        self.shares = None if shares is None or (shares == 1.0).all() else shares
         self.names = sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
         self._values = np.empty((len(names), len(bars)))
         for row, name in enumerate(self.names):

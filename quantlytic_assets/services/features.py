@@ -1,6 +1,6 @@
 """Computing the features of a range of bars in dbt's process, where the environment says which ones.
 
-dbt's models `closes` and those of the families make the table `bars_to_compute` and call this; see
+dbt's models `closes` and those of the families make the view `bars_to_compute` and call this; see
 dbt_project/macros/bars_to_compute.sql.
 """
 
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from quantlytic_assets.features.batch import GROUP, compute
+from quantlytic_assets.features.batch import GROUP, compute, in_order
 from quantlytic_assets.features.columns import of_family
 from quantlytic_assets.features.spec import column_names, column_scales
 from quantlytic_assets.schemas.features import FAMILIES, FAMILY_KEYS
 from quantlytic_assets.services.sums import Sums
+from quantlytic_assets.storage.dbt_writes import SHARED_BARS, handed_on
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.tables.features import closes_by_availability, feature_counts
 from quantlytic_assets.tables.whole_rows import feature_columns
@@ -103,7 +104,7 @@ def null_shares(lake: Queries, dataset: str, columns: Sequence[str]) -> dict[str
 
 def close_frames(connection: duckdb.DuckDBPyConnection) -> Iterator[pl.DataFrame]:
     """The rows of features.closes for the run's range, some symbols at a time."""
-    for bars in _bars_to_compute(connection, _CHUNK):
+    for bars in _bars_to_compute(connection):
         yield compute(bars.with_columns(_history(bars)), ()).select(*_KEYS, "close", "history_bars")
 
 
@@ -131,7 +132,7 @@ def _feature_frames(connection: duckdb.DuckDBPyConnection, family: str, moves: l
     columns = column_names(features)
     sums = _sums(connection, family, features)
     seconds, size = 0.0, 0
-    for bars in _bars_to_compute(connection, None if across else _CHUNK):
+    for bars in _bars_to_compute(connection, at_once=across):
         given = with_others(_Session(connection), bars, features)
         # What is not let go is there beside what is made of it: with many bars, as much as all the rest.
         del bars
@@ -159,13 +160,32 @@ def _sums(connection: duckdb.DuckDBPyConnection, family: str, features: Sequence
     return Sums(_Session(connection), FAMILIES[family], dataset, of_all, end)
 
 
-def _bars_to_compute(connection: duckdb.DuckDBPyConnection, most: int | None) -> Iterator[pl.DataFrame]:
-    """The bars that the run computes and those that they need, about `most` at a time, all of a symbol's at once."""
-    table = "memory.main.bars_to_compute"
-    counts = connection.execute(f"SELECT symbol, count(*) FROM {table} GROUP BY symbol ORDER BY symbol").fetchall()
-    for symbols in _chunks(counts, most):
-        chosen = with_literals(f"SELECT * FROM {table} WHERE symbol IN (SELECT unnest(?::VARCHAR[]))", [symbols])
-        yield connection.execute(chosen).pl()
+def _bars_to_compute(connection: duckdb.DuckDBPyConnection, at_once: bool = False) -> Iterator[pl.DataFrame]:
+    """The bars that the run computes and those that they need, in order, some symbols at a time or all of them.
+
+    The first model of a turn reads them from the lake; what DuckDB hands over is copied, which takes as long as to
+    compute from it. The others find them in files.
+    """
+    directory = handed_on() / "bars"
+    if not directory.exists():
+        half = directory.with_suffix(".half")
+        half.mkdir()
+        _hand_on(connection, half)
+        half.rename(directory)
+    files = sorted(directory.iterdir())
+    if at_once and files:
+        yield pl.concat([pl.read_ipc(path) for path in files], rechunk=True)
+    else:
+        yield from map(pl.read_ipc, files)
+
+
+def _hand_on(connection: duckdb.DuckDBPyConnection, directory: Path) -> None:
+    """Write the bars to files of about `_CHUNK` bars, all of a symbol's in one, by symbol, interval and time."""
+    counts = connection.execute(f"SELECT symbol, count(*) FROM {SHARED_BARS} GROUP BY symbol ORDER BY symbol").fetchall()
+    for number, (first, *_, last) in enumerate((*symbols, symbols[-1]) for symbols in _chunks(counts, _CHUNK)):
+        chosen = with_literals(f"SELECT * FROM {SHARED_BARS} WHERE symbol BETWEEN ? AND ?", [first, last])
+        bars = in_order(connection.execute(chosen).pl())
+        bars.write_ipc(directory / f"{number:06}.arrow", record_batch_size=len(bars))
 
 
 @dataclass(frozen=True)
@@ -179,12 +199,12 @@ class _Session:
         return self.connection.execute(with_literals(sql, parameters)).pl()
 
 
-def _chunks(counts: Iterable[tuple[str, int]], most: int | None) -> Iterator[list[str]]:
-    """Lists of symbols with about `most` bars each, from (symbol, bars); one list of all for None."""
+def _chunks(counts: Iterable[tuple[str, int]], most: int) -> Iterator[list[str]]:
+    """Lists of symbols with about `most` bars each, from (symbol, bars)."""
     symbols: list[str] = []
     bars = 0
     for symbol, count in counts:
-        if symbols and most is not None and bars + count > most:
+        if symbols and bars + count > most:
             yield symbols
             symbols, bars = [], 0
         symbols.append(symbol)

@@ -7,17 +7,17 @@ features.indicators shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from quantlytic_assets.schemas.features import BARS, CLOSES, FAMILIES, FAMILY_KEYS, JOINED_BY
 from quantlytic_assets.schemas.table import quoted
+from quantlytic_assets.storage.lake_files import NewFiles
 from quantlytic_assets.storage.lake_locks import commit, locks_from_environment
 from quantlytic_assets.storage.literals import literal
 
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-# What models that share a turn compute from, in dbt's own database.
-_SHARED = "memory.main.bars_to_compute"
-# Values of a row group of rows on their way to the lake: 32 MB.
-_GROUP_VALUES = 4_000_000
+# What models that share a turn compute from: a view of dbt's own database.
+SHARED_BARS = "memory.main.bars_to_compute"
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ class Move:
 
 
 _turn: AbstractContextManager[object] | None = None
-# Whether the turn goes on when its model is done.
+# Whether the turn goes on when its model is done, and what its models hand on to one another.
 _shared = False
+_handed_on: TemporaryDirectory[str] | None = None
 
 
 def take_turn(connection: duckdb.DuckDBPyConnection, dataset: str, shared: bool = False) -> None:
@@ -62,7 +61,7 @@ def take_turn(connection: duckdb.DuckDBPyConnection, dataset: str, shared: bool 
     if shared and _shared:
         return
     end_turn()
-    connection.execute(f"DROP TABLE IF EXISTS {_SHARED}")
+    connection.execute(f"DROP VIEW IF EXISTS {SHARED_BARS}")
     _turn = locks_from_environment().dataset(dataset)
     _turn.__enter__()
     _shared = shared
@@ -70,11 +69,22 @@ def take_turn(connection: duckdb.DuckDBPyConnection, dataset: str, shared: bool 
 
 def end_turn() -> None:
     """Let the dataset's lock go, where it is held."""
-    global _turn, _shared
+    global _turn, _shared, _handed_on
     if _turn is not None:
         _turn.__exit__(None, None, None)
         _turn = None
     _shared = False
+    if _handed_on is not None:
+        _handed_on.cleanup()
+        _handed_on = None
+
+
+def handed_on() -> Path:
+    """A directory for what models of a turn hand on to those after them; it goes with the turn."""
+    global _handed_on
+    if _handed_on is None:
+        _handed_on = TemporaryDirectory()
+    return Path(_handed_on.name)
 
 
 def commit_statements(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -> None:
@@ -88,11 +98,10 @@ def commit_statements(connection: duckdb.DuckDBPyConnection, statements: Sequenc
 
 
 @contextmanager
-def stage() -> Iterator[Path]:
-    """A directory for the rows that a model makes, gone with them; a turn that is not shared ends with it."""
+def model_turn() -> Iterator[None]:
+    """What a model holds until its rows are replaced; a turn that is shared goes on."""
     try:
-        with TemporaryDirectory() as directory:
-            yield Path(directory)
+        yield
     finally:
         if not _shared:
             end_turn()
@@ -103,50 +112,53 @@ def stage_query(connection: duckdb.DuckDBPyConnection, directory: Path, query: s
     connection.execute(f"COPY ({query}) TO '{directory / 'rows.parquet'}' (COMPRESSION lz4)")
 
 
-def stage_frames(directory: Path, frames: Iterable[pl.DataFrame]) -> None:
-    """Write polars frames to the directory. By way of files: DuckDB imports pandas before it looks at a frame.
-
-    A frame is let go before the next one is made. Writer and reader hold a row group of all columns at a time.
-    """
-    # Not enumerate, which keeps what it has given last.
-    numbers = count()
-    for frame in frames:
-        group = max(_GROUP_VALUES // max(frame.width, 1), 1)
-        frame.write_parquet(directory / f"{next(numbers):06}.parquet", compression="lz4", row_group_size=group)
-        del frame
+def replace_by_query(
+    connection: duckdb.DuckDBPyConnection, table: str, in_range: str, stage: Callable[[Path], None]
+) -> None:
+    """Replace the rows of a table that meet the SQL condition `in_range` by those that `stage` writes to a directory."""
+    with model_turn(), TemporaryDirectory() as directory:
+        stage(Path(directory))
+        rows = f"INSERT INTO lake.{table} BY NAME SELECT * FROM '{Path(directory) / 'rows.parquet'}'"
+        commit_statements(connection, [f"DELETE FROM lake.{table} WHERE {in_range}", rows])
 
 
-def replace_range(
+def replace_by_frames(
     connection: duckdb.DuckDBPyConnection,
     table: str,
     in_range: str,
-    staged: Path,
+    frames: Iterable[pl.DataFrame],
+    partitioned_by: Sequence[str],
     tail: str = "false",
     tail_key: Sequence[str] = (),
-    moves: Sequence[Move] = (),
 ) -> None:
-    """Replace the rows of a table that meet the SQL condition `in_range` by the staged ones, in one transaction.
+    """Replace the rows of a table that meet the SQL condition `in_range` by polars frames.
 
-    Staged rows that meet `tail` (a condition on rows after the range) also replace those of the table with the same
-    `tail_key` (quoted column names). `moves` change rows after these.
+    Rows that meet `tail` (a condition on rows after the range) also replace those of the table with the same `tail_key`
+    (quoted column names). `frames` may have `moves`, which change rows after these.
     """
-    if not any(staged.iterdir()):
-        commit_statements(connection, [f"DELETE FROM {table} WHERE {in_range}"])
-        return
-    rows = f"'{staged / '*.parquet'}'"
-    statements = [f"DELETE FROM {table} WHERE {in_range}"]
-    if tail_key:
-        (last,) = connection.execute(f"SELECT max(session) FROM {rows} WHERE {tail}").fetchall()[0]
-        if last is not None:
-            key = f"({', '.join(tail_key)})"
-            statements.append(
-                f"DELETE FROM {table} WHERE {tail} AND session <= DATE '{last}' "
-                f"AND {key} IN (SELECT {key} FROM {rows} WHERE {tail})"
-            )
-    # Files are numbered, and rows within them in their model's order, which is how they are read best.
-    statements.append(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}")
-    statements += [_moved(table, move) for move in moves]
-    commit_statements(connection, statements)
+    with model_turn():
+        files = NewFiles(connection, table, partitioned_by)
+        files.write(frames)
+        statements = [f"DELETE FROM lake.{table} WHERE {in_range}"]
+        if files.paths and tail_key:
+            (last,) = connection.execute(f"SELECT max(session) FROM {files.rows} WHERE {tail}").fetchall()[0]
+            if last is not None:
+                key = f"({', '.join(tail_key)})"
+                statements.append(
+                    f"DELETE FROM lake.{table} WHERE {tail} AND session <= DATE '{last}' "
+                    f"AND {key} IN (SELECT {key} FROM {files.rows} WHERE {tail})"
+                )
+        moves: Sequence[Move] = getattr(frames, "moves", ())
+
+        def run(connection: duckdb.DuckDBPyConnection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+            if files.paths:
+                connection.execute(files.insertion(connection))
+            for move in moves:
+                connection.execute(_moved(f"lake.{table}", move))
+
+        commit(connection, locks_from_environment(), run)
 
 
 def _moved(table: str, move: Move) -> str:

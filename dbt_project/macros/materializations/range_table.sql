@@ -11,8 +11,8 @@
     tail_key         Python models only: rows after the range that the model returns replace those with the same key
     shared_turn      models that come one after the other share a turn, which the first of them takes
 
-  A Python model returns an iterable of polars frames, which are written one after another; its `moves`, if it has any,
-  are numbers by which sums after these rows are moved.
+  A Python model returns an iterable of polars frames, which are written one after another, each row once: they become
+  files of the table. Its `moves`, if it has any, are numbers by which sums after these rows are moved.
 #}
 {% materialization range_table, adapter='duckdb', supported_languages=['sql', 'python'] %}
     {%- set target = this.incorporate(type='table') -%}
@@ -109,25 +109,25 @@ def model(dbt, session):
 
 {# The function that dbt-duckdb calls with what the model returns and a cursor of its own. #}
 {% macro replace_range(target, in_range, tail_key) -%}
+{%- set table = target.schema ~ '.' ~ target.identifier -%}
+{%- set tail = "dataset = '" ~ run_range().dataset ~ "' and session >= date '" ~ run_range().end ~ "'" -%}
 from quantlytic_assets.storage import dbt_writes
 
 
 def materialize(rows, connection):
-    with dbt_writes.stage() as directory:
-    {%- if model['language'] == 'python' %}
-        dbt_writes.stage_frames(directory, rows)
-    {%- else %}
-        rows(directory)
-    {%- endif %}
-        dbt_writes.replace_range(
-            connection,
-            {{ tojson(target | string) }},
-            {{ tojson(in_range) }},
-            directory,
-            tail={{ tojson("dataset = '" ~ run_range().dataset ~ "' and session >= date '" ~ run_range().end ~ "'") }},
-            tail_key={{ tojson(quoted_names(tail_key)) }},
-            moves=getattr(rows, 'moves', ()),
-        )
+{%- if model['language'] == 'python' %}
+    dbt_writes.replace_by_frames(
+        connection,
+        {{ tojson(table) }},
+        {{ tojson(in_range) }},
+        rows,
+        partitioned_by={{ tojson(config.require('partitioned_by').split(', ')) }},
+        tail={{ tojson(tail) }},
+        tail_key={{ tojson(quoted_names(tail_key)) }},
+    )
+{%- else %}
+    dbt_writes.replace_by_query(connection, {{ tojson(table) }}, {{ tojson(in_range) }}, rows)
+{%- endif %}
 {%- endmacro %}
 
 
