@@ -181,7 +181,9 @@ def _bars_to_compute(connection: duckdb.DuckDBPyConnection, at_once: bool = Fals
 
 def _hand_on(connection: duckdb.DuckDBPyConnection, directory: Path) -> None:
     """Write the bars to files of about `_CHUNK` bars, all of a symbol's in one, by symbol, interval and time."""
-    counts = connection.execute(f"SELECT symbol, count(*) FROM {SHARED_BARS} GROUP BY symbol ORDER BY symbol").fetchall()
+    counts = connection.execute(
+        f"SELECT symbol, count(*) FROM {SHARED_BARS} GROUP BY symbol ORDER BY symbol"
+    ).fetchall()
     for number, (first, *_, last) in enumerate((*symbols, symbols[-1]) for symbols in _chunks(counts, _CHUNK)):
         chosen = with_literals(f"SELECT * FROM {SHARED_BARS} WHERE symbol BETWEEN ? AND ?", [first, last])
         bars = in_order(connection.execute(chosen).pl())

@@ -115,7 +115,7 @@ def stage_query(connection: duckdb.DuckDBPyConnection, directory: Path, query: s
 def replace_by_query(
     connection: duckdb.DuckDBPyConnection, table: str, in_range: str, stage: Callable[[Path], None]
 ) -> None:
-    """Replace the rows of a table that meet the SQL condition `in_range` by those that `stage` writes to a directory."""
+    """Replace the rows of a table that meet the SQL condition `in_range` by those that `stage` puts in a directory."""
     with model_turn(), TemporaryDirectory() as directory:
         stage(Path(directory))
         rows = f"INSERT INTO lake.{table} BY NAME SELECT * FROM '{Path(directory) / 'rows.parquet'}'"

@@ -103,16 +103,16 @@ def _schema(connection: duckdb.DuckDBPyConnection, table: str) -> pl.Schema:
     return connection.execute(f"SELECT * FROM lake.{table} LIMIT 0").pl().schema
 
 
-def _store_options() -> dict[str, str]:
+def _store_options() -> dict[str, str | int]:
     """What polars needs to write to the lake's bucket, from the variables of dbt's profile."""
     said = {name: os.environ.get(f"QUANTLYTIC_LAKE_S3_{name}", "") for name in ("ENDPOINT", "USE_SSL", "URL_STYLE")}
-    options = {
+    options: dict[str, str | int] = {
         "aws_access_key_id": os.environ["QUANTLYTIC_LAKE_S3_KEY_ID"],
         "aws_secret_access_key": os.environ["QUANTLYTIC_LAKE_S3_SECRET"],
         "aws_region": os.environ["QUANTLYTIC_LAKE_S3_REGION"],
         "aws_virtual_hosted_style_request": str(said["URL_STYLE"] != "path").lower(),
         # A store that is being started again answers after a while.
-        "max_retries": "8",
+        "max_retries": 8,
     }
     if said["ENDPOINT"]:
         scheme = "https" if said["USE_SSL"] == "true" else "http"

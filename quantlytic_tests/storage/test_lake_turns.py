@@ -12,6 +12,7 @@ from quantlytic_tests.storage.places import Place
 from quantlytic_tests.storage.processes import lake_rows, start, together
 
 DAY = date(2025, 3, 3)
+PARTITIONED_BY = ("dataset", "year(session)")
 
 
 def compute(place: Place, dataset: str) -> None:
@@ -23,9 +24,7 @@ def compute(place: Place, dataset: str) -> None:
         "SELECT coalesce(max(close), 0)::INT + 1 FROM clean.bars WHERE dataset = ?", [dataset]
     ).fetchall()[0]
     rows = lake_rows(version, "A", DAY, 200).with_columns(pl.lit(dataset).alias("dataset"))
-    with dbt_writes.stage() as directory:
-        dbt_writes.stage_frames(directory, [rows])
-        dbt_writes.replace_range(connection, "clean.bars", f"dataset = '{dataset}'", directory)
+    dbt_writes.replace_by_frames(connection, "clean.bars", f"dataset = '{dataset}'", [rows], PARTITIONED_BY)
 
 
 def compute_often(barrier, place: Place, datasets: list[str], times: int) -> None:
@@ -94,7 +93,7 @@ def test_a_model_that_fails_ends_its_turn(place):
     compute(place, "one")
     dbt_writes.take_turn(lake.connect(), "one")
     try:
-        with dbt_writes.stage():
+        with dbt_writes.model_turn():
             raise ZeroDivisionError
     except ZeroDivisionError:
         pass
@@ -109,16 +108,15 @@ def test_rows_after_the_range_replace_those_of_the_same_key(place):
 
     def put(rows: pl.DataFrame) -> None:
         tail = f"dataset = 'sample_set' AND session >= DATE '{later}'"
-        with dbt_writes.stage() as directory:
-            dbt_writes.stage_frames(directory, [rows])
-            dbt_writes.replace_range(
-                connection,
-                "clean.bars",
-                f"dataset = 'sample_set' AND session = DATE '{DAY}'",
-                directory,
-                tail=tail,
-                tail_key=['"symbol"', '"open_time"'],
-            )
+        dbt_writes.replace_by_frames(
+            connection,
+            "clean.bars",
+            f"dataset = 'sample_set' AND session = DATE '{DAY}'",
+            [rows],
+            PARTITIONED_BY,
+            tail=tail,
+            tail_key=['"symbol"', '"open_time"'],
+        )
 
     put(pl.concat([lake_rows(1, "A", DAY, 10), lake_rows(1, "A", later, 10)]))
     put(pl.concat([lake_rows(2, "A", DAY, 5), lake_rows(2, "A", later, 3)]))
