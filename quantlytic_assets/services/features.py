@@ -169,7 +169,7 @@ def _bars_to_compute(connection: duckdb.DuckDBPyConnection, at_once: bool = Fals
     directory = handed_on() / "bars"
     if not directory.exists():
         half = directory.with_suffix(".half")
-        half.mkdir()
+        half.mkdir(exist_ok=True)
         _hand_on(connection, half)
         half.rename(directory)
     files = sorted(directory.iterdir())
@@ -184,8 +184,9 @@ def _hand_on(connection: duckdb.DuckDBPyConnection, directory: Path) -> None:
     counts = connection.execute(
         f"SELECT symbol, count(*) FROM {SHARED_BARS} GROUP BY symbol ORDER BY symbol"
     ).fetchall()
-    for number, (first, *_, last) in enumerate((*symbols, symbols[-1]) for symbols in _chunks(counts, _CHUNK)):
-        chosen = with_literals(f"SELECT * FROM {SHARED_BARS} WHERE symbol BETWEEN ? AND ?", [first, last])
+    for number, symbols in enumerate(_chunks(counts, _CHUNK)):
+        ends = [symbols[0], symbols[-1]]
+        chosen = with_literals(f"SELECT * FROM {SHARED_BARS} WHERE symbol BETWEEN ? AND ?", ends)
         bars = in_order(connection.execute(chosen).pl())
         bars.write_ipc(directory / f"{number:06}.arrow", record_batch_size=len(bars))
 
