@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from quantlytic_assets.commands.installation import Installation
 
 
-# What the process that compiles the engine runs.
-_PREPARE = "from quantlytic_assets.trading.engine.run import prepare; prepare()"
+# What the process that compiles runs, in the order in which it is needed.
+_PREPARE = (
+    "from quantlytic_assets.features import batch; batch.prepare(); "
+    "from quantlytic_assets.trading.engine import run; run.prepare()"
+)
 
 
 @contextmanager
-def _engine_being_compiled(wanted: bool) -> Iterator[subprocess.Popen | None]:
-    """A process that compiles the trading engine, where it is wanted; ended with what it is compiled beside.
+def _being_compiled(wanted: bool) -> Iterator[subprocess.Popen | None]:
+    """A process that compiles the core features and the trading engine, where wanted; ended with what it runs beside.
 
     The machine code of a new installation takes as long as landing bars does, and a processor would have nothing to do
-    meanwhile. Who trades before it is done, or after it has failed, compiles it as ever.
+    meanwhile. Who computes or trades before it is done, or after it has failed, compiles as ever.
     """
     if not wanted:
         yield None
@@ -48,7 +51,7 @@ def run_demo(installation: Installation, out: Console) -> None:
     bring_up_to_date(installation, out)
     backfill = Backfill(installation, out)
     strategies = with_members(installation.universe.strategies.values())
-    with _engine_being_compiled(bool(strategies)) as compiling:
+    with _being_compiled(bool(strategies)) as compiling:
         for dataset in installation.universe.datasets.values():
             backfill.dataset(dataset, only_pending=True)
         if compiling is not None and not backfill.outcome.failures:
