@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # How long the loop waits for records before it looks whether it should stop.
 _WAIT = 0.5
 # Seconds from one batch to the next, where there is no end of records.
-_WINDOW = 0.01
+_WINDOW = 0.005
 # Seconds between two health reports, and between two of a symbol's newest prices in the journal.
 _HEALTH_EVERY = 1.0
 _PRICES_EVERY = 0.1
