@@ -82,13 +82,10 @@ def named_on(asof: str | None) -> date | None:
         raise Problem(422, f"asof={asof} is no date: write asof=2022-06-08.", parameter="asof") from None
 
 
-def _tickers(store: Reader, dataset: Dataset, symbol: str, named: date | None) -> list[tuple[str, int, int]]:
-    """The tickers that a symbol stands for, each with its times, oldest first."""
-    if named is None:
-        return [(symbol, BEGINNING, END)]
-    said = orjson.loads(store.fact("names", dataset.name) or b"[]")
-    known = [Stretch(**one | {"since": date.fromisoformat(one["since"])}) for one in said]
-    return tickers_of(known, symbol, named, BEGINNING, END)
+def _stretches(store: Reader, dataset: str) -> list[Stretch]:
+    """Which company each renamed ticker of a dataset meant when."""
+    said = orjson.loads(store.fact("names", dataset) or b"[]")
+    return [Stretch(**one | {"since": date.fromisoformat(one["since"])}) for one in said]
 
 
 def _rows(
@@ -134,6 +131,9 @@ def _page(
         name: dataset_for(context, name.replace("/", "-") if crypto else name, interval, crypto) for name in names
     }
     with context.hot.read() as store:
+        # Read once a dataset. Without a day tickers are taken as they stand.
+        asked = {one.name for one in datasets.values()} if named is not None else ()
+        stretches = {dataset: _stretches(store, dataset) for dataset in asked}
         for name in names:
             if name < after:
                 continue
@@ -147,7 +147,9 @@ def _page(
                 )
             newest = sort == "desc" or since == BEGINNING
             # One more tells whether there is another page.
-            tickers = _tickers(store, datasets[name], symbol, named)
+            tickers = [(symbol, BEGINNING, END)]
+            if named is not None:
+                tickers = tickers_of(stretches[datasets[name].name], symbol, named, BEGINNING, END)
             part = _rows(store, datasets[name], kinds, tickers, since, before, left + 1, newest)
             more = part.count > left
             rows = (part.newest(left) if newest else part.oldest(left)) if more else part

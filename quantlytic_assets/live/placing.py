@@ -45,7 +45,7 @@ def native_bars(rows: pl.DataFrame, dataset: Dataset, final: bool) -> tuple[list
     return found, len(rows) - len(found)
 
 
-class Minute(NamedTuple):
+class MinutePlace(NamedTuple):
     """The session of a minute, and when it is over and available, microseconds since 1970 UTC."""
 
     session: date
@@ -60,10 +60,10 @@ class MinutePlaces:
         self._dataset = dataset
         # A minute's place is that of any symbol; which symbols belong is a matter of its session.
         self._any = replace(dataset, symbols=(Instrument("any"),), first_session=date.min, last_session=None)
-        self._days: dict[int, dict[int, Minute]] = {}
+        self._days: dict[int, dict[int, MinutePlace]] = {}
         self._members: dict[date, frozenset[str]] = {}
 
-    def of(self, symbol: str, open_time: int) -> Minute | None:
+    def of(self, symbol: str, open_time: int) -> MinutePlace | None:
         """Where a symbol's minute stands; None where cleaning would reject its bar."""
         day = open_time - open_time % _DAY
         minutes = self._days.get(day)
@@ -72,14 +72,16 @@ class MinutePlaces:
         found = minutes.get(open_time)
         return found if found is not None and symbol in self._of_session(found.session) else None
 
-    def _learn(self, day: int) -> dict[int, Minute]:
+    def _learn(self, day: int) -> dict[int, MinutePlace]:
         if len(self._days) >= _DAYS:
             del self._days[next(iter(self._days))]
         opened = pl.Series("open_time", np.arange(day, day + _DAY, MINUTE)).cast(TIME)
         one = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), 1.0)
         rows = pl.DataFrame({"symbol": "any", "open_time": opened, **one, "trade_count": 0, "adjustment": "none"})
         found, _ = native_bars(rows, self._any, final=False)
-        self._days[day] = {bar.open_time: Minute(*bar[1:2], *bar[3:5]) for bar, _ in found}
+        self._days[day] = {
+            bar.open_time: MinutePlace(bar.session, bar.close_time, bar.available_at) for bar, _ in found
+        }
         return self._days[day]
 
     def _of_session(self, session: date) -> frozenset[str]:
