@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
@@ -23,7 +24,7 @@ from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, 
 # rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
-_SAYS = ("signal", "strength", "target", "reason")
+_SAYS = ["signal", "strength", "target", "reason"]
 _TARGET = _SAYS.index("target")
 
 
@@ -111,9 +112,9 @@ class Deciders:
                 continue
             signals = rule_signals(name, one.rule, frame)
             if name in members:
-                targets[name] = signals.select(*_KEYS, pl.col("target").alias(name))
+                targets[name] = signals[[*_KEYS, "target"]].rename({"target": name})
             # What is said, and no times: their conversion would take longer than all else here.
-            for (bar, _), says in zip(rows, signals.select(_SAYS).iter_rows(), strict=True):
+            for (bar, _), says in zip(rows, signals[_SAYS].iter_rows(), strict=True):
                 key = (bar.symbol, bar.open_time)
                 before = one.said.get(key)
                 if key not in keys or (before is not None and before[0] == says):
@@ -179,13 +180,13 @@ def indicator_frame(rows: Sequence[Row], columns: Sequence[str], named: Set[str]
     columns: of the rows' values. named: which of them are wanted; None for all.
     """
     bars = [row.bar for row in rows]
-    told: dict[str, object] = {
-        name: [getattr(one, name) for one in bars]
-        for name in ("symbol", "session", "open_time", "available_at", "close")
-    }
     places = {name: at for at, name in enumerate(columns) if named is None or name in named}
-    told |= {name: [row.values[at] for row in rows] for name, at in places.items()}
-    schema = {"symbol": pl.String, "session": pl.Date, "open_time": pl.Int64, "available_at": pl.Int64}
-    schema |= dict.fromkeys(("close", *places), pl.Float64)
-    times = pl.col("open_time", "available_at").cast(TIME)
-    return pl.DataFrame(told, schema=schema).with_columns(times, pl.col(pl.Float64).fill_nan(None))
+    # Without expressions, each of which costs more than a small frame's rows.
+    values = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), len(columns))
+    told = [pl.Series("symbol", [one.symbol for one in bars], dtype=pl.String)]
+    told.append(pl.Series("session", [one.session for one in bars], dtype=pl.Date))
+    for name in ("open_time", "available_at"):
+        told.append(pl.Series(name, [getattr(one, name) for one in bars], dtype=pl.Int64).cast(TIME))
+    told.append(pl.Series("close", np.array([one.close for one in bars], dtype=np.float64), nan_to_null=True))
+    told += [pl.Series(name, values[:, at], nan_to_null=True) for name, at in places.items()]
+    return pl.DataFrame(told)

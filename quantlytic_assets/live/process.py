@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from quantlytic_assets.live.deciding import Deciders, Scorer
 from quantlytic_assets.live.lines import Closes, Lines, Listing
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import Made, Pipeline
+from quantlytic_assets.live.sending import Sender, Stopped, pause
 from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
 from quantlytic_assets.live.stages import Stages
 from quantlytic_assets.live.state import LiveState, Message, Place, version
@@ -51,15 +53,10 @@ _HEALTH_EVERY = 1.0
 _PRICES_EVERY = 0.1
 # Seconds between two looks whether a topic is still the one that is read.
 _IDENTITY_EVERY = 5.0
-_LONGEST_RETRY = 5.0
 # Seconds between two looks at the lake.
 _COMPARE_EVERY = 15.0
 # What every live path counts; `Counts.other` has what else came up.
 _COUNTED = ("records", "bars", "signals", "revised", "late")
-
-
-class TopicGone(Exception):
-    """A topic no longer has what the live path wants to read next."""
 
 
 @dataclass
@@ -139,13 +136,14 @@ class LiveProcess:
         self._clock = clock
         topic = make_source(dataset, {}).topic
         self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
-        self._outbox: list[Message] = []
+        self._sender = Sender(bus, report, self._arrived)
         self._told_prices: dict[str, float] = {}
         self._waiting_prices: dict[str, Price] = {}
         self._floor: dict[str, int] = {}
         self._watch = GraphWatch(lake, dataset.name, self._first_session, _COMPARE_EVERY, report)
         self._stages = Stages()
         self._received = 0.0
+        self._sent = 0.0
         self.counts = Counts()
         self._next_health = 0.0
         self._next_identity = 0.0
@@ -170,7 +168,7 @@ class LiveProcess:
             self._make_pipeline(History(floor=kept), listings)
             self._state.restore(reader, self._pipeline)
             self._places = self._state.places(reader)
-            self._outbox = self._state.outbox(reader)
+            outbox = self._state.outbox(reader)
             self.counts = Counts.of(self._state.counts(reader))
             minutes = self._state.minutes(reader)
         if minutes is not None:
@@ -178,8 +176,8 @@ class LiveProcess:
         self._warm_up()
         self._check_identity()
         self._report(f"going on from {_shown(self._places)}")
-        if self._outbox:
-            self._publish_missing()
+        if outbox:
+            self._sender.publish_missing(outbox)
         self._floor = kept
         self._open_desks()
 
@@ -274,14 +272,13 @@ class LiveProcess:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Take what comes until `stopping` says so. `begin` has been called."""
         failures = 0
+        self._sender.stopping = stopping
         # What is there stays. To look through all of it for garbage would keep signals waiting for a tenth of a second.
         gc.collect()
         gc.freeze()
         self._watch.start()
         while not stopping():
             try:
-                if self._outbox and failures:
-                    self._publish_missing()
                 begun = time.monotonic()
                 if self.step(_WAIT if not self._waiting_prices else _PRICES_EVERY):
                     # A batch costs about the same whether it is of ten trades or of a hundred.
@@ -293,7 +290,11 @@ class LiveProcess:
                 failures += 1
                 if failures == 1:
                     self._report(f"the bus does not answer, trying again: {error}")
-                time.sleep(min(0.1 * 2**failures, _LONGEST_RETRY))
+                time.sleep(pause(failures))
+            except Stopped:
+                break
+        with suppress(Stopped):
+            self._sender.settle()
         self._watch.stop()
         self._tell_health(last=True)
 
@@ -304,7 +305,11 @@ class LiveProcess:
             self._check_identity()
         place = self._places[self._source.topic]
         try:
-            records = self._bus.tail(self._source.topic, place.offsets, wait)
+            # While what was sent is on its way, the next batch is taken if it is there already.
+            records = self._bus.tail(self._source.topic, place.offsets, 0.0 if self._sender.busy else wait)
+            if not records and self._sender.busy:
+                self._sender.settle()
+                records = self._bus.tail(self._source.topic, place.offsets, wait)
         except LookupError as error:
             records = {}
             self._skip(error)
@@ -323,11 +328,12 @@ class LiveProcess:
             self._reached("bars")
         made = self._pipeline.take(taken.bars, taken.untraded)
         if count or made or self._waiting_prices:
-            self._commit(count, taken, made)
-            self._publish(self._outbox)
-            if self._outbox:
-                self._reached("published")
-            self._outbox = []
+            # The bus has taken what was sent last while this batch was worked on.
+            self._sender.settle()
+            messages = publishing.messages(self.dataset.name, made)
+            self._commit(count, taken, made, messages)
+            self._sent = self._received
+            self._sender.send(messages)
             self._trade(made)
         if self._clock() >= self._next_health:
             self._tell_health()
@@ -364,6 +370,10 @@ class LiveProcess:
     def _reached(self, stage: str) -> None:
         self._stages.reached(stage, time.perf_counter() - self._received)
 
+    def _arrived(self) -> None:
+        """Count what was sent last as published."""
+        self._stages.reached("published", time.perf_counter() - self._sent)
+
     def _skip(self, error: LookupError) -> None:
         """Go on behind what the bus no longer has."""
         topic = self._source.topic
@@ -374,10 +384,9 @@ class LiveProcess:
         self.counts.other["lost"] = self.counts.other.get("lost", 0) + lost
         self._places[topic] = Place(place.identity, offsets)
 
-    def _commit(self, count: int, taken: Taken, made: Made) -> None:
+    def _commit(self, count: int, taken: Taken, made: Made, messages: Sequence[Message]) -> None:
         """Write a batch, what it follows from, and what is to be published of it, in one transaction."""
         self.counts.add(count, taken, made)
-        self._outbox = publishing.messages(self.dataset.name, made)
         with self._hot.write() as writer:
             publishing.write(writer, self.dataset, made, self._columns)
             self._put_prices(writer, taken)
@@ -386,7 +395,7 @@ class LiveProcess:
             if kept is not None:
                 self._state.put_minutes(writer, kept)
             self._state.put_places(writer, self._places)
-            self._state.put_outbox(writer, self._outbox)
+            self._state.put_outbox(writer, messages)
             self._state.put_counts(writer, self.counts.told())
 
     @property
@@ -404,28 +413,6 @@ class LiveProcess:
             writer.put_latest(dataset, symbol, body)
             writer.tell(("latest", dataset, symbol), body)
             self._told_prices[symbol] = now
-
-    def _publish(self, messages: Sequence[Message]) -> None:
-        for topic, own in _by_topic(messages).items():
-            self._bus.publish(topic, [one.value for one in own], [one.key for one in own], publishing.HEADERS)
-
-    def _publish_missing(self) -> None:
-        """Publish what the bus does not have of the last transaction."""
-        missing: list[Message] = []
-        for topic, own in _by_topic(self._outbox).items():
-            there = self._newest_ids(topic, len(own))
-            missing += [one for one in own if one.id not in there]
-        self._publish(missing)
-        self._report(f"of the last {len(self._outbox)} records the bus lacked {len(missing)}")
-        self._outbox = []
-
-    def _newest_ids(self, topic: str, count: int) -> set[str]:
-        """The ids of the newest records of each partition of a topic that only this process writes."""
-        found: set[str] = set()
-        for partition, (first, end) in self._bus.watermarks(topic).items():
-            records = self._bus.read(topic, partition, max(first, end - count), end)
-            found |= {orjson.loads(value)["id"] for value in records.values}
-        return found
 
     # Health ---------------------------------------------------------------------------------------------------
 
@@ -456,13 +443,6 @@ class LiveProcess:
         }
         with self._hot.write() as writer:
             writer.put_fact(orjson.dumps(told), "live", self.dataset.name)
-
-
-def _by_topic(messages: Sequence[Message]) -> dict[str, list[Message]]:
-    found: dict[str, list[Message]] = {}
-    for one in messages:
-        found.setdefault(one.topic, []).append(one)
-    return found
 
 
 def _shown(places: Mapping[str, Place]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -115,6 +116,13 @@ class BarSource:
         """See `Source.restore`."""
 
 
+@cache
+def _rounded() -> list[pl.Expr]:
+    """Volume and volume-weighted price as bars have them, of sums of sizes and of prices times sizes."""
+    volume = pl.col("volume").round(SIZE_DECIMALS)
+    return [volume, vwap(pl.col("quote"), volume).alias("vwap")]
+
+
 class TickSource:
     """Trades of `ticks.<dataset>`, summed up to minutes. Their bars are provisional: the venue's own may say otherwise.
 
@@ -194,9 +202,7 @@ class TickSource:
             sums = pl.DataFrame(
                 {"volume": [one.volume for one in minutes], "quote": [one.quote_volume for one in minutes]}
             )
-            rounded = pl.col("volume").round(SIZE_DECIMALS)
-            sums = sums.select(rounded, vwap(pl.col("quote"), rounded).alias("vwap"))
-            for one, (volume, price) in zip(minutes, sums.iter_rows(), strict=True):
+            for one, (volume, price) in zip(minutes, sums.select(_rounded()).iter_rows(), strict=True):
                 place = self._grid.of(one.symbol, one.open_time)
                 if place is None:
                     taken.counts["rejected"] = taken.counts.get("rejected", 0) + 1

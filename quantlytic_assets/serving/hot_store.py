@@ -5,7 +5,8 @@ again: a store that is missing or damaged is made anew from the lake and the bus
 
 - `latest`: the newest price of a symbol, JSON.
 - `series`: blocks of rows (`rows.Block`) by dataset, kind, symbol and session; a kind is `bars/1m`, `bars/1d/split`
-  (bars adjusted for splits), `features/1h` and the like.
+  (bars adjusted for splits), `features/1h` and the like. The newest rows of a session may be in a second block, its
+  tail.
 - `facts`: JSON by name, such as a strategy's positions or a dataset's coverage of a session.
 - `journal`: what happened, in order of its sequence number; who is pushed to reads on from its own.
 - `state`: bytes by name that belong to one writer, such as the offsets and the state of the live path. They change in
@@ -25,8 +26,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import lmdb
 
@@ -40,6 +43,12 @@ _LAST_SEQUENCE = b"\0sequence"
 _EPOCH = b"\0epoch"
 # So many old entries of the journal go with those that come, for no writer to wait long.
 _MOST_GONE = 10_000
+# A session's tail: rows are added to it, for its block not to be written anew with each of them. Its key follows that
+# of the block.
+_TAIL = b"+"
+# A tail with so many rows goes into its block, and it may be with up to as many more: those of all symbols, which get
+# their rows together, shall not do so together.
+_TAIL_ROWS = 32
 
 
 class HotStoreError(Exception):
@@ -159,19 +168,22 @@ class Reader:
 
     def block(self, dataset: str, kind: str, symbol: str, session: date) -> Block | None:
         """The rows of a session."""
-        found = self._transaction.get(_key(dataset, kind, symbol, session.isoformat()), db=self._databases["series"])
-        return None if found is None else Block.unpacked(found)
+        key, series = _key(dataset, kind, symbol, session.isoformat()), self._databases["series"]
+        found = [self._transaction.get(name, db=series) for name in (key, key + _TAIL)]
+        blocks = [Block.unpacked(one) for one in found if one is not None]
+        return Block.joined(blocks) if blocks else None
 
     def blocks(
         self, dataset: str, kind: str, symbol: str, since: date = date.min, before: date = date.max
     ) -> Iterator[tuple[date, Block]]:
         """The sessions [since, before) that have rows, oldest first."""
         prefix = _key(dataset, kind, symbol, "")
-        for key, value in self._scan("series", prefix + since.isoformat().encode(), prefix):
-            session = date.fromisoformat(key[len(prefix) :].decode())
+        found = self._scan("series", prefix + since.isoformat().encode(), prefix)
+        for day, parts in groupby(found, lambda one: one[0][len(prefix) :].removesuffix(_TAIL)):
+            session = date.fromisoformat(day.decode())
             if session >= before:
                 return
-            yield session, Block.unpacked(value)
+            yield session, Block.joined([Block.unpacked(value) for _, value in parts])
 
     def newest_blocks(
         self, dataset: str, kind: str, symbol: str, before: date = date.max
@@ -183,9 +195,13 @@ class Reader:
             later = cursor.set_range(prefix + before.isoformat().encode())
             there = cursor.prev() if later else cursor.last()
             while there and bytes(cursor.key()).startswith(prefix):
-                session = date.fromisoformat(bytes(cursor.key())[len(prefix) :].decode())
-                yield session, Block.unpacked(cursor.value())
+                key = bytes(cursor.key())
+                own, block = key.removesuffix(_TAIL), Block.unpacked(cursor.value())
                 there = cursor.prev()
+                if own != key and there and bytes(cursor.key()) == own:
+                    block = Block.joined((Block.unpacked(cursor.value()), block))
+                    there = cursor.prev()
+                yield date.fromisoformat(own[len(prefix) :].decode()), block
 
     def fact(self, *name: str) -> bytes | None:
         """The JSON of this name."""
@@ -278,26 +294,38 @@ class Writer(Reader):
 
     def put_block(self, dataset: str, kind: str, symbol: str, session: date, block: Block) -> None:
         """Set the rows of a session in place of those that are there."""
-        self._put("series", _key(dataset, kind, symbol, session.isoformat()), block.packed())
+        key = _key(dataset, kind, symbol, session.isoformat())
+        self._put("series", key, block.packed())
+        self._transaction.delete(key + _TAIL, db=self._databases["series"])
 
     def add_rows(self, dataset: str, kind: str, symbol: str, session: date, rows: Iterable[tuple[int, bytes]]) -> None:
         """Add rows (microseconds since 1970, JSON) to a session; one of a time that is there takes its place."""
-        there = self.block(dataset, kind, symbol, session) or Block(0, -1, b"")
-        self.put_block(dataset, kind, symbol, session, there.with_rows(rows))
+        key, series = _key(dataset, kind, symbol, session.isoformat()), self._databases["series"]
+        found, kept = self._transaction.get(key, db=series), self._transaction.get(key + _TAIL, db=series)
+        tail = Block(0, -1, b"") if kept is None else Block.unpacked(kept)
+        told = list(rows)
+        if found is not None and told and min(told)[0] <= Block.last_of(found):
+            self.put_block(dataset, kind, symbol, session, Block.joined((Block.unpacked(found), tail)).with_rows(told))
+            return
+        tail = tail.with_rows(told)
+        if tail.count < _TAIL_ROWS + crc32(key) % _TAIL_ROWS:
+            self._put("series", key + _TAIL, tail.packed())
+        else:
+            block = tail if found is None else Block.joined((Block.unpacked(found), tail))
+            self.put_block(dataset, kind, symbol, session, block)
 
     def delete_block(self, dataset: str, kind: str, symbol: str, session: date) -> None:
         """Delete the rows of a session, if there are any."""
-        self._transaction.delete(_key(dataset, kind, symbol, session.isoformat()), db=self._databases["series"])
+        key = _key(dataset, kind, symbol, session.isoformat())
+        for name in (key, key + _TAIL):
+            self._transaction.delete(name, db=self._databases["series"])
 
     def forget_blocks(self, dataset: str, kind: str, symbol: str, before: date = date.max) -> int:
         """Delete the sessions before a date; returns how many there were."""
-        keys = [
-            _key(dataset, kind, symbol, session.isoformat())
-            for session, _ in self.blocks(dataset, kind, symbol, before=before)
-        ]
-        for key in keys:
-            self._transaction.delete(key, db=self._databases["series"])
-        return len(keys)
+        sessions = [session for session, _ in self.blocks(dataset, kind, symbol, before=before)]
+        for session in sessions:
+            self.delete_block(dataset, kind, symbol, session)
+        return len(sessions)
 
     def put_fact(self, body: bytes, *name: str) -> None:
         """Set the JSON of this name."""

@@ -69,6 +69,11 @@ class Block:
         last, count = _HEAD.unpack_from(stored)
         return cls(count, last, bytes(stored[_HEAD.size :]))
 
+    @staticmethod
+    def last_of(stored: bytes | memoryview) -> int:
+        """The `last` of what `packed` gave, without a copy of its rows."""
+        return _HEAD.unpack_from(stored)[0]
+
     @classmethod
     def of(cls, rows: Sequence[tuple[int, bytes]]) -> Block:
         """Rows (time, JSON) in order of time, each time once."""

@@ -87,6 +87,15 @@ class Bus(Protocol):
         Raises `ValueError` where values and keys differ in number.
         """
 
+    def send(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> Callable[[], None]:
+        """Begin to append records as `publish` does. Calling what is returned waits until they are durable.
+
+        That, which may raise `BusUnavailable` as well, is to be done once, by the thread that sent them. Until then it
+        is not known which of them are there; what is sent first to a topic stands there first.
+        """
+
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
         """First kept offset and end offset (one past the last) of each partition; empty for an unknown topic."""
 
@@ -178,6 +187,13 @@ class LocalBus:
             if topic.startswith(_TICKS):
                 self._forget(connection, now - self._ticks_seconds, start)
             connection.execute("COMMIT")
+
+    def send(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> Callable[[], None]:
+        """See `Bus.send`: they are durable when this returns."""
+        self.publish(topic, values, keys, headers)
+        return lambda: None
 
     @staticmethod
     def _forget(connection: sqlite3.Connection, before: float, first_kept: int) -> None:

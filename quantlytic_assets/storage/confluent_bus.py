@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, cast
@@ -113,7 +113,7 @@ class ConfluentBus:
                 "enable.idempotence": True,
                 # kafka-python's: one key stays in one partition, whichever driver wrote it.
                 "partitioner": "murmur2_random",
-                "linger.ms": 2,
+                "linger.ms": 0.5,
                 "batch.size": 1 << 20,
                 "message.max.bytes": 8 << 20,
                 "queue.buffering.max.messages": 2_000_000,
@@ -191,10 +191,16 @@ class ConfluentBus:
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
     ) -> None:
         """See `Bus.publish`. When it raises, some of the records may have been appended and others not."""
+        self.send(topic, values, keys, headers)()
+
+    def send(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> Callable[[], None]:
+        """See `Bus.send`."""
         if len(values) != len(keys):
             raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
-            return
+            return lambda: None
         if topic not in self._seen:
             self.create(topic)
         name = self.place.name(topic)
@@ -216,19 +222,36 @@ class ConfluentBus:
                         break
                     except BufferError:
                         producer.poll(0.1)
+
+        def wait() -> None:
+            self._wait_for(topic, producer, len(values), delivered, failures)
+            if failures:
+                # Nothing of it was taken: the topic was deleted since this process last looked.
+                self.create(topic)
+                self._retire_producer()
+                self.publish(topic, values, keys, headers)
+
+        return wait
+
+    def _wait_for(
+        self, topic: str, producer: Producer, count: int, delivered: list[int], failures: list[KafkaError]
+    ) -> None:
+        """Wait until it is known of so many records whether the broker has them.
+
+        Returns with failures only where the topic was not there for any of them.
+        """
+        with self._asking():
             # Others may be under way as well; these are what is waited for.
             deadline = time.monotonic() + 2 * _PATIENCE_SECONDS
             asked = time.monotonic() + _DELIVERY_SECONDS
-            while delivered[0] < len(values):
+            while delivered[0] < count:
                 producer.flush(0.05)
                 now = time.monotonic()
                 if now > deadline:
                     # What waits here would be sent when the broker is back, beside what the caller sends again.
                     producer.purge()
                     self._retire_producer()
-                    raise BusUnavailable(
-                        f"Kafka at {self.place.servers} has taken {delivered[0]} of {len(values)} records"
-                    )
+                    raise BusUnavailable(f"Kafka at {self.place.servers} has taken {delivered[0]} of {count} records")
                 if now > asked:
                     # Where somebody has deleted the topic since this process last looked, a new one is wanted.
                     # A broker that is away does not say: the records go on waiting for it.
@@ -237,11 +260,7 @@ class ConfluentBus:
                     asked = now + _DELIVERY_SECONDS
         if failures:
             again = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-            if len(failures) == len(values) and {one.code() for one in failures} <= again:
-                # Nothing of it was taken: the topic was deleted since this process last looked.
-                self.create(topic)
-                self._retire_producer()
-                self.publish(topic, values, keys, headers)
+            if len(failures) == count and {one.code() for one in failures} <= again:
                 return
             raise BusUnavailable(f"Kafka at {self.place.servers}: {failures[0]}")
 

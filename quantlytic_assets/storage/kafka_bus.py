@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ from kafka.errors import (
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
 )
+from kafka.producer.future import FutureRecordMetadata
 
 from quantlytic_assets.storage.bus import BusUnavailable, Records
 from quantlytic_assets.storage.kafka_records import Header, append
@@ -177,10 +178,16 @@ class KafkaBus:
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
     ) -> None:
         """See `Bus.publish`. When it raises, some of the records may have been appended and others not."""
+        self.send(topic, values, keys, headers)()
+
+    def send(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> Callable[[], None]:
+        """See `Bus.send`."""
         if len(values) != len(keys):
             raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
-            return
+            return lambda: None
         if topic not in self._seen:
             self.create(topic)
         name, head = self.place.name(topic), [(key, text.encode()) for key, text in sorted(headers.items())]
@@ -189,6 +196,11 @@ class KafkaBus:
                 self._producer.send(name, value=value, key=None if key is None else key.encode(), headers=head)
                 for value, key in zip(values, keys, strict=True)
             ]
+        return lambda: self._wait_for(topic, pending)
+
+    def _wait_for(self, topic: str, pending: Sequence[FutureRecordMetadata]) -> None:
+        """Wait until the broker has what was sent to a topic."""
+        with self._asking():
             try:
                 self._producer.flush(_DELIVERY_SECONDS)
             except KafkaTimeoutError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import polars as pl
 
 from quantlytic_assets.schemas.trading import SIGNALS
@@ -31,6 +33,16 @@ def signals(
     is the score without its sign where there are scores; else the target's for a buy or a short, 1 for a way out, and
     0 for a hold. Without reasons they say the target.
     """
+    given = {"target": targets, "score": scores, "reason": reasons}
+    rows = features[["symbol", "session", "open_time", "available_at"]].hstack(
+        [one.alias(name) for name, one in given.items() if one is not None]
+    )
+    return rows.select(_columns(strategy, scores is not None, reasons is not None))
+
+
+@lru_cache
+def _columns(strategy: str, scored: bool, reasoned: bool) -> list[pl.Expr]:
+    """The columns of signals, from those of features beside `target`, and `score` and `reason` where they are given."""
     target = pl.col("target")
     of_target = pl.when(target == 0).then(1.0).otherwise(target.abs()).fill_null(0.0)
     strength = pl.col("score").cast(pl.Float64).abs().fill_null(0.0)
@@ -39,28 +51,14 @@ def signals(
         .then(pl.lit("no target: what is held is kept"))
         .otherwise(pl.format("target weight {}", target.round(4)))
     )
-    return features.select(
-        pl.lit(strategy).alias("strategy"),
-        "symbol",
-        "session",
-        "open_time",
-        "available_at",
-        targets.alias("target"),
-        (pl.Series("score", [None] * len(features), dtype=pl.Float64) if scores is None else scores.alias("score")),
-        (pl.Series("reason", [None] * len(features), dtype=pl.String) if reasons is None else reasons.alias("reason")),
-    ).select(
-        "strategy",
-        "symbol",
-        "session",
-        "open_time",
-        "available_at",
-        pl.when(target > 0)
-        .then(pl.lit("buy"))
-        .when(target.is_null())
-        .then(pl.lit("hold"))
-        .otherwise(pl.lit("sell"))
-        .alias("signal"),
-        (of_target if scores is None else strength).alias("strength"),
-        target.cast(pl.Float64),
-        pl.coalesce("reason", said).alias("reason"),
+    signal = (
+        pl.when(target > 0).then(pl.lit("buy")).when(target.is_null()).then(pl.lit("hold")).otherwise(pl.lit("sell"))
     )
+    return [
+        pl.lit(strategy).alias("strategy"),
+        *map(pl.col, ("symbol", "session", "open_time", "available_at")),
+        signal.alias("signal"),
+        (strength if scored else of_target).alias("strength"),
+        target.cast(pl.Float64),
+        (pl.coalesce("reason", said) if reasoned else said).alias("reason"),
+    ]

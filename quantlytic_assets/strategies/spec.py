@@ -184,18 +184,29 @@ class Rule:
         frame without the columns, and for an answer that is no list of weights.
         """
         if self.spec.target is not None:
-            return _weights(self, features, self._frame(features).select(self.spec.target(self.values)).to_series())
+            return _weights(self, features, self._frame(features).select(self._expressions["target"]).to_series())
         return _weights(self, features, self._called(features))
 
     def opinions(self, features: pl.DataFrame) -> pl.DataFrame:
         """`targets`, and where the rule has them `score` (its opinion of each row, −1 to 1) and `reason` (in words)."""
-        expressions = {"target": self.spec.target, "score": self.spec.score, "reason": self.spec.reason}
-        given = {name: one(self.values) for name, one in expressions.items() if one is not None}
+        given = self._expressions
         if self.spec.target is not None:
             found = self._frame(features).select(**given)
-            return found.with_columns(_weights(self, features, found["target"]))
+            return found.replace_column(found.columns.index("target"), _weights(self, features, found["target"]))
         targets = _weights(self, features, self._called(features))
-        return self._frame(features).select(targets, **given)
+        return self._frame(features).select(targets, **given) if given else targets.to_frame()
+
+    # Expressions are made once: on the live path to make them takes as long as what they say of a few rows.
+    @cached_property
+    def _expressions(self) -> dict[str, pl.Expr]:
+        expressions = {"target": self.spec.target, "score": self.spec.score, "reason": self.spec.reason}
+        return {name: one(self.values) for name, one in expressions.items() if one is not None}
+
+    @cached_property
+    def _own_columns(self) -> list[pl.Expr]:
+        # In polars NaN is more than any number: a score that is none would be bought.
+        base = [pl.col(name).fill_nan(None) if name == "close" else pl.col(name) for name in BASE_COLUMNS]
+        return base + [pl.col(one).cast(pl.Float64).fill_nan(None).alias(name) for name, one in self.columns.items()]
 
     def _feature(self, declaration: str) -> Feature:
         return (self.library or _library()).feature(declaration)
@@ -203,10 +214,7 @@ class Rule:
     def _frame(self, features: pl.DataFrame) -> pl.DataFrame:
         """The columns that the rule declared under its own names, and no others: it can't read what it hides."""
         self._check(features)
-        # In polars NaN is more than any number: a score that is none would be bought.
-        read = {name: pl.col(column).cast(pl.Float64).fill_nan(None) for name, column in self.columns.items()}
-        base = [pl.col(name).fill_nan(None) if name == "close" else pl.col(name) for name in BASE_COLUMNS]
-        return features.select(*base, **read)
+        return features.select(self._own_columns)
 
     def _check(self, features: pl.DataFrame) -> None:
         declared = self.spec.features(self.values)
@@ -276,6 +284,11 @@ def _weights(rule: Rule, frame: pl.DataFrame, answer: pl.Series) -> pl.Series:
     if not (answer.dtype.is_numeric() or answer.dtype in (pl.Boolean, pl.Null)):
         raise RuleError(f"rule {name} returned {answer.dtype}; targets are numbers from -1 to 1, or null")
     weights = answer.cast(pl.Float64).alias("target")
+    # On the live path frames are small, and each expression costs more than its rows: these are none. A sum is NaN
+    # where a weight is.
+    total, low, high = weights.sum(), weights.min(), weights.max()
+    if total == total and (low is None or (low >= -1 and high <= 1)):
+        return weights
     wrong = (~(weights.abs() <= 1 + _ROUNDING) | weights.is_nan()).fill_null(False)
     if wrong.any():
         row = int(wrong.arg_max() or 0)

@@ -149,6 +149,12 @@ class Apart:
         """See `Bus.publish`."""
         self._own.publish(topic, values, keys, headers)
 
+    def send(
+        self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
+    ) -> Callable[[], None]:
+        """See `Bus.send`."""
+        return self._own.send(topic, values, keys, headers)
+
 
 @dataclass
 class Publisher:

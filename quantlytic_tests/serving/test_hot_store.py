@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantlytic_assets.serving.hot_store import HotStore, HotStoreError
@@ -70,6 +70,48 @@ def test_sessions_are_found_by_dataset_kind_and_symbol(store: HotStore):
     with store.read() as of:
         assert [session.day for session, _ in of.blocks("d", "bars/1m", "A")] == [5]
         assert len(list(of.blocks("d", "bars/1m", "AB"))) == 3
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 400), st.integers(1, 70), st.booleans()), max_size=25))
+def test_rows_that_are_added_stand_in_one_block_however_they_came(store: HotStore, batches):
+    place, days = ("d", "bars/1m", "A"), [date(2026, 1, 2 + day) for day in range(3)]
+    expected: dict[date, dict[int, bytes]] = {}
+    with store.write() as to:
+        to.forget_blocks(*place)
+        for number, (day, first, count, whole) in enumerate(batches):
+            rows = dict(bar(START + minute * MINUTE, float(number)) for minute in range(first, first + count))
+            session = days[day]
+            if whole:
+                to.put_block(*place, session, Block.of(list(rows.items())))
+                expected[session] = rows
+            else:
+                to.add_rows(*place, session, rows.items())
+                expected[session] = expected.get(session, {}) | rows
+    told = {session: sorted(rows.items()) for session, rows in sorted(expected.items())}
+    with store.read() as of:
+        assert {session: list(block) for session, block in of.blocks(*place)} == told
+        found = list(of.newest_blocks(*place))
+        assert [session for session, _ in found] == list(told)[::-1]
+        assert {session: list(block) for session, block in found} == told
+        for session, rows in told.items():
+            block = of.block(*place, session)
+            assert (list(block), block.count, block.last) == (rows, len(rows), rows[-1][0])
+        assert of.kinds("d") == ({"bars/1m": ["A"]} if told else {})
+    with store.write() as to:
+        assert to.forget_blocks(*place) == len(told)
+        assert (list(to.blocks(*place)), to.kinds("d")) == ([], {})
+
+
+def test_a_session_is_not_written_anew_with_each_row_that_comes(store: HotStore):
+    # Rows of a day come minute by minute: the bytes that are written grow with the day, not with its square.
+    written = []
+    with store.write() as to:
+        put, to._put = to._put, lambda database, key, value: (written.append(len(value)), put(database, key, value))
+        for minute in range(1440):
+            to.add_rows("d", "bars/1m", "A", DAY, [bar(START + minute * MINUTE)])
+        whole = len(to.block("d", "bars/1m", "A", DAY).packed())
+    assert sum(written) < 50 * whole
 
 
 def test_the_journal_goes_on_and_forgets_its_oldest(store: HotStore):

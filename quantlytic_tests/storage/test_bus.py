@@ -49,6 +49,20 @@ class TestEveryBus:
         assert bus.read(TOPIC, partition, 0, 3) == records
         assert len(bus.read(TOPIC, partition, 1, 4)) == 3
 
+    def test_what_is_sent_is_there_in_order_once_it_was_waited_for(self, bus):
+        waits = [
+            bus.send(topic, [f"{number}".encode() for number in range(first, first + 50)], ["k"] * 50, HEADERS)
+            for first in range(0, 500, 50)
+            for topic in (TOPIC, DEAD_LETTERS)
+        ]
+        waits.append(bus.send(TOPIC, [], [], HEADERS))
+        with pytest.raises(ValueError, match="2 values with 1 keys"):
+            bus.send(TOPIC, [b"a", b"b"], ["a"], HEADERS)
+        for wait in waits:
+            wait()
+        for topic in (TOPIC, DEAD_LETTERS):
+            assert bus.read(topic, 0, 0, 500).values == [f"{number}".encode() for number in range(500)]
+
     def test_any_bytes_come_back(self, bus):
         values = [b"", b"\x00\xff", "é😀".encode(), b"x" * 1_000_000]
         bus.publish(TOPIC, values, ["k"] * 4, HEADERS)

@@ -6,12 +6,13 @@ The two give the same bits. A handle needs some bars before it opens; until then
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from quantlytic_assets.features.kernels.base import Outputs, room
-from quantlytic_assets.features.kernels.talib_alone import stream, talib
+from quantlytic_assets.features.kernels.talib_alone import abstract, stream, talib
 
 
 class Talib:
@@ -26,6 +27,11 @@ class Talib:
         self.outputs = len(order)
         self.skipped = skipped
         self.parameters = parameters
+
+    @cached_property
+    def lookback(self) -> int:
+        """How many bars come before the first one with a value: with no more than these no handle opens."""
+        return int(abstract.Function(self.function, **self.parameters).lookback)
 
     def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Outputs:
         """The outputs at every bar, group by group."""
@@ -81,7 +87,7 @@ class _TalibHandle:
         return (float(answer),)
 
     def _try_to_open(self) -> Any:
-        if len(self._bars) <= self._kernel.skipped:
+        if len(self._bars) <= max(self._kernel.skipped, self._kernel.lookback):
             return None
         rows = np.ascontiguousarray(np.array(self._bars, dtype=np.float64).T)
         try:
