@@ -87,6 +87,14 @@ class Deciders:
         if strategy in self._followers:
             self._followers[strategy].said[symbol, time] = (tuple(says), revision)
 
+    def said(self, strategy: str, symbol: str, time: int) -> tuple[tuple[object, ...], int] | None:
+        """What was said last of a symbol's bar of a time (`Said.says`) and its revision, as far as it is remembered."""
+        return self._followers[strategy].said.get((symbol, time))
+
+    def adopt(self, said: Said) -> None:
+        """Take a signal in place of what was said."""
+        self._followers[said.strategy].said[said.symbol, said.time] = (said.says, said.revision)
+
     def targets(self, strategy: str) -> dict[tuple[str, int], float | None] | None:
         """What a strategy wants, by symbol and time, as far as it is remembered; None of a bot."""
         follower = self._followers.get(strategy)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
+from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -174,6 +175,20 @@ class Lines:
 
     def _listing(self, symbol: str) -> Listing:
         return self._listings.get(symbol) or Listing(symbol)
+
+    def row(self, symbol: str, time: int) -> Row | None:
+        """The row of a symbol's bar of a time, if it is kept."""
+        line = self._lines.get(symbol)
+        return None if line is None else line.rows.get(time)
+
+    def oldest_row(self) -> tuple[date, int] | None:
+        """Session and time of the oldest row that is kept; None without any."""
+        first = [line.rows[min(line.rows)].bar for line in self._lines.values() if line.rows]
+        return min(((one.session, one.open_time) for one in first), key=itemgetter(1), default=None)
+
+    def adopt(self, row: Row) -> None:
+        """Put a row in place of the one that was made of its bar."""
+        self._lines[row.bar.symbol].rows[row.bar.open_time] = row
 
     def revise(self, bar: Bar) -> int | None:
         """The number of a bar's revision, to be taken in next; None where it says nothing new, or is too old."""

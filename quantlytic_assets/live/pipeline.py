@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from quantlytic_assets.live.bars import Bar, Revised
 from quantlytic_assets.live.deciding import Deciders, Said
 from quantlytic_assets.live.lines import Lines, Row
 from quantlytic_assets.live.natives import Natives
+
+# The trace of what the graph has otherwise.
+GRAPH = "graph"
 
 
 @dataclass
@@ -46,10 +50,17 @@ class Pipeline:
     deciders: Mapping[str, Deciders]
     reached: Callable[[str], None] = lambda stage: None
 
-    def take(self, bars: Iterable[tuple[Bar, str]], untraded: Iterable[Bar] = ()) -> Made:
+    def take(
+        self,
+        bars: Iterable[tuple[Bar, str]],
+        untraded: Iterable[Bar] = (),
+        rows: Mapping[str, Sequence[Row]] = MappingProxyType({}),
+        signals: Iterable[tuple[Said, str]] = (),
+    ) -> Made:
         """Take in native bars with their traces.
 
-        untraded: bars that are known not to be, of which only symbol, session and time count.
+        untraded: bars that are known not to be, of which only symbol, session and time count. rows and signals: those
+        of the graph, in place of what was made and said here; rows by interval, signals with theirs.
         """
         made = Made()
         longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]] = {one: {} for one in self.lines}
@@ -74,6 +85,15 @@ class Pipeline:
         for interval, changed in longer.items():
             if changed:
                 self._follow(interval, changed, made)
+        for interval, adopted in rows.items():
+            for row in adopted:
+                self.lines[interval].adopt(row)
+            made.rows.setdefault(interval, []).extend((row, GRAPH) for row in adopted)
+            for said in self.deciders[interval].decide(self.lines[interval], adopted):
+                made.signals.append((said, interval, GRAPH))
+        for said, interval in signals:
+            self.deciders[interval].adopt(said)
+            made.signals.append((said, interval, GRAPH))
         return made
 
     def _longer(

@@ -12,19 +12,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import orjson
-import polars as pl
 
 from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
-from quantlytic_assets.live.comparing import GraphWatch, compared
+from quantlytic_assets.live.comparing import Compared, Comparison
 from quantlytic_assets.live.deciding import Deciders, Scorer
+from quantlytic_assets.live.graph_watch import Graph, GraphReader, GraphWatch, Since
 from quantlytic_assets.live.lines import Closes, Lines, Listing
 from quantlytic_assets.live.natives import Natives
-from quantlytic_assets.live.pipeline import Made, Pipeline
+from quantlytic_assets.live.pipeline import GRAPH, Made, Pipeline
 from quantlytic_assets.live.sending import Sender, Stopped, pause
 from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
 from quantlytic_assets.live.stages import Stages
@@ -140,7 +140,8 @@ class LiveProcess:
         self._told_prices: dict[str, float] = {}
         self._waiting_prices: dict[str, Price] = {}
         self._floor: dict[str, int] = {}
-        self._watch = GraphWatch(lake, dataset.name, self._first_session, _COMPARE_EVERY, report)
+        # Bars that were revised since the graph was looked at last.
+        self._revised: set[tuple[str, int]] = set()
         self._stages = Stages()
         self._received = 0.0
         self._sent = 0.0
@@ -179,9 +180,15 @@ class LiveProcess:
         if outbox:
             self._sender.publish_missing(outbox)
         self._floor = kept
-        self._open_desks()
+        self._make_ready()
 
-    def _open_desks(self) -> None:
+    def _make_ready(self) -> None:
+        pipeline = self._pipeline
+        columns = {interval: lines.columns for interval, lines in pipeline.lines.items()}
+        strategies = {name: interval for interval, one in pipeline.deciders.items() for name in one.names}
+        reader = GraphReader(self._lake, self.dataset.name, columns, strategies)
+        self._watch = GraphWatch(reader, self._lake, _COMPARE_EVERY, self._report)
+        self._comparison = Comparison(self._floor)
         for desk in self._desks.values():
             desk.begin(self._pipeline.lines[desk.strategy.interval])
 
@@ -245,7 +252,7 @@ class LiveProcess:
             writer.put_state(orjson.dumps(history.floor), "live", self.dataset.name, "floor")
             writer.put_state(orjson.dumps(listings), "live", self.dataset.name, "listings")
         self._floor = history.floor
-        self._open_desks()
+        self._make_ready()
         count = sum(map(len, history.lines.values()))
         self._report(
             f"beginning with {len(history.natives)} native and {count} feature bars of the lake, and with "
@@ -322,12 +329,13 @@ class LiveProcess:
         else:
             taken = self._source.idle(int(self._clock() * 1e6))
         graph = self._watch.take()
-        if graph is not None:
-            self._beside_graph(graph, taken)
+        found = Compared() if graph is None else self._beside_graph(graph, taken)
         if taken.bars:
             self._reached("bars")
-        made = self._pipeline.take(taken.bars, taken.untraded)
-        if count or made or self._waiting_prices:
+        made = self._pipeline.take(taken.bars, taken.untraded, found.rows, found.signals)
+        told = made.bars.get(self.dataset.interval, ())
+        self._revised |= {(one.bar.symbol, one.bar.open_time) for one in told if one.revision and one.trace != GRAPH}
+        if count or made or made.rows or self._waiting_prices:
             # The bus has taken what was sent last while this batch was worked on.
             self._sender.settle()
             messages = publishing.messages(self.dataset.name, made)
@@ -339,18 +347,23 @@ class LiveProcess:
             self._tell_health()
         return count
 
-    def _beside_graph(self, graph: pl.DataFrame, taken: Taken) -> None:
-        """Count what the graph has otherwise, and take it in."""
-        found = compared(self._pipeline.natives, graph, self._floor)
-        taken.bars += [(bar, "graph") for bar in found.bars]
-        for name in ("differing", "missing"):
-            taken.counts[name] = taken.counts.get(name, 0) + getattr(found, name)
-        self.counts.other["compared"] = found.same + found.differing + found.missing
-        if found.bars:
-            self._report(
-                f"of {len(graph)} bars of the graph {found.differing} were said otherwise and {found.missing} not at "
-                "all; they are corrected"
-            )
+    def _beside_graph(self, graph: Graph, taken: Taken) -> Compared:
+        """Count what the graph has otherwise, and take its bars in."""
+        found = self._comparison.of(self._pipeline, graph)
+        taken.bars += [(bar, GRAPH) for bar in found.bars]
+        counted = {
+            "differing": found.differing,
+            "missing": found.missing,
+            "compared": found.same + found.differing + found.missing,
+            "features_differing": sum(map(len, found.rows.values())),
+            "signals_differing": len(found.signals),
+        }
+        for name, count in counted.items():
+            self.counts.other[name] = self.counts.other.get(name, 0) + count
+        if told := found.told(len(graph.bars)):
+            self._report(told)
+        self._watch.look(self._since(), found.doubted)
+        return found
 
     def _trade(self, made: Made) -> None:
         """Let the accounts go on with what is new, after the signals are out."""
@@ -416,8 +429,13 @@ class LiveProcess:
 
     # Health ---------------------------------------------------------------------------------------------------
 
-    def _first_session(self) -> date | None:
-        return self._pipeline.natives.first_session()
+    def _since(self) -> Since | None:
+        """Of what the graph is to be compared."""
+        first = self._pipeline.natives.first_session()
+        rows = {interval: lines.oldest_row() for interval, lines in self._pipeline.lines.items()}
+        if first is None:
+            return None
+        return Since(first, {interval: one for interval, one in rows.items() if one is not None})
 
     def _tell_health(self, last: bool = False) -> None:
         """Say how the live path is: `("live", dataset)` of the hot store's facts."""
@@ -431,6 +449,8 @@ class LiveProcess:
                 self._ends = {number: end for number, (_, end) in self._bus.watermarks(topic).items()}
             except BusUnavailable:
                 self._ends = {}
+            self._watch.look(self._since(), {"": self._revised})
+            self._revised = set()
         offsets = self._places[topic].offsets
         behind = sum(max(0, end - offsets.get(number, end)) for number, end in self._ends.items())
         told = {

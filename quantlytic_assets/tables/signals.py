@@ -16,6 +16,12 @@ COUNTS_SCHEMA = pl.Schema(
 _NEWEST = ("symbol", "session", "open_time", "signal", "strength", "reason")
 
 
+def signals_since(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
+    """All columns of a strategy's signals from a session on, by time and symbol."""
+    own = (equal("strategy", strategy), sessions(session, None))
+    return select(lake, SIGNALS, SIGNALS.polars.names(), *own, order=("open_time", "symbol"))
+
+
 def session_signals(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
     """All columns of a strategy's signals of one session, by time and symbol."""
     own = (equal("strategy", strategy), equal("session", session))

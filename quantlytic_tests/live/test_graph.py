@@ -13,13 +13,15 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.live.process import LiveProcess
+from quantlytic_assets.market_data.stream.messages import micros
 from quantlytic_assets.resources import Resources, make_resources
 from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.storage.bus import bars_topic, made_bars_topic, signals_topic
 from quantlytic_assets.universe.loading import load_universe
 from quantlytic_tests.end_to_end.installations import Installed
 from quantlytic_tests.end_to_end.universes import CRYPTO_1M
-from quantlytic_tests.live.running import bars_on, live_process
+from quantlytic_tests.frames import utc
+from quantlytic_tests.live.running import bars_on, live_process, look
 
 DATASET = "crypto_1m"
 PLUGIN = """
@@ -189,6 +191,57 @@ def test_what_the_lake_has_is_what_a_live_path_begins_with(graph, tmp_path):
         last = newest(bars_on(resources.bus, signals_topic(strategy)))
         found = by_time(last.select("symbol", "open_time", "signal", "reason"))
         assert found.equals(by_time(wanted.select(found.columns))), strategy
+
+
+def test_features_and_signals_that_the_graph_has_otherwise_are_corrected_and_counted(graph, tmp_path):
+    """The last day comes again; of the graph's rows of it, which are all alike, two are changed."""
+    installed = graph.copied_to(tmp_path, with_lake=True)
+    (tmp_path / "rules.py").write_text(PLUGIN)
+    resources = make_resources(installed.settings())
+    day = date(2025, 5, 11)
+    rsi, signal = "2025-05-11 22:10:00+00", "2025-05-11 23:00:00+00"
+    with resources.lake.transaction() as connection:
+        for table in ("clean.bars", "features.bars"):
+            connection.execute(f"DELETE FROM {table} WHERE session >= ?", [day])
+        where = "symbol = 'BTC-USD' AND open_time = ?::TIMESTAMPTZ"
+        connection.execute(f"UPDATE features.momentum SET rsi_14 = 77.5 WHERE \"interval\" = '5m' AND {where}", [rsi])
+        connection.execute(
+            "UPDATE trading.signals SET signal = 'sell', target = -0.25, reason = 'said by hand' "
+            f"WHERE strategy = 'cross_5m' AND {where}", [signal],
+        )  # fmt: skip
+    told: list[str] = []
+    live = live_process(load_universe(installed.universe_path), DATASET, resources, report=told.append)
+    live.begin()
+    while live.step(0):
+        pass
+    counts = live.counts.told
+
+    looked = look(live)
+    assert len(looked.features["5m"]) > 500 and len(looked.signals["cross_5m"]) > 500
+    live.step(0)
+    assert (counts()["features_differing"], counts()["signals_differing"]) == (0, 0)
+    # Once more otherwise: the graph was not about to make them anew.
+    assert [len(one) for one in look(live).features.values()] == [1, 0]
+    live.step(0)
+    assert (counts()["features_differing"], counts()["signals_differing"]) == (1, 0)
+    look(live)
+    live.step(0)
+    assert (counts()["features_differing"], counts()["signals_differing"], counts()["differing"]) == (1, 1, 0)
+    assert any("features of 1 bars of 5m were others, such as BTC-USD at 2025-05-11 22:10" in line for line in told)
+    assert any("1 signals were others, such as cross_5m's of BTC-USD at 2025-05-11 23:00" in line for line in told)
+    assert all(len(one) == 0 for one in (*look(live).features.values(), *live._watch._fresh.signals.values()))
+
+    rows = block_rows(resources, "features/5m", ["BTC-USD"]).filter(pl.col("t") == "2025-05-11T22:10:00Z")
+    assert rows["rsi_14"].to_list() == [77.5]
+    found = bars_on(resources.bus, signals_topic("cross_5m")).filter(
+        (pl.col("symbol") == "BTC-USD") & (pl.col("open_time") == utc("2025-05-11T23:00:00"))
+    )
+    assert found["revision"].to_list() == [0, 1] and found["trace"].to_list()[-1] == "graph"
+    assert (found["signal"][-1], found["target"][-1], found["reason"][-1]) == ("sell", -0.25, "said by hand")
+    # A process that goes on from here has them so.
+    live = live_process(load_universe(installed.universe_path), DATASET, resources)
+    live.begin()
+    assert live._pipeline.deciders["5m"].said("cross_5m", "BTC-USD", micros(utc("2025-05-11T23:00:00")))[1] == 1
 
 
 def bars_of_lake(installed: Installed, strategy: str) -> pl.DataFrame:

@@ -8,16 +8,16 @@ import orjson
 import polars as pl
 import pytest
 
-from quantlytic_assets.live import comparing
 from quantlytic_assets.live.process import LiveProcess
 from quantlytic_assets.live.sources import TickSource
+from quantlytic_assets.market_data.stream.messages import micros
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
 from quantlytic_assets.storage.bus import bars_topic, made_bars_topic, signals_topic
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import make_bars, make_dataset, utc
-from quantlytic_tests.live.running import bars_on
+from quantlytic_tests.live.running import bars_on, look
 from quantlytic_tests.storage.places import opened
 
 DATASET = make_dataset(
@@ -199,8 +199,7 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
         pl.col("close_time").alias("available_at"), pl.lit([], pl.List(pl.String)).alias("flags"),
     ).select(BARS.polars.names()).cast(dict(BARS.polars))  # fmt: skip
     resources.lake.replace([("clean.bars", "true", [], clean)])
-    graph = comparing.read_graph(resources.lake, "tried_1m", START.date())
-    process._watch._fresh = graph
+    graph = look(process)
     process.step(0)
     told = process.counts.told()
     assert (told["differing"], told["missing"], told["compared"]) == (1, 2, 12)
@@ -213,6 +212,15 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
     process._watch._fresh = graph
     process.step(0)
     assert process.counts.told()["differing"] == 1
+    # What was told once is not looked at again, but for bars that are revised meanwhile.
+    assert len(look(process).bars) == 0
+    publish(resources, minutes("A-USD", 7, 8, high=500.0))
+    run(process)
+    assert process._revised == {("A-USD", micros(START + timedelta(minutes=7)))}
+    assert len(look(process).bars) == 1
+    process.step(0)
+    assert process.counts.told()["differing"] == 2
+    assert values(resources, "bars/1m", "A-USD")["2025-05-10T00:07:00Z"]["h"] != 500.0
 
 
 def test_ticks_are_of_one_minute_bars():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -20,6 +21,7 @@ from quantlytic_assets.universe.models import Instrument
 from quantlytic_tests.services.desk import DATASET as DESK_DATASET
 from quantlytic_tests.services.desk import STRATEGY, Desk, recorded_days
 from quantlytic_tests.services.floor import Floor
+from quantlytic_tests.services.test_bot_account import bot
 from quantlytic_tests.storage.places import opened
 
 DATASET = replace(
@@ -91,6 +93,25 @@ def test_a_live_account_is_the_one_that_the_asset_writes_whatever_comes_at_once(
     # Whoever comes second trades nothing again.
     assert read_history(desk.lake, DATASET, STRATEGY, None, FIRST) is not None
     assert desk.trade(FIRST, BEFORE).events == 0
+
+
+def test_a_bot_remembers_on_the_live_path_what_it_remembers_in_the_asset(resources, tmp_path):
+    bars = days().filter(pl.col("session") >= FIRST)
+    strategy = bot(tmp_path)
+    # A new process every three weeks: what the bot keeps goes on with its account.
+    cuts = [FIRST, date(2011, 1, 24), date(2011, 2, 15), BEFORE]
+    for first, before in pairwise(cuts):
+        process = live(resources, trade=True, strategies=(strategy,))
+        part = bars.filter(pl.col("session").is_between(first, before, closed="left"))
+        bring(resources, process, part, at_once=1 if first == FIRST else 4)
+    mine = resources.accounts.events("cross")
+    assert mine.filter(pl.col("kind") == "fill").height > 10
+
+    desk = Desk(tmp_path / "asset", bars)
+    desk.give(compute(bars.drop("sma_5", "sma_20", "ret_1"), Registry().features(["sma(5)", "sma(20)", "ret(1)"])))
+    desk.trade(FIRST, BEFORE, strategy=strategy, dataset=replace(DATASET, features=strategy.declared))
+    assert mine.drop("recorded_at").equals(desk.accounts.events("cross").drop("recorded_at"))
+    assert resources.accounts.last("cross").bot == desk.accounts.last("cross").bot
 
 
 def test_without_trade_the_account_goes_on_in_memory_alone(resources):

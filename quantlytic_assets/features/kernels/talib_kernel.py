@@ -31,7 +31,7 @@ class Talib:
     @cached_property
     def lookback(self) -> int:
         """How many bars come before the first one with a value: with no more than these no handle opens."""
-        return int(abstract.Function(self.function, **self.parameters).lookback)
+        return int(abstract.Function(self.function, **self.parameters).lookback)  # type: ignore[attr-defined]
 
     def batch(self, inputs: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Outputs:
         """The outputs at every bar, group by group."""
