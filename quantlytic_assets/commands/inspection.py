@@ -111,7 +111,8 @@ def _live_line(dataset: str, live: dict[str, Any]) -> str:
     """What the live path of a dataset said of itself last, in a line."""
     ago = (datetime.now(UTC) - datetime.fromisoformat(live["at"])).total_seconds()
     told = f"{live['bars']:,} bars, {live['signals']:,} signals, {live['behind']:,} records behind"
-    less = {name: live.get(name, 0) for name in ("late", "revised", "differing", "missing", "lost")}
+    names = ("late", "revised", "differing", "missing", "features_differing", "signals_differing", "lost")
+    less = {name.replace("_", " "): live.get(name, 0) for name in names}
     rest = "".join(f", {count:,} {name}" for name, count in less.items() if count)
     return f"live path of {dataset}, {ago:,.0f} s ago: {told}{rest}"
 

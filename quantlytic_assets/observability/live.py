@@ -11,7 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from quantlytic_assets.live.stages import BOUNDS
 
-_KINDS = ("records", "bars", "signals", "revised", "late", "differing", "missing", "rejected", "malformed", "lost")
+_KINDS = (
+    "records", "bars", "signals", "revised", "late", "differing", "missing", "features_differing", "signals_differing",
+    "rejected", "malformed", "lost",
+)  # fmt: skip
 
 
 def live_metrics(told: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
@@ -25,7 +28,7 @@ def live_metrics(told: Mapping[str, Mapping[str, Any]]) -> list[Metric]:
     events = CounterMetricFamily(
         "quantlytic_live_events",
         "what a live path counted: records, bars and signals; bars that came late, were revised, or differ from the "
-        "graph's",
+        "graph's; features and signals that differ from the graph's",
         labels=["dataset", "kind"],
     )
     stages = HistogramMetricFamily(
