@@ -11,7 +11,6 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import orjson
 from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.comparing import Compared, Comparison
+from quantlytic_assets.live.counts import Counts
 from quantlytic_assets.live.deciding import Deciders, Scorer
 from quantlytic_assets.live.graph_watch import Graph, GraphReader, GraphWatch, Since
 from quantlytic_assets.live.lines import Closes, Lines, Listing
@@ -55,41 +55,6 @@ _PRICES_EVERY = 0.1
 _IDENTITY_EVERY = 5.0
 # Seconds between two looks at the lake.
 _COMPARE_EVERY = 15.0
-# What every live path counts; `Counts.other` has what else came up.
-_COUNTED = ("records", "bars", "signals", "revised", "late")
-
-
-@dataclass
-class Counts:
-    """What has happened since the state began, or since the process did."""
-
-    records: int = 0
-    bars: int = 0
-    signals: int = 0
-    revised: int = 0
-    late: int = 0
-    other: dict[str, int] = field(default_factory=dict)
-
-    def add(self, records: int, taken: Taken, made: Made) -> None:
-        """Count a batch in."""
-        self.records += records
-        self.bars += sum(map(len, made.bars.values()))
-        self.signals += len(made.signals)
-        self.revised += made.revised
-        self.late += made.late
-        for name, count in taken.counts.items():
-            self.other[name] = self.other.get(name, 0) + count
-
-    def told(self) -> dict[str, int]:
-        """By name."""
-        own = {name: getattr(self, name) for name in _COUNTED}
-        return own | self.other
-
-    @classmethod
-    def of(cls, told: Mapping[str, int]) -> Counts:
-        """What `told` gave."""
-        own = {name: told.get(name, 0) for name in _COUNTED}
-        return cls(**own, other={name: count for name, count in told.items() if name not in own})
 
 
 class LiveProcess:
