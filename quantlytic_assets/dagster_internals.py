@@ -29,6 +29,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 # The parts of Dagster's SQLite storage. It has no setting for what `SqliteStorage` below changes.
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 # The run tags of a range of partitions. Dagster documents what they do and exports no constants.
@@ -87,17 +88,29 @@ class SqliteEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None):
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._index_columns = False
+        self._tables_there: set[str] = set()
+        # The connections in use, all of them by the thread that holds the lock.
+        self._open: dict[str, Connection] = {}
         super().__init__(base_dir, inst_data)
+        setattr(self, "_db_lock", threading.RLock())  # noqa: B010 - another kind of lock, for mypy's sake
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         with self._db_lock:
+            if shard in self._open:
+                # Within a transaction of the shard's: what is done now belongs to it.
+                yield self._open[shard]
+                return
             engine = self._engine(shard)
             if shard not in self._initialized_dbs:
                 self._initdb(engine)
                 self._initialized_dbs.add(shard)
             with engine.begin() as connection:
-                yield connection
+                self._open[shard] = connection
+                try:
+                    yield connection
+                finally:
+                    del self._open[shard]
 
     def _engine(self, shard: str) -> Engine:
         if shard in self._engines:
@@ -122,32 +135,43 @@ class SqliteEventLog(SqliteEventLogStorage):
         self._index_columns = self._index_columns or super()._has_asset_key_index_cols_on_connection(conn)
         return self._index_columns
 
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has a table. Dagster asks for each event, by a new connection; tables stay there."""
+        if table_name not in self._tables_there and super().has_table(table_name):
+            self._tables_there.add(table_name)
+        return table_name in self._tables_there
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event; what a check found in two transactions, where Dagster has three."""
+        if event.is_dagster_event and event.dagster_event_type in ASSET_CHECK_EVENTS:
+            self.store_event_batch([event])
+        else:
+            super().store_event(event)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one run: planned materializations and checks, or the materializations of a step."""
         if len({entry.run_id for entry in events}) > 1:
             super().store_event_batch(events)
             return
-        inserts = [(entry, self.prepare_insert_event(entry)) for entry in events]
+        rows = [self._event_to_row(entry) for entry in events]
         with self.run_connection(events[0].run_id) as connection:
-            for _, insert in inserts:
-                connection.execute(insert)
-        checks = []
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
         # The table of assets keeps the last event of each kind.
         last = {(entry.dagster_event_type, entry.get_dagster_event().asset_key): entry for entry in events}
         with self.index_transaction() as connection:
-            for entry, insert in inserts:
+            assets: list[tuple[EventLogEntry, int]] = []
+            for entry, row in zip(events, rows, strict=True):
                 kind = entry.dagster_event_type
                 if kind not in ASSET_EVENTS | ASSET_CHECK_EVENTS:
                     continue
-                event_id = connection.execute(insert).lastrowid
+                event_id = connection.execute(SqlEventLogStorageTable.insert(), row).lastrowid
                 if kind in ASSET_CHECK_EVENTS:
-                    checks.append((entry, event_id))
+                    self.store_asset_check_event(entry, event_id)
                     continue
-                self._store_asset_event_tags(connection, [entry], [event_id])
+                assets.append((entry, event_id))
                 if last[kind, entry.get_dagster_event().asset_key] is entry:
                     self._store_asset_event(connection, entry, event_id)
-        for entry, event_id in checks:
-            self.store_asset_check_event(entry, event_id)
+            self._store_asset_event_tags(connection, [entry for entry, _ in assets], [number for _, number in assets])
 
     def dispose(self) -> None:
         """Close what is kept."""
