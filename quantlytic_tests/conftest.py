@@ -31,6 +31,7 @@ _LONG = (
     "end_to_end/test_import.py",
     "end_to_end/test_pages.py",
     "end_to_end/test_graph.py",
+    "commands/test_demo.py",
     "commands/test_training_history.py",
     "storage/test_lake.py",
     "assets/test_maintenance.py",

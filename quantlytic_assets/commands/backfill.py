@@ -6,11 +6,11 @@ The command with its usage, its plan and what it prints is in `backfilling`, whi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -59,13 +59,53 @@ class Outcome:
     requests: int = 0
     failures: list[str] = field(default_factory=list)
 
+    def add(self, other: Outcome) -> None:
+        """Count what another backfill did as well."""
+        self.partitions += other.partitions
+        self.requests += other.requests
+        self.failures += other.failures
+
+
+class Shown(Protocol):
+    """Where runs are shown while they are at work: a `rich` progress bar, so far as it is used here."""
+
+    def add_task(self, description: str, /, *, total: float) -> Any:
+        """A new line, and what it goes by."""
+
+    def update(self, task: Any, /, *, description: str) -> None:
+        """Say something else in a line."""
+
+    def advance(self, task: Any, /) -> None:
+        """Note that a step is done."""
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Progress]:
+    """A progress bar on a console, which stays there when all is done if that is a terminal."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=not console.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        yield progress
+
 
 class Backfill:
-    """Runs the jobs of datasets and strategies over partitions, one run a chunk, with a progress bar."""
+    """Runs the jobs of datasets and strategies over partitions, one run a chunk, with a progress bar.
 
-    def __init__(self, installation: Installation, console: Console):
+    progress: where it is shown; left out: on a bar of its own, on the console.
+    """
+
+    def __init__(self, installation: Installation, console: Console, progress: Shown | None = None):
         self.installation = installation
         self.console = console
+        self.progress = progress
         self.outcome = Outcome()
         # Partitions whose bars a run cleaned beside its own, and by dataset the earliest one of all that were.
         self._late: set[str] = set()
@@ -256,17 +296,7 @@ class Backfill:
     ) -> None:
         if not chunks:
             return
-        with Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=not self.console.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ) as progress:
+        with shown(self.console) if self.progress is None else nullcontext(self.progress) as progress:
             job = self.installation.definitions.resolve_job_def(job_name)
             steps = len(only or job.nodes)
             task = progress.add_task(what, total=steps * len(chunks))

@@ -2,63 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from quantlytic_assets.commands.backfill import Backfill
+from quantlytic_assets.commands.backfill import Backfill, shown
+from quantlytic_assets.commands.beside import Beside
 from quantlytic_assets.commands.inspection import show_status
 from quantlytic_assets.commands.installation import CommandError, with_members
 from quantlytic_assets.commands.migrating import bring_up_to_date
 from quantlytic_assets.commands.results import show_results
+from quantlytic_assets.universe.feature_choice import datasets_read
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantlytic_assets.commands.installation import Installation
-
-
-# What the process that compiles runs, in the order in which it is needed.
-_PREPARE = (
-    "from quantlytic_assets.features import batch; batch.prepare(); "
-    "from quantlytic_assets.trading.engine import run; run.prepare()"
-)
-
-
-@contextmanager
-def _being_compiled(wanted: bool) -> Iterator[subprocess.Popen | None]:
-    """A process that compiles the core features and the trading engine, where wanted; ended with what it runs beside.
-
-    The machine code of a new installation takes as long as landing bars does, and a processor would have nothing to do
-    meanwhile. Who computes or trades before it is done, or after it has failed, compiles as ever.
-    """
-    if not wanted:
-        yield None
-        return
-    with subprocess.Popen([sys.executable, "-c", _PREPARE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as it:
-        try:
-            yield it
-        finally:
-            it.kill()
+    from quantlytic_assets.universe.models import Dataset, Strategy, Universe
 
 
 def run_demo(installation: Installation, out: Console) -> None:
     """Build what is pending, print datasets and strategies; raises `CommandError` when a run failed."""
     started = time.monotonic()
     bring_up_to_date(installation, out)
-    backfill = Backfill(installation, out)
     strategies = with_members(installation.universe.strategies.values())
-    with _being_compiled(bool(strategies)) as compiling:
-        for dataset in installation.universe.datasets.values():
-            backfill.dataset(dataset, only_pending=True)
-        if compiling is not None and not backfill.outcome.failures:
-            compiling.wait()
-        for strategy in strategies:
-            if not backfill.outcome.failures:
-                backfill.strategy(strategy, only_pending=True)
+    backfill = Backfill(installation, out)
+    _make_all(backfill, strategies)
     outcome = backfill.outcome
     show_status(installation, out, as_json=False)
     show_results(installation, out, strategies)
@@ -77,3 +47,41 @@ def run_demo(installation: Installation, out: Console) -> None:
             )
     if outcome.failures:
         raise CommandError("\n".join(outcome.failures))
+
+
+def _make_all(backfill: Backfill, strategies: Iterable[Strategy]) -> None:
+    """Make what is pending. Strategies of a dataset in which something was made are made beside the datasets after it.
+
+    Others have nothing to do as a rule: to see that another process would have to be waited for.
+    """
+    universe, out, outcome = backfill.installation.universe, backfill.console, backfill.outcome
+    waiting = {name: [one for one in strategies if one.dataset == name] for name in universe.datasets}
+    with shown(out) as progress, Beside(progress) if any(waiting.values()) else nullcontext() as beside:
+        backfill.progress = progress
+        for dataset in in_order(universe):
+            before = outcome.partitions
+            backfill.dataset(dataset, only_pending=True)
+            if beside is not None and outcome.partitions > before and not outcome.failures:
+                beside.make([one.name for one in waiting.pop(dataset.name)])
+        for strategy in (one for rest in waiting.values() for one in rest):
+            if not outcome.failures:
+                backfill.strategy(strategy, only_pending=True)
+        for done, said in beside.outcomes() if beside is not None else ():
+            outcome.add(done)
+            out.print(said, end="", highlight=False, markup=False, soft_wrap=True)
+
+
+def in_order(universe: Universe) -> list[Dataset]:
+    """The datasets, those with strategies first; each after those that it reads, else as in the file."""
+    found: dict[str, Dataset] = {}
+    traded = {strategy.dataset for strategy in universe.strategies.values()}
+
+    def add(dataset: Dataset, above: frozenset[str] = frozenset()) -> None:
+        for name in datasets_read(dataset):
+            if name not in above and name in universe.datasets:
+                add(universe.datasets[name], above | {dataset.name})
+        found.setdefault(dataset.name, dataset)
+
+    for dataset in sorted(universe.datasets.values(), key=lambda one: one.name not in traded):
+        add(dataset)
+    return list(found.values())

@@ -83,6 +83,13 @@ def others(features: Sequence[Feature]) -> list[tuple[str | None, str]]:
     return [(dataset or None, symbol) for dataset, _, symbol in (name.rpartition(":") for name in names)]
 
 
+def datasets_read(dataset: Dataset) -> list[str]:
+    """The other datasets that a dataset's features and checks read."""
+    compared = [dataset.compare_with.dataset] if dataset.compare_with else []
+    names = [*(name for name, _ in others(features_of(dataset))), *compared]
+    return [name for name in dict.fromkeys(names) if name is not None and name != dataset.name]
+
+
 def warm_up_bars(features: Sequence[Feature], columns: Sequence[str] | None) -> int:
     """The bars until these columns, or all of the features', are defined; never fewer than the set `core` needs.
 
