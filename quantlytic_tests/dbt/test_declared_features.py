@@ -1,5 +1,6 @@
 """Features that a dataset declares: the library's, a user's own, of other symbols' closes, and of all symbols."""
 
+import subprocess
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -136,6 +137,14 @@ def test_the_table_has_what_is_computed_of_all_bars_at_once(built, plugin):
     other, _ = days(["X"], 5)
     later = other["close"].to_numpy()[:-1] - bars.filter(symbol="A")["close"].to_numpy()[1:]
     np.testing.assert_allclose(spread[1:], later, rtol=1e-9, atol=1e-9)
+
+
+def test_bars_are_looked_up_once_for_all_families_also_where_the_tables_are_there(built):
+    stretch = (FIRST + timedelta(days=200)).isoformat(), (FIRST + timedelta(days=201)).isoformat()
+    command, environment = built.command("other", *stretch, "1d", ["1d"])
+    done = subprocess.run([*command, "--log-level", "debug"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("create view memory.main.bars_to_compute") == 1
 
 
 def test_a_stretch_that_is_made_again_has_the_rows_of_one_rebuild(built, plugin):
