@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -128,26 +128,26 @@ def replace_by_frames(
     in_range: str,
     frames: Iterable[pl.DataFrame],
     partitioned_by: Sequence[str],
-    tail: str = "false",
+    tail_of: str = "",
+    tail_since: date = date.max,
     tail_key: Sequence[str] = (),
 ) -> None:
     """Replace the rows of a table that meet the SQL condition `in_range` by polars frames.
 
-    Rows that meet `tail` (a condition on rows after the range) also replace those of the table with the same `tail_key`
-    (quoted column names). `frames` may have `moves`, which change rows after these.
+    Rows of the dataset `tail_of` from the session `tail_since` on, which is after the range, also replace those of the
+    table with the same `tail_key` (quoted column names). `frames` may have `moves`, which change rows after these.
     """
     with model_turn():
         files = NewFiles(connection, table, partitioned_by)
         files.write(frames)
         statements = [f"DELETE FROM lake.{table} WHERE {in_range}"]
-        if files.paths and tail_key:
-            (last,) = connection.execute(f"SELECT max(session) FROM {files.rows} WHERE {tail}").fetchall()[0]
-            if last is not None:
-                key = f"({', '.join(tail_key)})"
-                statements.append(
-                    f"DELETE FROM lake.{table} WHERE {tail} AND session <= DATE '{last}' "
-                    f"AND {key} IN (SELECT {key} FROM {files.rows} WHERE {tail})"
-                )
+        if tail_key and files.last_session is not None and files.last_session >= tail_since:
+            key = f"({', '.join(tail_key)})"
+            tail = f"dataset = {literal(tail_of)} AND session >= DATE '{tail_since}'"
+            statements.append(
+                f"DELETE FROM lake.{table} WHERE {tail} AND session <= DATE '{files.last_session}' "
+                f"AND {key} IN (SELECT {key} FROM {files.rows} WHERE {tail})"
+            )
         moves: Sequence[Move] = getattr(frames, "moves", ())
 
         def run(connection: duckdb.DuckDBPyConnection) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import date
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 # A row group of all columns is what writers and readers hold at a time, 32 MB; a reader of one symbol skips others.
 _GROUP_VALUES = 4_000_000
 _GROUP_ROWS = 122_880
+# The bytes of a frame that may still be there when the next one is.
+_MOST_BESIDE = 64_000_000
 
 
 class NewFiles:
@@ -31,15 +35,25 @@ class NewFiles:
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, partitioned_by: Sequence[str]):
         self.table = table
         self.paths: list[str] = []
+        # The newest session that a row is of.
+        self.last_session: date | None = None
         self._partition = [_partition(expression) for expression in partitioned_by]
         self._schema = _schema(connection, table)
 
     def write(self, frames: Iterable[pl.DataFrame]) -> None:
-        """Write polars frames; each is let go before the next one is made."""
-        for frame in frames:
-            if not frame.is_empty():
-                self._write(frame)
-            del frame
+        """Write polars frames, each while the next one is made; a large one is let go before."""
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for frame in frames:
+                if writing is not None:
+                    writing.result()
+                writing = None if frame.is_empty() else writer.submit(self._write, frame)
+                if writing is not None and frame.estimated_size() > _MOST_BESIDE:
+                    writing.result()
+                    writing = None
+                del frame
+            if writing is not None:
+                writing.result()
 
     @property
     def rows(self) -> str:
@@ -62,6 +76,8 @@ class NewFiles:
 
     def _write(self, frame: pl.DataFrame) -> None:
         given = frame.columns
+        last = frame["session"].max()
+        self.last_session = last if self.last_session is None else max(self.last_session, last)
         rows = frame.select(
             pl.col(name) if name in given else pl.lit(None, dtype=dtype).alias(name)
             for name, dtype in self._schema.items()
@@ -84,9 +100,11 @@ class NewFiles:
     def _parts(self, rows: pl.DataFrame) -> list[tuple[dict[str, object], pl.DataFrame]]:
         """The rows by partition, with its values. Most frames are of one partition, and are not copied."""
         values = rows.select(self._partition)
+        first = values.row(0, named=True)
+        # Compared with the first row: that takes a fraction of what it takes to find all values that there are.
+        if values.select(pl.all_horizontal(pl.col(name).eq_missing(one).all() for name, one in first.items())).item():
+            return [(first, rows)]
         found = values.unique(maintain_order=True)
-        if len(found) == 1:
-            return [(found.row(0, named=True), rows)]
         return [
             (one, rows.filter(pl.all_horizontal(values[name].eq_missing(value) for name, value in one.items())))
             for one in found.iter_rows(named=True)

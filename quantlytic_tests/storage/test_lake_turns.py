@@ -107,14 +107,14 @@ def test_rows_after_the_range_replace_those_of_the_same_key(place):
     later = date(2025, 3, 4)
 
     def put(rows: pl.DataFrame) -> None:
-        tail = f"dataset = 'sample_set' AND session >= DATE '{later}'"
         dbt_writes.replace_by_frames(
             connection,
             "clean.bars",
             f"dataset = 'sample_set' AND session = DATE '{DAY}'",
             [rows],
             PARTITIONED_BY,
-            tail=tail,
+            tail_of="sample_set",
+            tail_since=later,
             tail_key=['"symbol"', '"open_time"'],
         )
 

@@ -111,7 +111,8 @@ def model(dbt, session):
 {# The function that dbt-duckdb calls with what the model returns and a cursor of its own. #}
 {% macro replace_range(target, in_range, tail_key) -%}
 {%- set table = target.schema ~ '.' ~ target.identifier -%}
-{%- set tail = "dataset = '" ~ run_range().dataset ~ "' and session >= date '" ~ run_range().end ~ "'" -%}
+from datetime import date
+
 from quantlytic_assets.storage import dbt_writes
 
 
@@ -123,7 +124,8 @@ def materialize(rows, connection):
         {{ tojson(in_range) }},
         rows,
         partitioned_by={{ tojson(config.require('partitioned_by').split(', ')) }},
-        tail={{ tojson(tail) }},
+        tail_of={{ tojson(run_range().dataset) }},
+        tail_since=date.fromisoformat({{ tojson(run_range().end) }}),
         tail_key={{ tojson(quoted_names(tail_key)) }},
     )
 {%- else %}
