@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. A traceback is sho
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -518,8 +517,6 @@ def live(
     trade: Annotated[bool, typer.Option("--trade", help="Trade the strategies' paper accounts.")] = False,
 ) -> None:
     """Bars, features and signals of a dataset as they come over the bus, until SIGINT or SIGTERM."""
-    # Its frames are of a few rows: more threads would take turns for each of them.
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from quantlytic_assets.commands.live import run_live
 
     run_live(_installation, out, dataset, source.value, trade)

@@ -165,11 +165,7 @@ def run_phase(
     servers = bus.place.servers
     found: list[tuple[bytes, float]] = []
     stop = threading.Event()
-    # As `quantlytic live` has it.
-    environment = os.environ | {"POLARS_MAX_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, *program], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    child = subprocess.Popen([sys.executable, "-m", __spec__.name, *program], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline().strip() == "ready"
     reading = threading.Thread(target=lambda: found.extend(reader(servers, bus.place.name(target), PARTITIONS, stop)))

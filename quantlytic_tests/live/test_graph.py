@@ -112,6 +112,9 @@ def test_signals_bars_and_features_are_those_of_the_graph(graph, tmp_path):
         while live.step(0):
             pass
         at += len(taken)
+    # Prices are told now and then: the last of them too.
+    while live._waiting_prices:
+        live.step(0.02)
     symbols = ["BTC-USD", "ETH-USD", "SOL-USD"]
 
     for interval in ("1m", "5m", "1h"):
