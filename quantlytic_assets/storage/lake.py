@@ -20,6 +20,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
 from quantlytic_assets.storage.extensions import extension_settings
+from quantlytic_assets.storage.lake_catalog import attach
 from quantlytic_assets.storage.lake_locks import FileLocks, LakeLocks, PostgresLocks, is_conflict
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.storage.migrations.lake import (
@@ -89,7 +90,7 @@ class LakePlace(Protocol):
         """The locks of writers."""
 
     def dbt_environment(self) -> dict[str, str]:
-        """The variables that dbt's profile reads beside those of every lake."""
+        """The variables that dbt's connection reads beside those of every lake."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class EmbeddedPlace:
 
     def dbt_environment(self) -> dict[str, str]:
         """See `LakePlace.dbt_environment`."""
-        return {"QUANTLYTIC_DBT_TARGET": "embedded"}
+        return {"QUANTLYTIC_LAKE_ON_SERVERS": ""}
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class ServicesPlace:
         """See `LakePlace.dbt_environment`. Secrets go by environment to dbt's process and no further."""
         secret = self.bucket.secret()
         return {
-            "QUANTLYTIC_DBT_TARGET": "services",
+            "QUANTLYTIC_LAKE_ON_SERVERS": "yes",
+            "QUANTLYTIC_LAKE_PG_TYPE": "postgres",
             **{f"QUANTLYTIC_LAKE_PG_{name.upper()}": value for name, value in self.connection.items()},
             **{
                 f"QUANTLYTIC_LAKE_S3_{name.upper()}": str(value).lower() if isinstance(value, bool) else value
@@ -258,9 +260,7 @@ class Lake:
             connection.execute(f"LOAD {name}")
         connection.execute("SET TimeZone = 'UTC'")
         self.place.prepare(connection)
-        # The catalog's own word for where the data is, is for others.
-        given = ", ".join((f"DATA_PATH '{self.data_path}', OVERRIDE_DATA_PATH", self.place.options, *options))
-        connection.execute(f"ATTACH '{self.catalog}' AS lake ({given})")
+        attach(connection, self.catalog, self.data_path, self.place.options, *options)
         connection.execute("USE lake")
         return connection
 
@@ -394,11 +394,13 @@ class Lake:
         return not found.is_empty()
 
     def dbt_environment(self) -> dict[str, str]:
-        """The variables that dbt's profile reads to reach this lake."""
+        """The variables that dbt's connection is made from (`dbt_connection`)."""
         settings = extension_settings(self.scratch / "extensions", self.place.extensions)
         return {
             "QUANTLYTIC_LAKE_CATALOG": self.catalog,
             "QUANTLYTIC_LAKE_DATA": self.data_path,
+            "QUANTLYTIC_LAKE_OPTIONS": self.place.options,
+            "QUANTLYTIC_LAKE_EXTENSIONS": ",".join(self.place.extensions),
             "QUANTLYTIC_DUCKDB_EXTENSIONS": settings["extension_directory"],
             "QUANTLYTIC_DUCKDB_UNSIGNED": settings["allow_unsigned_extensions"],
             "QUANTLYTIC_DUCKDB_MEMORY": self.memory,

@@ -28,6 +28,7 @@ from quantlytic_assets.schemas.clean import BARS, CORPORATE_ACTIONS, COVERAGE
 from quantlytic_assets.services.rebuilding import publish_everything
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.universe.loading import load_universe
+from quantlytic_tests.dbt.parsing import give_parsed
 
 FETCHED = datetime(2026, 6, 1, tzinfo=UTC)
 UNIVERSE: dict[str, Any] = {
@@ -140,9 +141,10 @@ class Desk:
 
     def adjust(self) -> None:
         """Have dbt make the view of adjusted bars, as the feature assets do."""
-        target = str(self.chosen.directory("dbt") / "target")
+        target = self.chosen.directory("dbt") / "target"
+        give_parsed(target)
         environment = os.environ | self.resources.lake.dbt_environment()
-        environment |= {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
+        environment |= {"DBT_TARGET_PATH": str(target), "DBT_LOG_PATH": str(target)}
         project, dbt = str(settings.DBT_PROJECT), str(settings.PROGRAMS / "dbt")
         command = [dbt, "--no-use-colors", "run", "--project-dir", project, "--profiles-dir", project]
         command += ["--select", "adjusted_bars"]

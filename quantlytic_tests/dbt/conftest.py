@@ -12,6 +12,7 @@ import pytest
 from quantlytic_assets import settings
 from quantlytic_assets.schemas.features import FAMILIES
 from quantlytic_assets.services.features import families, run_environment
+from quantlytic_tests.dbt.parsing import give_parsed
 from quantlytic_tests.storage.places import Place, opened
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ class Warehouse:
         self.lake = place.resources.lake
         self.target = place.settings.directory("dbt") / "target"
         self.secrets = place.secrets
+        give_parsed(self.target)
 
     def add(self, dataset: str, bars: pl.DataFrame, sessions: pl.DataFrame, delay: timedelta = timedelta()) -> None:
         """Put clean bars and sessions of a dataset there; bars need symbol, session, times, prices and volume."""
@@ -97,6 +99,8 @@ class Warehouse:
         command, environment = self.command(dataset, start, end, interval, intervals, *more, **options)
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+        # Wherever the lake is: what was parsed for another one will do.
+        assert "Unable to do partial parsing" not in done.stdout
         return done.stdout
 
     def table(self, name: str, dataset: str) -> pl.DataFrame:
