@@ -12,6 +12,9 @@ from quantlytic_assets import settings
 from quantlytic_tests.forking.programs import forked_programs
 
 os.environ.pop("QUANTLYTIC_PROFILE", None)
+# With two, DuckDB takes twice the processor time for what a test asks: one thread looks again and again whether the
+# other is done. Scenarios of `end_to_end` have the usual two where others have one, and rows must be the same.
+os.environ["QUANTLYTIC_DUCKDB_THREADS"] = "1"
 
 # Files whose tests take a minute and more, the longest first: begun last, one of them would keep a worker busy when the
 # others have nothing left to do. (`make test` hands files out in this order.) The first two go well together: one works

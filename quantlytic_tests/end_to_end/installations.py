@@ -148,6 +148,8 @@ class Installed:
             if not name.startswith(("QUANTLYTIC_", "DAGSTER_", "DBT_")) and name != "PYTHONDONTWRITEBYTECODE"
         }
         mine = {"QUANTLYTIC_HOME": str(self.home), "QUANTLYTIC_UNIVERSE": str(self.universe_path)}
+        threads = "QUANTLYTIC_DUCKDB_THREADS"
+        mine |= {threads: os.environ[threads]} if threads in os.environ else {}
         if self.profile == "services":
             servers = ("QUANTLYTIC_KAFKA", "QUANTLYTIC_S3_", "QUANTLYTIC_POSTGRES_")
             mine |= {name: value for name, value in os.environ.items() if name.startswith(servers)}
