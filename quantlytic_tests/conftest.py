@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from quantlytic_assets import settings
 from quantlytic_tests.forking.programs import forked_programs
+from quantlytic_tests.forking.server import COMPILED
 
 os.environ.pop("QUANTLYTIC_PROFILE", None)
 # With two, DuckDB takes twice the processor time for what a test asks: one thread looks again and again whether the
@@ -68,14 +70,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Where programs are that are forked from a process that has imported everything. pytest-xdist's workers share one: it
-# takes a quarter of a minute of a core to start and 400 MB.
+# takes a quarter of a minute of a core to start and 400 MB. It compiles all kernels where that is not done yet: for
+# them it begins at once, and they wait for it, since each would compile for itself.
 _PROGRAMS = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the programs that are forked, where this is no worker."""
     if not hasattr(config, "workerinput"):
-        programs = forked_programs()
+        programs = forked_programs(at_once=bool(config.getoption("numprocesses", None)))
         config.stash[_PROGRAMS] = programs.__enter__()
         config.add_cleanup(lambda: programs.__exit__(None, None, None))
 
@@ -92,5 +95,7 @@ def _programs(pytestconfig: pytest.Config) -> Iterator[None]:
     installed = settings.PROGRAMS
     told = getattr(pytestconfig, "workerinput", None)
     settings.PROGRAMS = Path(told["programs"]) if told else pytestconfig.stash[_PROGRAMS]
+    while told and not (settings.PROGRAMS / COMPILED).exists():
+        time.sleep(0.02)
     yield
     settings.PROGRAMS = installed

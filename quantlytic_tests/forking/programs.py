@@ -19,12 +19,15 @@ from pathlib import Path
 
 import quantlytic_tests
 from quantlytic_tests.forking import client
-from quantlytic_tests.forking.server import PROGRAMS
+from quantlytic_tests.forking.server import COMPILED, PROGRAMS
 
 
 @contextmanager
-def forked_programs() -> Iterator[Path]:
-    """A directory of programs to start like the installed ones. The first that is started starts the fork server."""
+def forked_programs(at_once: bool = False) -> Iterator[Path]:
+    """A directory of programs to start like the installed ones.
+
+    The first that is started starts the fork server, or it is started `at_once`.
+    """
     # Not below pytest's directory: the name of a socket has to be short.
     with tempfile.TemporaryDirectory(prefix="quantlytic-programs-") as name, socket.socket(socket.AF_UNIX) as listener:
         directory = Path(name)
@@ -33,7 +36,7 @@ def forked_programs() -> Iterator[Path]:
         _write_programs(directory)
         # Readable when it is time to end.
         end, ending = os.pipe()
-        waiting = threading.Thread(target=_serve_when_wanted, args=(listener, directory, end))
+        waiting = threading.Thread(target=_serve_when_wanted, args=(listener, directory, end, at_once))
         waiting.start()
         try:
             yield directory
@@ -51,19 +54,23 @@ def _write_programs(directory: Path) -> None:
         path.chmod(0o755)
 
 
-def _serve_when_wanted(listener: socket.socket, directory: Path, end: int) -> None:
+def _serve_when_wanted(listener: socket.socket, directory: Path, end: int, at_once: bool) -> None:
     """Start the server when the first client knocks; it ends when `end` is at its end, which is its standard input."""
-    if listener not in select.select([listener, end], [], [])[0]:
+    if not at_once and listener not in select.select([listener, end], [], [])[0]:
         return
     # Compiling the libraries anew in each fork would take most of the time.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # A killed dbt leaves its semaphores to this server's tracker, which removes them and would warn of it in the end.
     environment["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    subprocess.run(
-        [sys.executable, "-m", "quantlytic_tests.forking.server", str(directory), str(listener.fileno())],
-        cwd=Path(quantlytic_tests.__file__).parents[1],
-        env=environment,
-        stdin=end,
-        pass_fds=[listener.fileno()],
-        check=True,
-    )
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "quantlytic_tests.forking.server", str(directory), str(listener.fileno())],
+            cwd=Path(quantlytic_tests.__file__).parents[1],
+            env=environment,
+            stdin=end,
+            pass_fds=[listener.fileno()],
+            check=True,
+        )
+    finally:
+        # Nobody need wait any longer.
+        (directory / COMPILED).touch()

@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,14 @@ import numpy as np
 
 from quantlytic_assets import settings
 from quantlytic_assets.features.registry import Registry
+from quantlytic_assets.trading.engine import codes as c
+from quantlytic_assets.trading.engine.run import prepare
+from quantlytic_assets.trading.engine.settings import EngineSettings
+from quantlytic_assets.trading.engine.settlement import BrokerReport, Ordered, settle
+from quantlytic_assets.trading.engine.state import State
+
+# In the directory of programs: there when all kernels are compiled, or will not be.
+COMPILED = "compiled"
 
 # Most of it is imported by the definitions; the rest when a run needs it first. Not the command line itself: it looks
 # at the terminal and the environment when it is imported.
@@ -105,6 +114,23 @@ def _warm_kernels() -> None:
     """Compute features of a few bars: numba loads what it compiles with, and machine code, when it is first used."""
     for feature in Registry().features(["core"]):
         feature.kernel().batch(np.ones((len(feature.inputs), 8)), np.array([0]), np.array([8]))
+
+
+def _compile_engine() -> None:
+    """Trade and settle a little in a process that ends: what it compiles is kept, and polars' threads go with it."""
+    compiling = os.fork()
+    if compiling:
+        os.waitpid(compiling, 0)
+        return
+    try:
+        prepare()
+        moment = datetime(2000, 1, 3, tzinfo=UTC)
+        ordered = Ordered(1, "A", 1, "market", "entry", moment)
+        charged = BrokerReport("charged", ordered, moment, moment.date(), commission=1.0)
+        settle(State(1, 1.0), EngineSettings(capital=1.0), ("A",), np.zeros((c.STATIC_FIELDS, 1)), [charged])
+    except BaseException:
+        traceback.print_exc()
+    os._exit(0)
 
 
 def serve(listener: socket.socket) -> None:
@@ -215,6 +241,10 @@ def main(directory: str, descriptor: str) -> None:
     """Import everything, then serve the clients of the listening socket `descriptor`."""
     # What is imported stays; collections would only look through it again and again.
     gc.disable()
+    # First, for others wait for it: each process would compile for itself what is not kept yet.
+    _warm_kernels()
+    _compile_engine()
+    Path(directory, COMPILED).touch()
     for name in _IMPORTS:
         importlib.import_module(name)
     from sklearn.utils import all_estimators
@@ -222,7 +252,6 @@ def main(directory: str, descriptor: str) -> None:
     # MLflow imports all of them when it keeps a model.
     all_estimators()
     _warm_dbt()
-    _warm_kernels()
     # The command's own dbt comes from here too.
     settings.PROGRAMS = Path(directory)
     with socket.socket(fileno=int(descriptor)) as listener:
