@@ -185,7 +185,9 @@ class Market:
 def _last_bars(times: np.ndarray, closes: Mapping[date, datetime] | None) -> np.ndarray:
     sessions = times[:, c.SESSION]
     if closes is not None:
-        ends = {day_number(day): micros(end) for day, end in closes.items()}
+        # All at once: a time by itself takes a fifth of a millisecond, and there are as many as sessions.
+        moments = pl.Series(list(closes.values())).cast(BARS_SCHEMA["close_time"]).to_physical().to_list()
+        ends = dict(zip(map(day_number, closes), moments, strict=True))
         far = np.iinfo(np.int64).max
         return times[:, c.CLOSES] >= np.array([ends.get(int(one), far) for one in sessions], dtype=np.int64)
     if (sessions[1:] == sessions[:-1]).any():
