@@ -54,7 +54,7 @@ def test_duckdb_reads_every_rule_as_polars_does(lake, name):
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    lake = local_lake(tmp_path_factory.mktemp("lake"))
+    lake = local_lake(tmp_path_factory.mktemp("lake"), threads=1)
     with lake.transaction() as connection:
         connection.execute("CREATE SCHEMA made")
         for table in TABLES.values():
@@ -75,7 +75,7 @@ def test_a_new_lake_is_as_declared(lake):
 
 
 def test_where_a_lake_is_not_as_declared_it_is_said_what_differs(tmp_path):
-    lake = local_lake(tmp_path)
+    lake = local_lake(tmp_path, threads=1)
     with lake.transaction() as connection:
         connection.execute("DROP TABLE ml.predictions")
         connection.execute("ALTER TABLE clean.bars DROP COLUMN vwap")

@@ -55,7 +55,7 @@ class Desk:
         """Opens the desk below `root`, or sets one up there for these days."""
         root.mkdir(exist_ok=True)
         self.root = root
-        self.lake = local_lake(root / "lake")
+        self.lake = local_lake(root / "lake", threads=1)
         # When events are recorded, and when people ask.
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.accounts = Accounts(f"sqlite:///{root / 'state.sqlite'}", clock=lambda: self.now)

@@ -54,7 +54,7 @@ def strategy(rule, name="mine", plugins=(), declared=("core",), symbols=SYMBOLS)
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     """Three symbols, one of which comes later and does not trade for three weeks; features.indicators as a table."""
-    lake = local_lake(tmp_path_factory.mktemp("lake"))
+    lake = local_lake(tmp_path_factory.mktemp("lake"), threads=1)
     random = np.random.default_rng(7)
     frames = []
     for place, symbol in enumerate(SYMBOLS):

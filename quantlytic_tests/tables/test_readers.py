@@ -48,7 +48,7 @@ def covered(dataset: str, symbol: str, day: date, missing: int, cause: str | Non
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    lake = local_lake(tmp_path_factory.mktemp("lake"))
+    lake = local_lake(tmp_path_factory.mktemp("lake"), threads=1)
     frames = {
         clean.BARS: [bar("d", symbol, day, hour) for symbol in ("A", ODD) for day in DAYS for hour in (10, 11)]
         + [bar(ODD, "A", DAYS[0], 12)],
