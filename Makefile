@@ -35,9 +35,10 @@ demo: install
 	$(BIN)/quantlytic demo $(if $(filter 0,$(SERVE)),--no-serve,)
 
 # Where PYTHONDONTWRITEBYTECODE is set each worker, and many a program that a test starts, would compile our own files.
+# Kafka is started a dozen times and has little to do: its quick compiler alone takes half the processor time of both.
 test:
 	$(MAKE) --no-print-directory -j2 install test-programs
-	env -u PYTHONDONTWRITEBYTECODE $(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+	env -u PYTHONDONTWRITEBYTECODE JDK_JAVA_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" $(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
 lint: install
