@@ -18,32 +18,47 @@ os.environ.pop("QUANTLYTIC_PROFILE", None)
 # other is done. Scenarios of `end_to_end` have the usual two where others have one, and rows must be the same.
 os.environ["QUANTLYTIC_DUCKDB_THREADS"] = "1"
 
-# Files whose tests take a minute and more, the longest first: begun last, one of them would keep a worker busy when the
-# others have nothing left to do. (`make test` hands files out in this order.) The first two go well together: one works
-# with two processes at a time, the other mostly waits for servers that it has struck.
+# Files whose tests take half a minute and more where three workers share two processors, the longest first: begun last,
+# one of them would keep a worker busy when the others have nothing left to do. (`make test` hands files out in this
+# order.) The first two go well together: one works with two processes at a time, the other mostly waits for servers
+# that it has struck.
 _LONG = (
     "end_to_end/test_promises.py",
     "faults/test_short.py",
     "end_to_end/test_serve.py",
+    "services/test_killed_account.py",
+    "live/test_killed.py",
     "dbt/test_dbt_models.py",
-    "dbt/test_usable_bars.py",
     "storage/test_maintenance.py",
-    "commands/test_backfill.py",
-    "end_to_end/test_command_line.py",
-    "dbt/test_declared_features.py",
-    "storage/test_compaction.py",
-    "commands/test_import.py",
-    "end_to_end/test_import.py",
-    "end_to_end/test_pages.py",
-    "end_to_end/test_graph.py",
-    "commands/test_demo.py",
-    "commands/test_training_history.py",
-    "storage/test_lake.py",
-    "assets/test_maintenance.py",
-    "end_to_end/test_vendors.py",
-    "assets/test_run_retention.py",
     "storage/test_landing.py",
+    "feeds/test_feed.py",
+    "end_to_end/test_pages.py",
+    "storage/test_lake.py",
+    "commands/test_backfill.py",
     "end_to_end/test_services.py",
+    "dbt/test_declared_features.py",
+    "dbt/test_usable_bars.py",
+    "storage/test_compaction.py",
+    "services/test_paper_account.py",
+    "live/test_broker_day.py",
+    "storage/test_bus.py",
+    "learning/test_registry.py",
+    "storage/test_migrations.py",
+    "live/test_graph.py",
+    "services/test_broker_account.py",
+    "assets/test_run_retention.py",
+    "commands/test_cli.py",
+    "feeds/test_command.py",
+    "commands/test_import.py",
+    "live/test_trading.py",
+    "live/test_command.py",
+    "end_to_end/test_import.py",
+    "end_to_end/test_vendors.py",
+    "end_to_end/test_graph.py",
+    "end_to_end/test_command_line.py",
+    "commands/test_demo.py",
+    "storage/test_lake_turns.py",
+    "commands/test_training_history.py",
 )
 
 
