@@ -63,15 +63,26 @@ def lake(desk: Desk, dataset: str, symbol: str) -> pl.DataFrame:
 
 def test_alpaca_py_gets_a_hundred_thousand_bars_as_the_lake_has_them(desk: Desk, api: Client):
     client = CryptoHistoricalDataClient("any", "thing", url_override=api.base)
-    asked = CryptoBarsRequest(
-        symbol_or_symbols=["BTC/USD", "ETH/USD"], timeframe=TimeFrame.Minute, start=datetime(2026, 1, 1, tzinfo=UTC)
-    )
-    found = client.get_crypto_bars(asked).data
-    assert len(found["ETH/USD"]) == 70 * 1440 > 100_000
-    for symbol, bars in found.items():
-        assert frame(bars).equals(lake(desk, "crypto_1m", symbol.replace("/", "-"))), symbol
+
+    def bars_of(*symbols: str, end: datetime | None = None) -> dict[str, list]:
+        asked = CryptoBarsRequest(
+            symbol_or_symbols=list(symbols), timeframe=TimeFrame.Minute, start=datetime(2026, 1, 1, tzinfo=UTC), end=end
+        )
+        return client.get_crypto_bars(asked).data
+
+    (found,) = bars_of("ETH/USD").values()
+    assert len(found) == 70 * 1440 > 100_000
+    assert frame(found).equals(lake(desk, "crypto_1m", "ETH-USD"))
     newest = client.get_crypto_latest_bar(CryptoLatestBarRequest(symbol_or_symbols="ETH/USD"))["ETH/USD"]
-    assert newest == found["ETH/USD"][-1]
+    assert newest == found[-1]
+    # Its objects take 200 MB; pages that go on from one symbol to the next need fewer.
+    del found, newest
+    end = datetime(2026, 1, 20, 23, 59, 30, tzinfo=UTC)
+    both = bars_of("BTC/USD", "ETH/USD", end=end)
+    assert [len(bars) for bars in both.values()] == [16 * 1440 - 10, 16 * 1440]
+    for symbol, bars in both.items():
+        expected = lake(desk, "crypto_1m", symbol.replace("/", "-")).filter(pl.col("open_time") < end)
+        assert frame(bars).equals(expected), symbol
 
 
 def test_alpaca_py_pages_over_symbols_in_both_directions(desk: Desk, stocks: StockHistoricalDataClient):
