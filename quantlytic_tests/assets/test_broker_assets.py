@@ -120,7 +120,9 @@ def test_a_daily_strategy_is_traded_by_its_asset_from_the_order_to_the_position(
     lake, ledger = resources.lake, resources.broker_ledger
     closes = days.filter(session=session).select("symbol", "close")
     book.prices.update(dict(closes.iter_rows()))
-    book.clock, book.closed = lambda: datetime.now(UTC), True
+    # What is executed belongs to this session also where the next one has opened: that has no row without bars.
+    executed_at = days["close_time"].max() + timedelta(minutes=1)
+    book.clock, book.closed = lambda: executed_at, True
     book.cash = 100_000.0
     dataset = replace(
         DATASET, first_session=days["session"].min(), last_session=None,
