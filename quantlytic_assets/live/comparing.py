@@ -44,6 +44,10 @@ class Compared:
     signals: list[tuple[Said, str]] = field(default_factory=list)
     doubted: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
 
+    def doubt(self, name: str, key: tuple[str, int]) -> None:
+        """Have a row looked at again. name: its interval or strategy; key: its symbol and time."""
+        self.doubted.setdefault(name, set()).add(key)
+
     def told(self, bars: int) -> str:
         """What differs, in words, of so many bars; empty where nothing does."""
         parts = []
@@ -86,7 +90,7 @@ class Comparison:
                 if clean and key in before.get(interval, ()):
                     found.rows.setdefault(interval, []).append(row)
                 else:
-                    found.doubted.setdefault(interval, set()).add(key)
+                    found.doubt(interval, key)
         # Signals that follow from other features are made anew first.
         clean = clean and not found.rows
         for strategy, rows in graph.signals.items():
@@ -96,7 +100,7 @@ class Comparison:
                 if clean and key in before.get(strategy, ()):
                     found.signals.append((said, interval))
                 else:
-                    found.doubted.setdefault(strategy, set()).add(key)
+                    found.doubt(strategy, key)
         return found
 
     def _bars(self, natives: Natives, rows: pl.DataFrame, found: Compared) -> None:

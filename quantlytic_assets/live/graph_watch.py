@@ -72,27 +72,37 @@ class GraphReader:
         self._known: dict[str, pl.Series] = {}
 
     def read(self, since: Since, again: Mapping[str, Keys]) -> Graph:
-        """What is new or another since the call before, and what is asked for: by interval, or name of a strategy."""
+        """What is new or another since the call before, and what is asked for: by interval, or name of a strategy.
+
+        Where it raises, nothing counts as read.
+        """
+        hashes: dict[str, pl.Series] = {}
         defect = pl.col("flags").list.set_intersection(list(DEFECTS)).list.len() > 0
         bars = clean_bars(self._lake, self._dataset, (*BAR_COLUMNS, "flags"), since=since.bars)
-        graph = Graph(self._new("", bars.filter(~defect).select(BAR_COLUMNS), again).sort("open_time", "symbol"))
+        graph = Graph(
+            self._new("", bars.filter(~defect).select(BAR_COLUMNS), again, hashes).sort("open_time", "symbol")
+        )
         if self._lake.has_table(CLOSES.name):
             for interval, (first, time) in since.rows.items():
                 there = (*ROW_COLUMNS, *self._columns[interval])
                 found = indicators(self._lake, self._dataset, interval, there, since=first)
-                graph.features[interval] = self._new(interval, _from(found, time), again)
+                graph.features[interval] = self._new(interval, _from(found, time), again, hashes)
         if self._lake.has_table(SIGNALS.name):
             for strategy, interval in self._strategies.items():
                 if interval in since.rows:
                     first, time = since.rows[interval]
-                    found = signals_since(self._lake, strategy, first).select(SIGNAL_COLUMNS)
-                    graph.signals[strategy] = self._new(strategy, _from(found, time), again)
+                    found = signals_since(self._lake, strategy, SIGNAL_COLUMNS, first)
+                    graph.signals[strategy] = self._new(strategy, _from(found, time), again, hashes)
+        self._known |= hashes
         return graph
 
-    def _new(self, name: str, rows: pl.DataFrame, again: Mapping[str, Keys]) -> pl.DataFrame:
-        hashes = rows.hash_rows()
+    def _new(
+        self, name: str, rows: pl.DataFrame, again: Mapping[str, Keys], hashes: dict[str, pl.Series]
+    ) -> pl.DataFrame:
+        """The rows that are new or asked for; what each of them is now goes into `hashes`."""
+        hashes[name] = rows.hash_rows()
         known = self._known.get(name)
-        wanted = pl.repeat(True, len(rows), eager=True) if known is None else ~hashes.is_in(known.implode())
+        wanted = pl.repeat(True, len(rows), eager=True) if known is None else ~hashes[name].is_in(known.implode())
         asked = again.get(name)
         if asked:
             keys = pl.DataFrame(list(asked), schema={"symbol": pl.String, "open_time": pl.Int64}, orient="row")
@@ -101,7 +111,6 @@ class GraphReader:
                 rows.select("symbol", times).with_row_index("row").join(keys, on=["symbol", "open_time"], how="semi")
             )
             wanted = wanted | pl.int_range(len(rows), eager=True).is_in(there["row"].implode())
-        self._known[name] = hashes
         return rows.filter(wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
 import polars as pl
@@ -16,10 +17,9 @@ COUNTS_SCHEMA = pl.Schema(
 _NEWEST = ("symbol", "session", "open_time", "signal", "strength", "reason")
 
 
-def signals_since(lake: Queries, strategy: str, session: date) -> pl.DataFrame:
-    """All columns of a strategy's signals from a session on, by time and symbol."""
-    own = (equal("strategy", strategy), sessions(session, None))
-    return select(lake, SIGNALS, SIGNALS.polars.names(), *own, order=("open_time", "symbol"))
+def signals_since(lake: Queries, strategy: str, columns: Sequence[str], session: date) -> pl.DataFrame:
+    """Columns of a strategy's signals from a session on, in no order."""
+    return select(lake, SIGNALS, columns, equal("strategy", strategy), sessions(session, None))
 
 
 def session_signals(lake: Queries, strategy: str, session: date) -> pl.DataFrame:

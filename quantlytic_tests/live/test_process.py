@@ -188,6 +188,10 @@ def test_a_topic_that_was_made_anew_is_read_from_its_start(resources, tmp_path):
     assert len(values(resources, "bars/1m", "A-USD")) == 7
 
 
+def gone(name: str) -> bool:
+    raise OSError("gone")
+
+
 def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resources):
     process = live(resources)
     publish(resources, minutes("A-USD", 0, 10))
@@ -199,6 +203,10 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
         pl.col("close_time").alias("available_at"), pl.lit([], pl.List(pl.String)).alias("flags"),
     ).select(BARS.polars.names()).cast(dict(BARS.polars))  # fmt: skip
     resources.lake.replace([("clean.bars", "true", [], clean)])
+    # A look that fails half way has told nothing: the next one finds all of it.
+    with pytest.raises(OSError, match="gone"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resources.lake, "has_table", gone)
+        look(process)
     graph = look(process)
     process.step(0)
     told = process.counts.told()
