@@ -75,7 +75,11 @@ class Board:
         self._symbols.pop(symbol, None)
 
     def update(self, symbol: str, bar: Mapping[str, object]) -> dict[str, float]:
-        """The features at the next bar of a symbol, NaN where one is not defined.
+        """The features at the next bar of a symbol by name; see `values`."""
+        return dict(zip(self.columns, self.values(symbol, bar)))
+
+    def values(self, symbol: str, bar: Mapping[str, object]) -> list[float]:
+        """The features at the next bar of a symbol in the order of `columns`, NaN where one is not defined.
 
         `bar` has the columns that `batch.compute` reads by name. A bar without a close changes nothing. A symbol that
         was not opened begins with this bar, and one whose listing changes begins anew.
@@ -83,7 +87,7 @@ class Board:
         shares = float(bar.get("shares") or 1.0)  # type: ignore[arg-type]
         values = {name: of_bar(bar, name, shares) for name in self._names}
         if bar.get("close") is None or bar["close"] != bar["close"]:
-            return dict.fromkeys(self.columns, NAN)
+            return [NAN] * len(self.columns)
         state = self._symbols.get(symbol)
         if state is None or state.listing != bar.get("listing"):
             state = self._symbols[symbol] = _Symbol(self._open(None), bar.get("listing"))
@@ -106,7 +110,7 @@ class Board:
                 value if scale == "ratio" else value * shares if scale == "volume" else value / shares
                 for value, scale in zip(found, self._scales)
             ]
-        return dict(zip(self.columns, found))
+        return found
 
     def _shifts(self, bars: pl.DataFrame, sums: Sequence[Feature], stored: pl.DataFrame) -> dict[int, float]:
         """For the places of cumulative columns: what is added to a sum since the first bar, before splits."""

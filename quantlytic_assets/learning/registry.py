@@ -44,6 +44,9 @@ _EXAMPLE_ROWS = 5
 _LEARNED_WITH = (
     "dataset", "interval", "model", "horizon", "retrain", "min_train_sessions", "embargo_sessions",
 )  # fmt: skip
+# The alias of the model that decides today, and the beginning of those of partitions.
+CHAMPION = "champion"
+_CUT = "cut-"
 _SQLITE_SCHEMES = ("sqlite:///", "sqlite+pysqlite:///")
 
 
@@ -60,7 +63,7 @@ def alias_of(partition_key: str) -> str:
 
     The prefix keeps clear of names that MLflow reserves (`v1`, `latest`); what it does not allow becomes a dash.
     """
-    return "cut-" + re.sub(r"[^0-9A-Za-z_-]", "-", partition_key)
+    return _CUT + re.sub(r"[^0-9A-Za-z_-]", "-", partition_key)
 
 
 class ModelStore:
@@ -90,7 +93,7 @@ class ModelStore:
         parameters, the model's metrics, importances and the baselines' metrics (`majority_accuracy`, …), the rows it
         learned from as an input dataset with their digest, a chart, and `run_tags`. The model has a signature and an
         input example. The partition's alias then moves to the new version: a rerun adds a version. Killed on the way,
-        it leaves an unfinished run, and the alias where it was.
+        it leaves an unfinished run, and the alias where it was. The newest partition's model is the `champion`.
         """
         client = self._connect()
         experiment = self._experiment(strategy.name)
@@ -116,6 +119,7 @@ class ModelStore:
             )
             client.set_terminated(run_id)
             client.set_registered_model_alias(strategy.name, alias_of(partition_key), found.version)
+            self._name_champion(strategy.name)
         except BaseException:
             client.set_terminated(run_id, status="FAILED")
             raise
@@ -177,8 +181,9 @@ class ModelStore:
             if error.error_code not in _missing():
                 raise
             return []
-        found = [client.get_model_version(strategy.name, version).tags for version in aliases.values()]
-        versions = zip(found, aliases.values(), strict=True)
+        cuts = [version for alias, version in aliases.items() if alias.startswith(_CUT)]
+        found = [client.get_model_version(strategy.name, version).tags for version in cuts]
+        versions = zip(found, cuts, strict=True)
         rows = [
             {
                 "partition": tags["quantlytic.partition"],
@@ -231,6 +236,17 @@ class ModelStore:
                     f"the model of {strategy.name} for {partition_key} has no chart: materialize its model partition "
                     f"{partition_key} again"
                 ) from error
+
+    def _name_champion(self, name: str) -> None:
+        """Give the newest partition's model the alias by which people ask for the one that decides today."""
+        client = self._connect()
+        while True:
+            # Looked at again afterwards: a training beside this one may have set a newer or an older one meanwhile.
+            aliases = client.get_registered_model(name).aliases
+            newest = aliases[max(one for one in aliases if one.startswith(_CUT))]
+            if aliases.get(CHAMPION) == newest:
+                return
+            client.set_registered_model_alias(name, CHAMPION, newest)
 
     def _version(self, strategy: ModelStrategy, partition_key: str) -> ModelVersion:
         from mlflow.exceptions import MlflowException

@@ -17,15 +17,15 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.live.lines import KEPT_ROWS, Lines, Row
 from quantlytic_assets.services.inputs import rules_of
-from quantlytic_assets.strategies.signals import rule_signals
+from quantlytic_assets.strategies.signals import rule_says
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 
 # rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
-_SAYS = ["signal", "strength", "target", "reason"]
-_TARGET = _SAYS.index("target")
+# Of `rule_says`.
+_TARGET = 2
 
 
 class Said(NamedTuple):
@@ -118,11 +118,11 @@ class Deciders:
             frame, rows, keys = self._frame(one, lines, changed, targets)
             if frame.is_empty():
                 continue
-            signals = rule_signals(name, one.rule, frame)
+            signals = rule_says(one.rule, frame)
             if name in members:
-                targets[name] = signals[[*_KEYS, "target"]].rename({"target": name})
+                targets[name] = frame[_KEYS].with_columns(signals["target"].alias(name))
             # What is said, and no times: their conversion would take longer than all else here.
-            for (bar, _), says in zip(rows, signals[_SAYS].iter_rows(), strict=True):
+            for (bar, _), says in zip(rows, signals.rows(), strict=True):
                 key = (bar.symbol, bar.open_time)
                 before = one.said.get(key)
                 if key not in keys or (before is not None and before[0] == says):

@@ -341,7 +341,7 @@ class Lines:
         }  # fmt: skip
         for name, closes in self._closes.items():
             given[f"close:{name}"], given[f"age:{name}"] = closes.before(bar.available_at)
-        found = list(self._board.update(bar.symbol, given).values())
+        found = self._board.values(bar.symbol, given)
         line.rows[bar.open_time] = Row(bar, tuple(found[at] if at >= 0 else float("nan") for at in self._places))
         if self._across:
             wide = self._wide.setdefault(bar.open_time, {})

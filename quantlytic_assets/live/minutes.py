@@ -85,8 +85,8 @@ def _new(line, gaps, number, time):
 
 
 @compiled
-def _take(symbols, numbers, times, prices, sizes, parts, offsets, begin, lines, gaps, ints, floats, newest, counts):
-    """Add trades to their minutes. begin: the minute of which not everything was seen.
+def _take(symbols, numbers, times, prices, sizes, parts, offsets, begins, lines, gaps, ints, floats, newest, counts):
+    """Add trades to their minutes. begins: of each, the minute of which not everything was seen.
 
     Returns how many were taken: all, or those before one for which a minute that was not told yet would be forgotten.
     """
@@ -95,7 +95,7 @@ def _take(symbols, numbers, times, prices, sizes, parts, offsets, begin, lines, 
         line = lines[symbol]
         minute = time - time % MINUTE
         if line[_WHOLE] == _UNKNOWN:
-            line[_WHOLE] = begin + MINUTE if begin >= 0 else 0
+            line[_WHOLE] = begins[i] + MINUTE if begins[i] >= 0 else 0
             line[_OVER] = line[_IDLE] = max(minute, line[_WHOLE])
         at, oldest = -1, 0
         for slot in range(SLOTS):
@@ -202,17 +202,17 @@ class Minutes:
                 self._lines[self._places[symbol], (_WHOLE, _OVER, _IDLE)] = minute
 
     def take(self, symbols: np.ndarray, numbers: np.ndarray, times: np.ndarray, prices: np.ndarray, sizes: np.ndarray,
-             parts: np.ndarray, offsets: np.ndarray, begin: int = _UNKNOWN) -> None:  # fmt: skip
-        """Take in trades. symbols: their places among `symbols`; begin: the minute in which their reading began.
+             parts: np.ndarray, offsets: np.ndarray, begins: np.ndarray) -> None:  # fmt: skip
+        """Take in trades. symbols: their places among `symbols`; begins: of each, the minute in which its part begins.
 
         Minutes that are over wait for `told`, also those that later ones would take the place of.
         """
         self.newest[:] = np.nan
-        arrays = (symbols, numbers, times, prices, sizes, parts, offsets)
+        arrays = (symbols, numbers, times, prices, sizes, parts, offsets, begins)
         start = 0
         while start < len(symbols):
             start += _take(
-                *(one[start:] for one in arrays), begin, self._lines, self._gaps, self._ints, self._floats, self.newest,
+                *(one[start:] for one in arrays), self._lines, self._gaps, self._ints, self._floats, self.newest,
                 self.counts,
             )  # fmt: skip
             if start < len(symbols):

@@ -2,7 +2,7 @@
 
 What is published was committed before, with the offsets of what it follows from: a process that dies anywhere goes on
 from its last transaction, looks which of its records the bus has, and publishes the others. So each record is there
-once, whenever a process is killed.
+once, whenever a process is killed. What the API serves of it is written after that (`write_behind`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.comparing import Compared, Comparison
@@ -31,6 +32,7 @@ from quantlytic_assets.live.stages import Stages
 from quantlytic_assets.live.state import LiveState, Message, Place, version
 from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
+from quantlytic_assets.live.write_behind import WriteBehind
 from quantlytic_assets.market_data.stream.messages import moment
 from quantlytic_assets.storage.bus import BusUnavailable
 from quantlytic_assets.universe.feature_choice import features_of
@@ -53,6 +55,8 @@ _HEALTH_EVERY = 1.0
 _PRICES_EVERY = 0.1
 # Seconds between two looks whether a topic is still the one that is read.
 _IDENTITY_EVERY = 5.0
+# Seconds by which the two may be late.
+_OVERDUE = 2.0
 # Seconds between two looks at the lake.
 _COMPARE_EVERY = 15.0
 
@@ -137,6 +141,8 @@ class LiveProcess:
             outbox = self._state.outbox(reader)
             self.counts = Counts.of(self._state.counts(reader))
             minutes = self._state.minutes(reader)
+            self._behind = WriteBehind(self._state, self.dataset, self._columns)
+            self._behind.restore(reader)
         if minutes is not None:
             self._source.restore(minutes)
         self._warm_up()
@@ -144,6 +150,7 @@ class LiveProcess:
         self._report(f"going on from {_shown(self._places)}")
         if outbox:
             self._sender.publish_missing(outbox)
+        self._serve()
         self._floor = kept
         self._make_ready()
 
@@ -180,7 +187,8 @@ class LiveProcess:
         self._pipeline = Pipeline(natives, lines, deciders, self._reached)
 
     def _warm_up(self) -> None:
-        """Load what features are computed with: the first bar shall not wait for it."""
+        """Load what bars are placed and features are computed with: the first bar shall not wait for it."""
+        session_table(self.dataset.calendar, datetime.now(UTC).date(), datetime.now(UTC).date())
         for interval, lines in self._pipeline.lines.items():
             symbol, at = self.dataset.symbols[0].symbol, datetime(2000, 1, 3, tzinfo=UTC)
             first = Bar(symbol, at.date(), *(int(at.timestamp() * 1e6),) * 3, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -210,6 +218,7 @@ class LiveProcess:
         self._source = self._make_source(self.dataset, history.floor)
         self._places = {self._source.topic: self._start(self._source.topic)}
         listings = {symbol: (one.name, one.shares) for symbol, one in history.listings.items()}
+        self._behind = WriteBehind(self._state, self.dataset, self._columns)
         with self._hot.write() as writer:
             self._state.begin(writer)
             self._state.keep_all(writer, history.natives, history.lines, history.sums)
@@ -265,6 +274,7 @@ class LiveProcess:
                 time.sleep(pause(failures))
             except Stopped:
                 break
+        self._serve()
         with suppress(Stopped):
             self._sender.settle()
         self._watch.stop()
@@ -272,14 +282,13 @@ class LiveProcess:
 
     def step(self, wait: float) -> int:
         """Take one batch, if any comes within `wait` seconds; how many records it had."""
-        now = self._clock()
-        if now >= self._next_identity:
-            self._check_identity()
         place = self._places[self._source.topic]
         try:
             # While what was sent is on its way, the next batch is taken if it is there already.
-            records = self._bus.tail(self._source.topic, place.offsets, 0.0 if self._sender.busy else wait)
-            if not records and self._sender.busy:
+            busy = self._sender.busy or len(self._behind) > 0
+            records = self._bus.tail(self._source.topic, place.offsets, 0.0 if busy else wait)
+            if not records and busy:
+                self._serve()
                 self._sender.settle()
                 records = self._bus.tail(self._source.topic, place.offsets, wait)
         except LookupError as error:
@@ -308,9 +317,19 @@ class LiveProcess:
             self._sent = self._received
             self._sender.send(messages)
             self._trade(made)
-        if self._clock() >= self._next_health:
-            self._tell_health()
+            # Minutes of many symbols end at about the same time: as long as they do, their signals come first.
+            if not count or not made or self._behind.full:
+                self._serve()
+        self._look_around(bool(made))
         return count
+
+    def _look_around(self, working: bool) -> None:
+        """Do what is due beside the records, which waits for the broker; while bars come, only what is overdue."""
+        now = self._clock() - (_OVERDUE if working else 0.0)
+        if now >= self._next_identity:
+            self._check_identity()
+        if now >= self._next_health:
+            self._tell_health()
 
     def _beside_graph(self, graph: Graph, taken: Taken) -> Compared:
         """Count what the graph has otherwise, and take its bars in."""
@@ -342,6 +361,7 @@ class LiveProcess:
             if len(events):
                 self._reached("orders")
                 self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)
+                self._serve()
                 with self._hot.write() as writer:
                     publishing.tell_orders(writer, desk.strategy.name, events, self._traded)
 
@@ -362,12 +382,22 @@ class LiveProcess:
         self.counts.other["lost"] = self.counts.other.get("lost", 0) + lost
         self._places[topic] = Place(place.identity, offsets)
 
+    def _serve(self) -> None:
+        """Write what is served of the batches that were committed."""
+        if len(self._behind):
+            with self._hot.write() as writer:
+                self._behind.write(writer)
+                self._put_prices(writer)
+
     def _commit(self, count: int, taken: Taken, made: Made, messages: Sequence[Message]) -> None:
         """Write a batch, what it follows from, and what is to be published of it, in one transaction."""
         self.counts.add(count, taken, made)
+        self._waiting_prices |= taken.prices
+        self._newest = max([self._newest, *(one.time for one in taken.prices.values())])
         with self._hot.write() as writer:
-            publishing.write(writer, self.dataset, made, self._columns)
-            self._put_prices(writer, taken)
+            self._behind.keep(writer, made)
+            if not made:
+                self._put_prices(writer)
             self._state.keep(writer, self._pipeline, made)
             kept = self._source.kept()
             if kept is not None:
@@ -380,11 +410,9 @@ class LiveProcess:
     def _columns(self) -> dict[str, Sequence[str]]:
         return {interval: lines.columns for interval, lines in self._pipeline.lines.items()}
 
-    def _put_prices(self, writer: Writer, taken: Taken) -> None:
+    def _put_prices(self, writer: Writer) -> None:
         """The newest prices, of each symbol one in a while: people see no more of them."""
         now, dataset = self._clock(), self.dataset.name
-        self._waiting_prices |= taken.prices
-        self._newest = max([self._newest, *(one.time for one in taken.prices.values())])
         for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
             price = self._waiting_prices.pop(symbol)
             body = publishing.latest(price.price, price.size, price.time)

@@ -5,9 +5,9 @@ A record's id says what it is about (symbol, time, revision), so that one that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 import polars as pl
@@ -25,49 +25,71 @@ from quantlytic_assets.universe.models import Dataset
 HEADERS = {"schema": "live", "version": "1", "encoding": "json"}
 
 
-def bar_values(bar: Bar) -> dict[str, Any]:
-    """A bar's prices, volume, trades and volume-weighted price, by the names that they are served with."""
-    return {
-        "o": bar.open, "h": bar.high, "l": bar.low, "c": bar.close, "v": bar.volume, "n": bar.trade_count,
-        "vw": bar.vwap,
-    }  # fmt: skip
+_BAR_NAMES = ("o", "h", "l", "c", "v", "n", "vw")
+_SIGNAL_NAMES = ("signal", "target", "strength", "reason", "available_at", "revision")
 
 
-def signal_values(said: Said) -> dict[str, Any]:
-    """What is served of a signal."""
-    return {
-        "signal": said.signal, "target": said.target, "strength": said.strength, "reason": said.reason,
-        "available_at": iso(said.available_at), "revision": said.revision,
-    }  # fmt: skip
+class Served(NamedTuple):
+    """A row as it is to be served, before it is made into JSON.
+
+    kind: `bars`, `features` or `signals`. of: the interval, or the strategy of a signal. time: microseconds since 1970
+    UTC. values: by the names of its kind. said: what the journal says beside them.
+    """
+
+    kind: str
+    of: str
+    symbol: str
+    session: date
+    time: int
+    values: Sequence[object]
+    said: Mapping[str, object]
 
 
-def write(writer: Writer, of: Dataset, made: Made, columns: Mapping[str, Sequence[str]]) -> None:
-    """Put a batch into the hot store: series, and the journal. columns: those of features, by interval."""
-    dataset = of.name
+def bar_values(bar: Bar) -> tuple[object, ...]:
+    """A bar's values by `_BAR_NAMES`, those of Alpaca."""
+    return bar.open, bar.high, bar.low, bar.close, bar.volume, bar.trade_count, bar.vwap
+
+
+def signal_values(said: Said) -> tuple[object, ...]:
+    """A signal's values by `_SIGNAL_NAMES`."""
+    return said.signal, said.target, said.strength, said.reason, iso(said.available_at), said.revision
+
+
+def served(made: Made) -> list[Served]:
+    """What is to be served of a batch, in the order in which the journal tells it."""
+    found = [
+        Served("bars", interval, bar.symbol, bar.session, bar.open_time, bar_values(bar),
+               {"revision": revision, "final": bar.final, "trace": trace})
+        for interval, bars in made.bars.items()
+        for bar, revision, trace in bars
+    ]  # fmt: skip
+    found += [
+        Served("features", interval, bar.symbol, bar.session, bar.open_time, values, {"trace": trace})
+        for interval, rows in made.rows.items()
+        for (bar, values), trace in rows
+    ]
+    found += [
+        Served("signals", one.strategy, one.symbol, one.session, one.time, signal_values(one),
+               {"symbol": one.symbol, "trace": trace})
+        for one, _, trace in made.signals
+    ]  # fmt: skip
+    return found
+
+
+def write(writer: Writer, of: Dataset, rows: Iterable[Served], columns: Mapping[str, Sequence[str]]) -> None:
+    """Put rows into the hot store: series, and the journal. columns: those of features, by interval."""
     series: dict[tuple[str, str, date], list[tuple[int, bytes]]] = {}
-    for interval, bars in made.bars.items():
-        for bar, revision, trace in bars:
-            told = row(bar.open_time, bar_values(bar))
-            series.setdefault((f"bars/{interval}", bar.symbol, bar.session), []).append((bar.open_time, told))
-            said = {"revision": revision, "final": bar.final, "trace": trace}
-            writer.tell(("bars", dataset, interval, bar.symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
-    for interval, rows in made.rows.items():
-        names = columns[interval]
-        for (bar, values), trace in rows:
-            told = row(bar.open_time, dict(zip(names, values, strict=True)))
-            series.setdefault((f"features/{interval}", bar.symbol, bar.session), []).append((bar.open_time, told))
-            said = {"trace": trace}
-            writer.tell(("features", dataset, interval, bar.symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
-    for one, _, trace in made.signals:
-        told = row(one.time, signal_values(one))
-        series.setdefault((f"signals/{one.strategy}", one.symbol, one.session), []).append((one.time, told))
-        said = {"symbol": one.symbol, "trace": trace}
-        writer.tell(("signals", one.strategy, one.symbol), told[:-1] + b"," + orjson.dumps(said)[1:])
-    for (kind, symbol, session), told_rows in series.items():
-        # A block holds a partition, as in what is published of the lake. Of a bar that was revised within the batch the
+    for kind, name, symbol, session, time, values, said in rows:
+        names = columns[name] if kind == "features" else _BAR_NAMES if kind == "bars" else _SIGNAL_NAMES
+        told = row(time, dict(zip(names, values, strict=True)))
+        series.setdefault((f"{kind}/{name}", symbol, session), []).append((time, told))
+        channel = ("signals", name, symbol) if kind == "signals" else (kind, of.name, name, symbol)
+        writer.tell(channel, told[:-1] + b"," + orjson.dumps(said)[1:])
+    for (place, symbol, session), told_rows in series.items():
+        # A block holds a partition, as in what is published of the lake. Of a bar that was revised among these rows the
         # last word counts.
         first = date.fromisoformat(partition_key(of, session))
-        writer.add_rows(dataset, kind, symbol, first, list(dict(told_rows).items()))
+        writer.add_rows(of.name, place, symbol, first, list(dict(told_rows).items()))
 
 
 def tell_orders(writer: Writer, strategy: str, events: pl.DataFrame, account: str) -> None:
@@ -110,6 +132,7 @@ def _signal_message(dataset: str, interval: str, said: Said, trace: str) -> Mess
     name = f"{symbol}/{iso(said.time)}/{said.revision}"
     told = {
         "id": name, "strategy": said.strategy, "dataset": dataset, "interval": interval, "symbol": symbol,
-        "session": said.session, "open_time": iso(said.time), **signal_values(said), "trace": trace,
+        "session": said.session, "open_time": iso(said.time),
+        **dict(zip(_SIGNAL_NAMES, signal_values(said), strict=True)), "trace": trace,
     }  # fmt: skip
     return Message(signals_topic(said.strategy), symbol, name, orjson.dumps(told))

@@ -164,25 +164,25 @@ class TickSource:
         if not good.all():
             taken.counts["rejected"] = int((~good).sum())
             arrays = tuple(one[good] for one in arrays)
-        for partition, _ in batch:
-            first, end = np.searchsorted(arrays[5], (partition, partition + 1))
-            self._take(taken, partition, [one[first:end] for one in arrays])
+        self._minutes.take(*arrays, self._begins([number for number, _ in batch], *arrays[5:], arrays[2]))
+        taken.prices = {symbol: Price(price, size, time) for symbol, price, size, time in self._minutes.prices()}
         self._told(taken, self._minutes.market_time)
         for name, kind in (("trades", TAKEN), ("twice", TWICE), ("too_late", TOO_LATE)):
             taken.counts[name] = int(self._minutes.counts[kind] - before[kind])
         return taken
 
-    def _take(self, taken: Taken, partition: int, arrays: Sequence[np.ndarray]) -> None:
-        """Take in the good trades of a partition, arrays as `Minutes.take` has them."""
-        symbols, numbers, times, prices, sizes, parts, offsets = arrays
-        if len(times) and str(partition) not in self._begun:
-            self._begun[str(partition)] = int(times.min()) // MINUTE * MINUTE if offsets[0] else -1
-        begin = self._begun.get(str(partition), -1)
-        self._minutes.take(symbols, numbers, times, prices, sizes, parts, offsets, begin)
-        for symbol, price, size, time in self._minutes.prices():
-            known = taken.prices.get(symbol)
-            if known is None or time >= known.time:
-                taken.prices[symbol] = Price(price, size, time)
+    def _begins(
+        self, partitions: Sequence[int], parts: np.ndarray, offsets: np.ndarray, times: np.ndarray
+    ) -> np.ndarray:
+        """Of each good trade the minute in which the reading of its partition began, -1 where that was its start."""
+        for partition in partitions:
+            if str(partition) not in self._begun and len(own := np.flatnonzero(parts == partition)):
+                minute = int(times[own].min()) // MINUTE * MINUTE
+                self._begun[str(partition)] = minute if offsets[own[0]] else -1
+        begun = np.full(max(partitions) + 1, -1, dtype=np.int64)
+        for partition in partitions:
+            begun[partition] = self._begun.get(str(partition), -1)
+        return begun[parts]
 
     def idle(self, now: int) -> Taken:
         """See `Source.idle`: the minute of the newest trade is over when its time is, though nothing later was traded.
@@ -202,7 +202,7 @@ class TickSource:
             sums = pl.DataFrame(
                 {"volume": [one.volume for one in minutes], "quote": [one.quote_volume for one in minutes]}
             )
-            for one, (volume, price) in zip(minutes, sums.select(_rounded()).iter_rows(), strict=True):
+            for one, (volume, price) in zip(minutes, sums.select_seq(_rounded()).iter_rows(), strict=True):
                 place = self._grid.of(one.symbol, one.open_time)
                 if place is None:
                     taken.counts["rejected"] = taken.counts.get("rejected", 0) + 1

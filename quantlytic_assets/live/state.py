@@ -1,8 +1,8 @@
 """What the live path keeps in the hot store to go on from: in the transaction of the values that follow from it.
 
 Everything is under `("live", dataset, …)`: where on the bus it stands, the bars that features and longer bars are made
-of, what was said last, trades of minutes that go on, and the outbox. The outbox has what is to be published of the last
-transaction: after a kill it is compared with what the bus has, and the rest is published.
+of, what was said last, trades of minutes that go on, the outbox, and what is not served yet. The outbox has what is
+to be published of the last transaction: after a kill it is compared with what the bus has, and the rest is published.
 """
 
 from __future__ import annotations
@@ -107,6 +107,18 @@ class LiveState:
     def put_counts(self, writer: Writer, counts: Mapping[str, int]) -> None:
         """Keep what was counted."""
         writer.put_state(orjson.dumps(dict(counts)), _ROOT, self.dataset, "counts")
+
+    def unserved(self, reader: Reader) -> list[tuple[int, bytes]]:
+        """What is not served yet, with the numbers of the batches that it is of, in order."""
+        return [(int(number), kept) for (number,), kept in reader.states(_ROOT, self.dataset, "unserved")]
+
+    def put_unserved(self, writer: Writer, number: int, kept: bytes) -> None:
+        """Keep what is to be served of a batch."""
+        writer.put_state(kept, _ROOT, self.dataset, "unserved", _text(number))
+
+    def delete_unserved(self, writer: Writer, number: int) -> None:
+        """Forget what has been served of a batch."""
+        writer.delete_state(_ROOT, self.dataset, "unserved", _text(number))
 
     def restore(self, reader: Reader, pipeline: Pipeline) -> None:
         """Bring a new pipeline to where the kept one was."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 import polars as pl
 
 from quantlytic_assets.schemas.trading import SIGNALS
-from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.strategies.spec import Rule, selected
 
 # The rows of trading.signals.
 SIGNALS_SCHEMA = SIGNALS.polars
@@ -18,6 +18,12 @@ def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFr
     told = rule.opinions(features)
     score, reason = (told[name] if name in told.columns else None for name in ("score", "reason"))
     return signals(strategy, features, told["target"], score, reason)
+
+
+def rule_says(rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
+    """Of `rule_signals` what the rule says of each row: signal, strength, target, reason."""
+    told = rule.opinions(features)
+    return selected(told, _says("score" in told.columns, "reason" in told.columns))
 
 
 def signals(
@@ -37,12 +43,13 @@ def signals(
     rows = features[["symbol", "session", "open_time", "available_at"]].hstack(
         [one.alias(name) for name, one in given.items() if one is not None]
     )
-    return rows.select(_columns(strategy, scores is not None, reasons is not None))
+    keys = [pl.lit(strategy).alias("strategy"), pl.col("symbol", "session", "open_time", "available_at")]
+    return selected(rows, [*keys, *_says(scores is not None, reasons is not None)])
 
 
 @lru_cache
-def _columns(strategy: str, scored: bool, reasoned: bool) -> list[pl.Expr]:
-    """The columns of signals, from those of features beside `target`, and `score` and `reason` where they are given."""
+def _says(scored: bool, reasoned: bool) -> list[pl.Expr]:
+    """The columns of signals that follow from `target`, and from `score` and `reason` where they are given."""
     target = pl.col("target")
     of_target = pl.when(target == 0).then(1.0).otherwise(target.abs()).fill_null(0.0)
     strength = pl.col("score").cast(pl.Float64).abs().fill_null(0.0)
@@ -55,8 +62,6 @@ def _columns(strategy: str, scored: bool, reasoned: bool) -> list[pl.Expr]:
         pl.when(target > 0).then(pl.lit("buy")).when(target.is_null()).then(pl.lit("hold")).otherwise(pl.lit("sell"))
     )
     return [
-        pl.lit(strategy).alias("strategy"),
-        *map(pl.col, ("symbol", "session", "open_time", "available_at")),
         signal.alias("signal"),
         (strength if scored else of_target).alias("strength"),
         target.cast(pl.Float64),

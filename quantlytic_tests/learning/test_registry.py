@@ -15,7 +15,7 @@ from quantlytic_assets import settings
 from quantlytic_assets.checks.schemas import failures
 from quantlytic_assets.learning.features import design_matrix, with_labels
 from quantlytic_assets.learning.models import MODEL_NAMES
-from quantlytic_assets.learning.registry import ChartNotFound, ModelNotFound, ModelStore, alias_of
+from quantlytic_assets.learning.registry import CHAMPION, ChartNotFound, ModelNotFound, ModelStore, alias_of
 from quantlytic_assets.learning.training import train
 from quantlytic_assets.schemas.ml import MODELS
 from quantlytic_tests.learning.frames import indicators, labels, strategy, weekdays
@@ -134,10 +134,22 @@ def test_a_version_says_what_it_takes_what_it_learned_from_and_what_it_goes_by(s
     told = shared.described(named.name, version)
     assert (told["run_id"], told["inputs"]) == (found.run_id, {"equities_1d": given.dataset.digest})
     assert told["tags"]["quantlytic.trained_through"] == trained.trained_through.isoformat()
-    assert (told["aliases"], told["metrics"]["rows"]) == (["cut-2015-01-01"], trained.rows)
+    assert (sorted(told["aliases"]), told["metrics"]["rows"]) == ([CHAMPION, "cut-2015-01-01"], trained.rows)
     assert told["created_at"].utcoffset() is not None and shared.described(named.name, "99") is None
     rows = shared.trained(named)
     assert [(row["partition"], row["version"]) for row in rows] == [("2015-01-01", version)]
+
+
+def test_the_champion_is_the_newest_partitions_model_in_whatever_order_they_are_trained(shared):
+    import mlflow
+
+    named, client = strategy(name="crowned"), mlflow.MlflowClient(shared.tracking_uri, shared.tracking_uri)
+    versions = []
+    for partition in ("2015-01-01", "2017-01-01", "2016-01-01", "2017-01-01"):
+        versions.append(shared.log(named, partition, trained_model()))
+        newest = versions[-2] if partition == "2016-01-01" else versions[-1]
+        assert str(client.get_model_version_by_alias("crowned", CHAMPION).version) == newest
+    assert [row["partition"] for row in shared.trained(named)] == ["2017-01-01", "2016-01-01", "2015-01-01"]
 
 
 def test_the_digest_is_that_of_the_rows(shared):

@@ -2,8 +2,8 @@
 
 Trades are published without a pause, some of them late, some twice. The live path is killed with SIGKILL again and
 again and started anew; or its broker is. Then the same trades are taken once more, undisturbed, and everything that was
-published is compared: no record twice, and for each bar and signal the last word the same. Prints a line a round; exits
-1 where anything differs.
+published is compared: no record twice, and for each bar and signal the last word the same. What is served is compared
+with what was published. Prints a line a round; exits 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import date
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import orjson
 import polars as pl
 
 from quantlytic_assets.live.process import LiveProcess
@@ -27,6 +28,7 @@ from quantlytic_assets.live.sources import TickSource
 from quantlytic_assets.market_data.stream.messages import MINUTE, Trade, micros
 from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, decode_ticks, encode_ticks, tick_frame
 from quantlytic_assets.market_data.stream.trade_bars import bars_from_ticks
+from quantlytic_assets.serving.rows import iso
 from quantlytic_assets.settings import Settings
 from quantlytic_assets.storage.bus import (
     Bus,
@@ -244,7 +246,7 @@ def differences(place: Place) -> str:
             mine, other = (one.filter(pl.col("open_time") < last) for one in rows)
             if len(other) < 50 or not mine.equals(other):
                 found.append(f"{topic}: {len(mine)} and {len(other)} rows differ")
-        return "; ".join(found) or _unlike_the_whole(bus)
+        return "; ".join(found) or _unlike_the_whole(bus) or _served_otherwise(place)
 
 
 def _last(rows: pl.DataFrame) -> pl.DataFrame:
@@ -272,6 +274,38 @@ def _unlike_the_whole(bus: Bus) -> str:
     ]
     off = both.filter(pl.any_horizontal(one.fill_null(True) for one in wrong))
     return f"{len(off)} of {len(both)} bars are not those of all trades at once: {off.row(0)}" if len(off) else ""
+
+
+def _served_otherwise(place: Place) -> str:
+    """What the hot store has otherwise than the bus: in its series the last word on a bar, in its journal each once."""
+    found = []
+    with place.resources.hot.read() as reader:
+        told = [(one.channel, orjson.loads(one.body)) for one in reader.journal(0, 10_000_000)]
+        for interval, topic in zip(("1m", "5m"), TOPICS, strict=False):
+            rows = bars_on(place.resources.bus, topic)
+            wanted = sorted((symbol, iso(time), revision) for symbol, time, revision in _times(rows).iter_rows())
+            pushed = sorted(
+                (channel[3], one["t"], one["revision"])
+                for channel, one in told
+                if channel[:3] == ("bars", DATASET.name, interval)
+            )
+            if pushed != wanted:
+                found.append(f"the journal has {len(pushed)} entries of {len(wanted)} bars of {interval}")
+            served = {
+                (symbol, one["t"]): (one["o"], one["h"], one["l"], one["c"], one["v"])
+                for symbol in SYMBOLS
+                for _, block in reader.blocks(DATASET.name, f"bars/{interval}", symbol)
+                for one in orjson.loads(b"[" + block.body + b"]")
+            }
+            last = rows.sort("revision").unique(["symbol", "open_time"], keep="last")
+            prices = zip(_times(last).iter_rows(), last[["open", "high", "low", "close", "volume"]].rows(), strict=True)
+            if served != {(symbol, iso(time)): row for (symbol, time, _), row in prices}:
+                found.append(f"{len(served)} bars of {interval} are served otherwise than the {len(last)} on the bus")
+    return "; ".join(found)
+
+
+def _times(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select("symbol", pl.col("open_time").dt.epoch("us"), "revision")
 
 
 def main() -> int:

@@ -146,6 +146,6 @@ def test_more_gaps_than_are_remembered_lose_no_later_trade():
     numbers = np.arange(1, 2 * count, 2)
     same = np.zeros(count, dtype=np.int64)
     arrays = (same, numbers, np.full(count, START), np.full(count, 10.0), np.full(count, 1.0), same, same)
-    minutes.take(*arrays)
+    minutes.take(*arrays, np.full(count, -1))
     assert minutes.counts[TAKEN] == count and 0 < minutes.missing() < count
     assert TICK_HEADERS["schema"] == "market_tick"

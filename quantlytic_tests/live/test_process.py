@@ -10,6 +10,7 @@ import pytest
 
 from quantlytic_assets.live.process import LiveProcess
 from quantlytic_assets.live.sources import TickSource
+from quantlytic_assets.live.write_behind import WriteBehind
 from quantlytic_assets.market_data.stream.messages import micros
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
@@ -161,6 +162,30 @@ def test_records_that_were_committed_and_not_published_come_with_the_next_proces
         found = bars_on(resources.bus, topic)
         assert found["id"].n_unique() == len(found) == count
     assert len(bars_on(resources.bus, signals_topic("hold"))) == 10
+
+
+def test_signals_do_not_wait_for_what_is_served_and_a_killed_process_serves_it_later(resources, monkeypatch):
+    process = live(resources)
+    publish(resources, minutes("A-USD", 0, 10))
+
+    def die(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(WriteBehind, "write", die)
+    process.step(0)
+    with pytest.raises(RuntimeError, match="killed"):
+        process.step(0)
+    assert len(bars_on(resources.bus, signals_topic("hold"))) == 10
+    assert values(resources, "bars/1m", "A-USD") == {}
+    monkeypatch.undo()
+    for _ in range(2):
+        live(resources)
+        with resources.hot.read() as reader:
+            told = [one.channel[0] for one in reader.journal(0)]
+        assert [told.count(kind) for kind in ("bars", "features", "signals")] == [12, 12, 12]
+    assert len(values(resources, "bars/1m", "A-USD")) == len(values(resources, "features/1m", "A-USD")) == 10
+    # Features that are not defined yet are left out, here as in what is served at once.
+    assert "sma_20" not in values(resources, "features/1m", "A-USD")["2025-05-10T00:05:00Z"]
 
 
 def test_another_declaration_begins_anew(resources):
