@@ -64,6 +64,8 @@ class MlflowUi:
             "MLFLOW_BACKEND_STORE_URI": self._models.tracking_uri,
             "MLFLOW_DEFAULT_ARTIFACT_ROOT": self._models.artifact_root,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # For scheduled jobs of its own, of which we have none, it would start half a dozen processes.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "DO_NOT_TRACK": "true",
         }
         with self._log.open("ab") as log:

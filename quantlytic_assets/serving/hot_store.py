@@ -71,12 +71,20 @@ def _key(*parts: str) -> bytes:
     return name.encode()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """An LMDB environment with its databases."""
+
+    environment: lmdb.Environment
+    databases: dict[str, Any]
+
+
 # An environment may be opened once in a process, and not be used by a child that was forked with it.
-_open: dict[tuple[int, str, bool], lmdb.Environment] = {}
+_open: dict[tuple[int, str, bool], _Opened] = {}
 _opening = threading.Lock()
 
 
-def _environment(path: Path, readonly: bool) -> lmdb.Environment:
+def _open_once(path: Path, readonly: bool) -> _Opened:
     name = os.path.realpath(path)
     with _opening:
         # One that writes can read as well.
@@ -96,8 +104,22 @@ def _environment(path: Path, readonly: bool) -> lmdb.Environment:
                 f"the hot store in {path} can't be opened ({error}); "
                 "delete that directory, it is made anew by: quantlytic publish"
             ) from error
-        _open[os.getpid(), name, readonly] = made
-        return made
+        try:
+            databases = _databases_of(made, create=not readonly)
+        except lmdb.Error as error:
+            made.close()
+            raise HotStoreError(f"{path} is no hot store ({error}); make one with: quantlytic publish") from error
+        found = _open[os.getpid(), name, readonly] = _Opened(made, databases)
+        return found
+
+
+def _databases_of(environment: lmdb.Environment, create: bool) -> dict[str, Any]:
+    """The databases, which have to be there before a reader can open them.
+
+    In a transaction of our own: `open_db` by itself would wait for another writer with Python's global lock held.
+    """
+    with environment.begin(write=create) as transaction:
+        return {name: environment.open_db(name.encode(), transaction, create=create) for name in _DATABASES}
 
 
 class HotStore:
@@ -105,39 +127,33 @@ class HotStore:
 
     def __init__(self, path: Path, readonly: bool = False):
         self.path = Path(path)
-        self._environment = _environment(self.path, readonly)
-        # The databases have to be there before a reader can open them.
-        make = not self._environment.flags()["readonly"]
-        try:
-            self._databases = {name: self._environment.open_db(name.encode(), create=make) for name in _DATABASES}
-        except lmdb.Error as error:
-            raise HotStoreError(f"{path} is no hot store ({error}); make one with: quantlytic publish") from error
+        self._opened = _open_once(self.path, readonly)
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """What the store holds at one moment."""
-        with self._environment.begin(buffers=True) as transaction:
-            yield Reader(transaction, self._databases)
+        with self._opened.environment.begin(buffers=True) as transaction:
+            yield Reader(transaction, self._opened.databases)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
         """A transaction: all of it, or, where the block raises or the process dies, nothing."""
-        with self._environment.begin(write=True, buffers=True) as transaction:
-            writer = Writer(transaction, self._databases)
+        with self._opened.environment.begin(write=True, buffers=True) as transaction:
+            writer = Writer(transaction, self._opened.databases)
             yield writer
             writer.end()
 
     def sync(self) -> None:
         """Force what was written to the disk."""
-        self._environment.sync(True)
+        self._opened.environment.sync(True)
 
     def close(self) -> None:
         """Let go of the file; no other store of this process on the same directory may be in use."""
         with _opening:
             for place, one in list(_open.items()):
-                if one is self._environment:
+                if one is self._opened:
                     del _open[place]
-        self._environment.close()
+        self._opened.environment.close()
 
 
 class Reader:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from datetime import date
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import orjson
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from quantlytic_assets.serving.hot_store import HotStore, HotStoreError
 from quantlytic_assets.serving.rows import Block, iso, micros, row
+from quantlytic_tests.storage.processes import context
 
 MINUTE = 60_000_000
 START = micros("2026-01-02T14:30:00Z")
@@ -181,3 +185,41 @@ def test_a_killed_writer_leaves_whole_transactions_and_lets_others_in(tmp_path: 
 def test_a_reader_is_told_what_to_do_where_there_is_no_store(tmp_path: Path):
     with pytest.raises(HotStoreError, match="quantlytic publish"):
         HotStore(tmp_path / "none", readonly=True)
+
+
+def _write_until_told(path: Path, begun: Event, told: Event) -> None:
+    with HotStore(path).write() as to:
+        to.put_fact(b"1", "first")
+        begun.set()
+        # Who waits for this transaction says so from another thread, which must not wait as well.
+        assert told.wait(60)
+
+
+def test_who_opens_the_store_while_another_process_writes_stops_no_thread(tmp_path: Path):
+    forked = context()
+    begun, told = forked.Event(), forked.Event()
+    writer = forked.Process(target=_write_until_told, args=(tmp_path / "hot", begun, told))
+    writer.start()
+    assert begun.wait(60)
+    found: list[bytes | None] = []
+
+    def open_and_read() -> None:
+        with HotStore(tmp_path / "hot").write() as to:
+            found.append(to.fact("first"))
+
+    opener = threading.Thread(target=open_and_read)
+    opener.start()
+    time.sleep(0.2)
+    told.set()
+    opener.join(60)
+    writer.join(60)
+    assert (found, writer.exitcode) == ([b"1"], 0)
+
+
+def test_who_opens_the_store_while_a_thread_of_the_same_process_writes_does_not_wait(store: HotStore):
+    with store.write() as to:
+        opener = threading.Thread(target=HotStore, args=(store.path,))
+        opener.start()
+        opener.join(60)
+        assert not opener.is_alive()
+        to.put_fact(b"1", "first")
