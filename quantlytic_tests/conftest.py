@@ -3,8 +3,10 @@
 import ctypes
 import gc
 import os
+import sys
 import time
 from collections.abc import Generator, Iterator
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -123,5 +125,8 @@ def _programs(pytestconfig: pytest.Config) -> Iterator[None]:
     settings.PROGRAMS = Path(told["programs"]) if told else pytestconfig.stash[_PROGRAMS]
     while told and not (settings.PROGRAMS / COMPILED).exists():
         time.sleep(0.02)
+    # Multiprocessing starts its fork server with it.
+    spawn.set_executable(settings.PROGRAMS / "python")
     yield
     settings.PROGRAMS = installed
+    spawn.set_executable(sys.executable)

@@ -1,4 +1,4 @@
-"""`quantlytic`, `dbt` and `python -c` for tests: forked from a process that has their imports behind it.
+"""`quantlytic`, `dbt` and `python` for tests: forked from a process that has their imports behind it.
 
 The tests start these programs hundreds of times, and most of what a short one costs is what it imports. A test that is
 about the start of a process uses the installed program.
@@ -52,6 +52,10 @@ def _write_programs(directory: Path) -> None:
         path = directory / name
         path.write_text(f"#!{sys.executable} -IS\n{source}")
         path.chmod(0o755)
+    # Where a program looks beside Python's for another one it finds it. Python itself is found by no other name.
+    for installed in Path(sys.executable).parent.iterdir():
+        if installed.name not in PROGRAMS and not installed.name.startswith("python"):
+            (directory / installed.name).symlink_to(installed)
 
 
 def _serve_when_wanted(listener: socket.socket, directory: Path, end: int, at_once: bool) -> None:

@@ -8,10 +8,12 @@ or open connections: a fork would have neither.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -22,6 +24,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
 
@@ -37,10 +40,13 @@ from quantlytic_assets.trading.engine.state import State
 
 # In the directory of programs: there when all kernels are compiled, or will not be.
 COMPILED = "compiled"
+# Linux passes no more at once.
+_MOST_FILES = 253
 
-# Most of it is imported by the definitions; the rest when a run needs it first. Not the command line itself: it looks
-# at the terminal and the environment when it is imported.
+# Most of it is imported by the definitions; the rest when a run needs it first, or by processes of tests. Not the
+# command line itself: it looks at the terminal and the environment when it is imported.
 _IMPORTS = (
+    "boto3.s3.transfer",
     "quantlytic_assets.definitions",
     "quantlytic_assets.commands.backfill",
     "quantlytic_assets.commands.backfilling",
@@ -55,6 +61,7 @@ _IMPORTS = (
     "dagster._core.storage.local_compute_log_manager",
     "dagster._core.storage.root",
     "dagster._grpc.impl",
+    "dagster_webserver.cli",
     "dbt.adapters.duckdb",
     "dbt.cli.main",
     "dbt.task.build",
@@ -68,6 +75,10 @@ _IMPORTS = (
     "numba.experimental.jitclass.base",
     "numba.typed",
     "pandera.backends.polars.register",
+    "pytest",
+    "quantlytic_tests.live.killing",
+    "quantlytic_tests.services.desk",
+    "quantlytic_tests.storage.maintaining",
     "skops.io",
     "talib",
     "upath.implementations.local",
@@ -87,13 +98,19 @@ def _dbt(arguments: Sequence[str]) -> None:
 
 
 def _python(arguments: Sequence[str]) -> None:
-    option, code, *rest = arguments
-    if option != "-c":
-        raise SystemExit(f"python {option}: only -c is served here")
-    sys.argv = ["-c", *rest]
-    exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
+    """Code or a module; whatever else somebody wants of Python he gets from a new interpreter."""
+    rest = [one for one in arguments if one != "-u"]
+    if len(rest) < 2 or rest[0] not in ("-c", "-m"):
+        os.execv(_INTERPRETER, [_INTERPRETER, *arguments])
+    kind, what, *others = rest
+    sys.argv = [kind, *others]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(what, "<string>", "exec"), vars(sys.modules["__main__"]))
 
 
+_INTERPRETER = sys.executable
 PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {"quantlytic": _quantlytic, "dbt": _dbt, "python": _python}
 
 
@@ -164,14 +181,15 @@ def _reap() -> None:
 
 def _look_after(connection: socket.socket) -> None:
     """Fork the program that the client asks for, tell the client how it ended, and end it when the client is gone."""
-    header, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    name, arguments, environment, directory = json.loads(_read(connection, int.from_bytes(header, "big")))
+    header, given, _, _ = socket.recv_fds(connection, 8, _MOST_FILES)
+    name, arguments, environment, directory, numbers = json.loads(_read(connection, int.from_bytes(header, "big")))
     program = os.fork()
     if program == 0:
         connection.close()
-        _become(name, arguments, environment, directory, streams)
-    for stream in streams:
-        os.close(stream)
+        _number(given, numbers)
+        _become(name, arguments, environment, directory)
+    for file in given:
+        os.close(file)
     ended = os.pidfd_open(program)
     while ended not in select.select([ended, connection], [], [])[0]:
         wanted = connection.recv(1)
@@ -205,14 +223,19 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return bytes(parts)
 
 
-def _become(
-    name: str, arguments: list[str], environment: dict[str, str], directory: str, streams: Sequence[int]
-) -> None:
+def _number(given: Sequence[int], numbers: Sequence[int]) -> None:
+    """Give open files the numbers that the client has them under, by which arguments may name them."""
+    beyond = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, max(numbers) + 1) for file in given]
+    for file in given:
+        os.close(file)
+    for file, number in zip(beyond, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _become(name: str, arguments: list[str], environment: dict[str, str], directory: str) -> None:
     """Be the program, and exit as it does."""
     os.setsid()
-    for target, stream in enumerate(streams):
-        os.dup2(stream, target)
-        os.close(stream)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -252,8 +275,10 @@ def main(directory: str, descriptor: str) -> None:
     # MLflow imports all of them when it keeps a model.
     all_estimators()
     _warm_dbt()
-    # The command's own dbt comes from here too.
+    # What a program starts comes from here too: dbt, and Python.
     settings.PROGRAMS = Path(directory)
+    sys.executable = str(settings.PROGRAMS / "python")
+    spawn.set_executable(sys.executable)
     with socket.socket(fileno=int(descriptor)) as listener:
         serve(listener)
 

@@ -65,6 +65,32 @@ def test_killed_it_ends_with_all_that_it_has_started():
     assert running.returncode == -signal.SIGKILL
 
 
+def test_files_that_are_left_open_for_it_have_their_numbers():
+    reading, writing = os.pipe()
+    other, _ = os.pipe()
+    code = "import os, sys; os.write(int(sys.argv[1]), b'told'); os.fstat(int(sys.argv[2]))"
+    running = python(code, str(writing), str(other), pass_fds=[writing, other])
+    assert (running.communicate(), running.returncode) == (("", ""), 0)
+    os.close(writing)
+    assert (os.read(reading, 9), os.read(reading, 9)) == (b"told", b"")
+    assert "Bad file descriptor" in python(code, str(other), str(other)).communicate()[1]
+
+
+def test_a_module_is_run_as_python_runs_it():
+    command = [settings.PROGRAMS / "python", "-u", "-m", "platform", "terse"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("Linux-")
+
+
+def test_what_it_starts_is_forked_too_and_anything_unusual_is_left_to_a_new_interpreter():
+    code = (
+        "import subprocess, sys; at = sys.argv[1:]\n"
+        "print(subprocess.run([sys.executable, *at], capture_output=True, text=True).stdout)"
+    )
+    loaded = "import sys; print('dbt.cli.main' in sys.modules)"
+    assert python(code, "-c", loaded).communicate()[0].strip() == "True"
+    assert python(code, "-I", "-c", loaded).communicate()[0].strip() == "False"
+
+
 def test_dbt_and_the_command_are_there(tmp_path: Path):
     for name, said in (("dbt", "Core:"), ("quantlytic", "quantlytic ")):
         done = subprocess.run([settings.PROGRAMS / name, "--version"], capture_output=True, text=True, cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Work that storage tests let other processes do, and kill.
 
-A fork server that has the heavy imports behind it starts a process in milliseconds, so that many can be killed.
+They are forked from a process that has the heavy imports behind it, in milliseconds, so that many can be killed. That
+one is itself forked (`forking`) where tests run.
 """
 
 from __future__ import annotations
