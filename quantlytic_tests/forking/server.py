@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import dropwhile
 from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
@@ -99,7 +100,8 @@ def _dbt(arguments: Sequence[str]) -> None:
 
 def _python(arguments: Sequence[str]) -> None:
     """Code or a module; whatever else somebody wants of Python he gets from a new interpreter."""
-    rest = [one for one in arguments if one != "-u"]
+    # Options that a parent hands on to what it starts: these say nothing to a fork of it.
+    rest = list(dropwhile(lambda one: one == "-u" or one.startswith("-W"), arguments))
     if len(rest) < 2 or rest[0] not in ("-c", "-m"):
         os.execv(_INTERPRETER, [_INTERPRETER, *arguments])
     kind, what, *others = rest

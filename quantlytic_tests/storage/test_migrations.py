@@ -15,6 +15,7 @@ from quantlytic_assets.services.migrations import Change, migrate, open_up_to_da
 from quantlytic_assets.storage.accounts import Accounts
 from quantlytic_assets.storage.attempts import AttemptLog
 from quantlytic_assets.storage.migrations import lake as lake_layout
+from quantlytic_assets.storage.migrations import state as state_layout
 from quantlytic_assets.storage.migrations.layout import NewLayout, OldLayout
 from quantlytic_assets.storage.migrations.state import state_revisions, upgrade_state
 from quantlytic_assets.storage.migrations.tables import add_column, rename_column, rename_table
@@ -208,6 +209,18 @@ def test_a_state_database_of_a_newer_version_is_refused(place):
     for access in (lambda: AttemptLog(place.resources.state_url), lambda: migrate(place.resources)):
         with pytest.raises(NewLayout, match="revision 9999"):
             access()
+
+
+def test_a_state_database_that_another_process_makes_while_it_is_looked_at_is_no_older_one(place, monkeypatch):
+    engine, is_empty = state_engine(place.resources.state_url), state_layout.is_empty
+
+    def too_late(engine):
+        upgrade_state(engine)
+        return is_empty(engine)
+
+    monkeypatch.setattr(state_layout, "is_empty", too_late)
+    state_layout.check_state(engine)
+    assert state_layout.pending_revisions(engine) == []
 
 
 def test_revisions_are_numbered_without_a_hole():

@@ -39,12 +39,14 @@ def pending_revisions(engine: sa.Engine) -> list[str]:
 
 def check_state(engine: sa.Engine) -> None:
     """Give an empty database this code's tables. Raises `LayoutError` where it has tables of another layout."""
-    pending = pending_revisions(engine)
-    if not pending:
+    if not pending_revisions(engine):
         return
-    if not is_empty(engine):
+    if is_empty(engine):
+        upgrade_state(engine)
+        return
+    # Looked at again: another process may have given it the tables since it was looked at first.
+    if pending := pending_revisions(engine):
         raise OldLayout(_WHAT, len(pending))
-    upgrade_state(engine)
 
 
 def is_empty(engine: sa.Engine) -> bool:
