@@ -38,7 +38,7 @@ demo: install
 # Kafka is started a dozen times and has little to do: its quick compiler alone takes half the processor time of both.
 test:
 	$(MAKE) --no-print-directory -j2 install test-programs
-	env -u PYTHONDONTWRITEBYTECODE JDK_JAVA_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" $(WITH_SERVICES) $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	env -u PYTHONDONTWRITEBYTECODE JDK_JAVA_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" $(WITH_SERVICES) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Formatting, lint rules and types, as pyproject.toml says.
 lint: install

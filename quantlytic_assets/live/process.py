@@ -271,6 +271,7 @@ class LiveProcess:
                 failures += 1
                 if failures == 1:
                     self._report(f"the bus does not answer, trying again: {error}")
+                self._serve()
                 time.sleep(pause(failures))
             except Stopped:
                 break

@@ -14,7 +14,7 @@ from quantlytic_assets.live.write_behind import WriteBehind
 from quantlytic_assets.market_data.stream.messages import micros
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
-from quantlytic_assets.storage.bus import bars_topic, made_bars_topic, signals_topic
+from quantlytic_assets.storage.bus import BusUnavailable, bars_topic, made_bars_topic, signals_topic
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import make_bars, make_dataset, utc
@@ -186,6 +186,26 @@ def test_signals_do_not_wait_for_what_is_served_and_a_killed_process_serves_it_l
     assert len(values(resources, "bars/1m", "A-USD")) == len(values(resources, "features/1m", "A-USD")) == 10
     # Features that are not defined yet are left out, here as in what is served at once.
     assert "sma_20" not in values(resources, "features/1m", "A-USD")["2025-05-10T00:05:00Z"]
+
+
+def test_while_the_bus_is_away_what_it_had_is_served(resources, monkeypatch):
+    process = live(resources)
+    publish(resources, minutes("A-USD", 0, 10))
+    process.step(0)
+    assert values(resources, "bars/1m", "A-USD") == {}
+
+    def away(*_):
+        raise BusUnavailable("away")
+
+    monkeypatch.setattr(resources.bus, "tail", away)
+    asked = []
+
+    def stopping() -> bool:
+        asked.append(len(values(resources, "bars/1m", "A-USD")))
+        return len(asked) > 1
+
+    process.run(stopping)
+    assert asked == [0, 10]
 
 
 def test_another_declaration_begins_anew(resources):
