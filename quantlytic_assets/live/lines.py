@@ -31,6 +31,9 @@ _OLDEST = timedelta(days=30) // timedelta(microseconds=1)
 _MOST_CLOSES = 50_000
 # Rows of a symbol beyond those that rules look back on: symbols of a backlog do not come side by side.
 KEPT_ROWS = 240
+# Bars of a symbol that may be taken in at once, for none of their rows, and of those that rules look back on, to be
+# forgotten on the way.
+BARS_AT_ONCE = 32
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -117,7 +120,7 @@ class Lines:
         self._stored: dict[str, tuple[int, tuple[float, ...]]] = {}
         self.warmup = self._board.warmup
         self.look_back = look_back
-        self.keep = self.warmup + look_back + 32
+        self.keep = self.warmup + look_back + BARS_AT_ONCE
         self._lines: dict[str, _Line] = {}
         # Where each column of a row is found: among the board's, or in a cross-section.
         places = {name: at for at, name in enumerate(self._board.columns)}

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from quantlytic_assets.live.bars import Bar, Revised
 from quantlytic_assets.live.deciding import Deciders, Said
-from quantlytic_assets.live.lines import Lines, Row
+from quantlytic_assets.live.lines import BARS_AT_ONCE, Lines, Row
 from quantlytic_assets.live.natives import Natives
 
 # The trace of what the graph has otherwise.
@@ -63,10 +63,28 @@ class Pipeline:
         of the graph, in place of what was made and said here; rows by interval, signals with theirs.
         """
         made = Made()
-        longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]] = {one: {} for one in self.lines}
+        untraded = list(untraded)
         for none in untraded:
             self.natives.untraded(none.symbol, none.open_time)
             made.untraded.append((none.symbol, none.open_time))
+        *parts, last = _parts(bars)
+        for part in parts:
+            self._take(part, (), made)
+        self._take(last, untraded, made)
+        for interval, adopted in rows.items():
+            for row in adopted:
+                self.lines[interval].adopt(row)
+            made.rows.setdefault(interval, []).extend((row, GRAPH) for row in adopted)
+            for said in self.deciders[interval].decide(self.lines[interval], adopted):
+                made.signals.append((said, interval, GRAPH))
+        for said, interval in signals:
+            self.deciders[interval].adopt(said)
+            made.signals.append((said, interval, GRAPH))
+        return made
+
+    def _take(self, bars: Iterable[tuple[Bar, str]], untraded: Iterable[Bar], made: Made) -> None:
+        """Add what follows from some bars."""
+        longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]] = {one: {} for one in self.lines}
         for bar, trace in bars:
             newest = self.natives.newest(bar.symbol)
             revision = self.natives.put(bar)
@@ -85,16 +103,6 @@ class Pipeline:
         for interval, changed in longer.items():
             if changed:
                 self._follow(interval, changed, made)
-        for interval, adopted in rows.items():
-            for row in adopted:
-                self.lines[interval].adopt(row)
-            made.rows.setdefault(interval, []).extend((row, GRAPH) for row in adopted)
-            for said in self.deciders[interval].decide(self.lines[interval], adopted):
-                made.signals.append((said, interval, GRAPH))
-        for said, interval in signals:
-            self.deciders[interval].adopt(said)
-            made.signals.append((said, interval, GRAPH))
-        return made
 
     def _longer(
         self, bar: Bar, trace: str, made: Made, longer: dict[str, dict[tuple[str, int], tuple[Bar, str]]]
@@ -119,9 +127,23 @@ class Pipeline:
         rows = lines.take(fresh)
         self.reached("features")
         own = next((traces[one.symbol, one.open_time] for one in fresh), "")
-        made.rows[interval] = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
+        told_rows = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
+        made.rows.setdefault(interval, []).extend(told_rows)
         made.moved += [(interval, symbol) for symbol, first in before.items() if -1 < first < lines.begins(symbol)]
         for said in self.deciders[interval].decide(lines, rows):
             made.signals.append((said, interval, traces.get((said.symbol, said.time), own)))
         self.reached("signals")
         lines.trim()
+
+
+def _parts(bars: Iterable[tuple[Bar, str]]) -> list[list[tuple[Bar, str]]]:
+    """Bars in parts, in order, of which none has more than `BARS_AT_ONCE` of a symbol; one part where there is none."""
+    parts: list[list[tuple[Bar, str]]] = [[]]
+    counts: dict[str, int] = {}
+    for bar, trace in bars:
+        counts[bar.symbol] = counts.get(bar.symbol, 0) + 1
+        if counts[bar.symbol] > BARS_AT_ONCE:
+            parts.append([])
+            counts = {bar.symbol: 1}
+        parts[-1].append((bar, trace))
+    return parts

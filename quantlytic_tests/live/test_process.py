@@ -188,6 +188,22 @@ def test_signals_do_not_wait_for_what_is_served_and_a_killed_process_serves_it_l
     assert "sma_20" not in values(resources, "features/1m", "A-USD")["2025-05-10T00:05:00Z"]
 
 
+def test_of_many_bars_at_once_each_has_what_it_has_one_after_the_other(tmp_path):
+    found = []
+    for name, size in (("at_once", 1500), ("in_turn", 30)):
+        with opened("embedded", tmp_path / name) as place:
+            process = live(place.resources)
+            for first in range(0, 1500, size):
+                publish(place.resources, *(minutes(one, first, first + size) for one in ("A-USD", "B-USD")))
+                run(process)
+            signals = [bars_on(place.resources.bus, signals_topic(one)).drop("trace") for one in ("hold", "cross")]
+            rows = [values(place.resources, f"features/{interval}", "A-USD") for interval in ("1m", "5m")]
+            found.append((*(one.sort("symbol", "open_time") for one in signals), *rows))
+    at_once, in_turn = found
+    assert [len(one) for one in at_once] == [3000, 300, 1440, 288]
+    assert at_once[0].equals(in_turn[0]) and at_once[1].equals(in_turn[1]) and at_once[2:] == in_turn[2:]
+
+
 def test_while_the_bus_is_away_what_it_had_is_served(resources, monkeypatch):
     process = live(resources)
     publish(resources, minutes("A-USD", 0, 10))
