@@ -150,7 +150,8 @@ class GraphWatch:
         with self._lock:
             self._since = since
             for name, keys in again.items():
-                self._again.setdefault(name, set()).update(keys)
+                if keys:
+                    self._again.setdefault(name, set()).update(keys)
 
     def take(self) -> Graph | None:
         """What is new, where there was a look since this was asked last."""

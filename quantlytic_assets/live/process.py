@@ -7,7 +7,6 @@ once, whenever a process is killed. What the API serves of it is written after t
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,9 @@ from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.comparing import Compared, Comparison
 from quantlytic_assets.live.counts import Counts
 from quantlytic_assets.live.deciding import Deciders, Scorer
+from quantlytic_assets.live.garbage import Garbage
 from quantlytic_assets.live.graph_watch import Graph, GraphReader, GraphWatch, Since
+from quantlytic_assets.live.health import Health
 from quantlytic_assets.live.lines import Closes, Lines, Listing
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import GRAPH, Made, Pipeline
@@ -53,9 +54,9 @@ _WINDOW = 0.005
 # Seconds between two health reports, and between two of a symbol's newest prices in the journal.
 _HEALTH_EVERY = 1.0
 _PRICES_EVERY = 0.1
-# Seconds between two looks whether a topic is still the one that is read.
-_IDENTITY_EVERY = 5.0
-# Seconds by which the two may be late.
+# Seconds between two looks whether a topic is still the one that is read, and where it ends.
+_LOOK_EVERY = 5.0
+# Seconds by which these may be late.
 _OVERDUE = 2.0
 # Seconds between two looks at the lake.
 _COMPARE_EVERY = 15.0
@@ -112,13 +113,13 @@ class LiveProcess:
         # Bars that were revised since the graph was looked at last.
         self._revised: set[tuple[str, int]] = set()
         self._stages = Stages()
+        self._garbage = Garbage()
         self._received = 0.0
         self._sent = 0.0
         self.counts = Counts()
+        self._health = Health(bus, hot, dataset.name, clock)
         self._next_health = 0.0
-        self._next_identity = 0.0
-        self._next_marks = 0.0
-        self._ends: dict[int, int] = {}
+        self._next_look = 0.0
         # The time of the newest price, microseconds.
         self._newest = -1
 
@@ -240,24 +241,23 @@ class LiveProcess:
         marks = self._bus.watermarks(topic)
         return Place(identity or "", {partition: first for partition, (first, _) in marks.items()})
 
-    def _check_identity(self) -> None:
-        """Begin a topic that was deleted and made anew at its start."""
-        self._next_identity = self._clock() + _IDENTITY_EVERY
-        topic = self._source.topic
-        if self._bus.identity(topic) != self._places[topic].identity:
-            self._report(f"topic {topic} was deleted and made anew: reading it from its start")
-            self._places[topic] = self._start(topic)
-
     # The loop -------------------------------------------------------------------------------------------------
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Take what comes until `stopping` says so. `begin` has been called."""
-        failures = 0
         self._sender.stopping = stopping
-        # What is there stays. To look through all of it for garbage would keep signals waiting for a tenth of a second.
-        gc.collect()
-        gc.freeze()
         self._watch.start()
+        with self._garbage:
+            self._loop(stopping)
+        self._serve()
+        with suppress(Stopped):
+            self._sender.settle()
+        self._watch.stop()
+        self._health.look(self._source.topic)
+        self._tell_health()
+
+    def _loop(self, stopping: Callable[[], bool]) -> None:
+        failures = 0
         while not stopping():
             try:
                 begun = time.monotonic()
@@ -275,11 +275,6 @@ class LiveProcess:
                 time.sleep(pause(failures))
             except Stopped:
                 break
-        self._serve()
-        with suppress(Stopped):
-            self._sender.settle()
-        self._watch.stop()
-        self._tell_health(last=True)
 
     def step(self, wait: float) -> int:
         """Take one batch, if any comes within `wait` seconds; how many records it had."""
@@ -323,14 +318,6 @@ class LiveProcess:
                 self._serve()
         self._look_around(bool(made))
         return count
-
-    def _look_around(self, working: bool) -> None:
-        """Do what is due beside the records, which waits for the broker; while bars come, only what is overdue."""
-        now = self._clock() - (_OVERDUE if working else 0.0)
-        if now >= self._next_identity:
-            self._check_identity()
-        if now >= self._next_health:
-            self._tell_health()
 
     def _beside_graph(self, graph: Graph, taken: Taken) -> Compared:
         """Count what the graph has otherwise, and take its bars in."""
@@ -421,7 +408,36 @@ class LiveProcess:
             writer.tell(("latest", dataset, symbol), body)
             self._told_prices[symbol] = now
 
-    # Health ---------------------------------------------------------------------------------------------------
+    # Beside the records ---------------------------------------------------------------------------------------
+
+    def _look_around(self, working: bool) -> None:
+        """Do what is due beside the records, which waits for the broker; while bars come, only what is overdue."""
+        now = self._clock() - (_OVERDUE if working else 0.0)
+        if now >= self._next_look:
+            self._check_identity()
+            self._look_at_others()
+        if now >= self._next_health:
+            self._tell_health()
+        self._garbage.after(working)
+
+    def _check_identity(self) -> None:
+        """Begin a topic that was deleted and made anew at its start."""
+        topic = self._source.topic
+        if self._bus.identity(topic) != self._places[topic].identity:
+            self._report(f"topic {topic} was deleted and made anew: reading it from its start")
+            self._places[topic] = self._start(topic)
+
+    def _look_at_others(self) -> None:
+        """Learn where the topic ends, and say what the graph is to be compared of."""
+        self._next_look = self._clock() + _LOOK_EVERY
+        self._health.look(self._source.topic)
+        self._watch.look(self._since(), {"": self._revised})
+        self._revised = set()
+
+    def _tell_health(self) -> None:
+        self._next_health = self._clock() + _HEALTH_EVERY
+        place = self._places[self._source.topic]
+        self._health.tell(self._source.topic, place.offsets, self._newest, self.counts, self._stages)
 
     def _since(self) -> Since | None:
         """Of what the graph is to be compared."""
@@ -430,33 +446,6 @@ class LiveProcess:
         if first is None:
             return None
         return Since(first, {interval: one for interval, one in rows.items() if one is not None})
-
-    def _tell_health(self, last: bool = False) -> None:
-        """Say how the live path is: `("live", dataset)` of the hot store's facts."""
-        now = self._clock()
-        self._next_health = now + _HEALTH_EVERY
-        topic = self._source.topic
-        if now >= self._next_marks or last:
-            # Asked less often: a broker's answer takes longer than a batch.
-            self._next_marks = now + _IDENTITY_EVERY
-            try:
-                self._ends = {number: end for number, (_, end) in self._bus.watermarks(topic).items()}
-            except BusUnavailable:
-                self._ends = {}
-            self._watch.look(self._since(), {"": self._revised})
-            self._revised = set()
-        offsets = self._places[topic].offsets
-        behind = sum(max(0, end - offsets.get(number, end)) for number, end in self._ends.items())
-        told = {
-            "at": datetime.fromtimestamp(now, UTC).isoformat(),
-            "source": topic,
-            "behind": behind,
-            "lag_ms": None if self._newest < 0 else max(0, int(now * 1000) - self._newest // 1000),
-            **self.counts.told(),
-            "stages": self._stages.told(),
-        }
-        with self._hot.write() as writer:
-            writer.put_fact(orjson.dumps(told), "live", self.dataset.name)
 
 
 def _shown(places: Mapping[str, Place]) -> str:

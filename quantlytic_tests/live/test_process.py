@@ -274,7 +274,7 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
     assert (told["differing"], told["missing"], told["compared"]) == (1, 2, 12)
     assert values(resources, "bars/1m", "A-USD")["2025-05-10T00:04:00Z"]["h"] == 777.0
     assert values(resources, "bars/5m", "A-USD")["2025-05-10T00:00:00Z"]["h"] == 777.0
-    process._tell_health(last=True)
+    process._tell_health()
     with resources.hot.read() as reader:
         health = orjson.loads(reader.fact("live", "tried_1m"))
     assert health["differing"] == 1 and health["behind"] == 0 and health["lag_ms"] > 0
