@@ -20,7 +20,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 
 from quantlytic_assets.schemas.lake import SCHEMAS, WRITTEN_BY_ASSETS
 from quantlytic_assets.storage.extensions import extension_settings
-from quantlytic_assets.storage.lake_catalog import attach
+from quantlytic_assets.storage.lake_catalog import attach, lake_tables
 from quantlytic_assets.storage.lake_locks import FileLocks, LakeLocks, PostgresLocks, is_conflict
 from quantlytic_assets.storage.literals import with_literals
 from quantlytic_assets.storage.migrations.lake import (
@@ -28,7 +28,6 @@ from quantlytic_assets.storage.migrations.lake import (
     Step,
     apply_step,
     check_lake,
-    lake_tables,
     pending_steps,
     record_steps,
 )
@@ -386,12 +385,7 @@ class Lake:
 
     def has_table(self, name: str) -> bool:
         """Whether `schema.table` exists (dbt's tables do only after its first run)."""
-        schema, table = name.split(".")
-        found = self.query(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
-            [schema, table],
-        )
-        return not found.is_empty()
+        return name in lake_tables(self.connect())
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that dbt's connection is made from (`dbt_connection`)."""

@@ -14,9 +14,8 @@ from pathlib import PurePosixPath
 import duckdb
 
 from quantlytic_assets.storage.lake import Lake
+from quantlytic_assets.storage.lake_catalog import METADATA
 
-# Where DuckLake keeps its own tables, for a catalog attached as `lake`; their columns are part of DuckLake's format.
-_CATALOG = "__ducklake_metadata_lake"
 # Small files are merged into files of this size, which takes a few seconds each: writers wait that long. A file of half
 # of it or more is not small.
 _FILE_BYTES = 128 << 20
@@ -28,25 +27,25 @@ _TABLES = f"""
     SELECT s.schema_name, t.table_name,
         count(*) FILTER (f.file_size_bytes < ?) AS small,
         count(*) FILTER (d.delete_count > {_DELETED_SHARE} * f.record_count) AS hollow
-    FROM {_CATALOG}.ducklake_data_file f
-    JOIN {_CATALOG}.ducklake_table t ON t.table_id = f.table_id AND t.end_snapshot IS NULL
-    JOIN {_CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
-    LEFT JOIN {_CATALOG}.ducklake_delete_file d ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL
+    FROM {METADATA}.ducklake_data_file f
+    JOIN {METADATA}.ducklake_table t ON t.table_id = f.table_id AND t.end_snapshot IS NULL
+    JOIN {METADATA}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
+    LEFT JOIN {METADATA}.ducklake_delete_file d ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL
     WHERE f.end_snapshot IS NULL
     GROUP BY ALL ORDER BY ALL
 """
 _SIZE = f"""
     SELECT
-        (SELECT count(*) FROM {_CATALOG}.ducklake_snapshot),
+        (SELECT count(*) FROM {METADATA}.ducklake_snapshot),
         count(*) FILTER (end_snapshot IS NULL),
         coalesce(sum(file_size_bytes) FILTER (end_snapshot IS NULL), 0)::BIGINT,
         count(*) FILTER (end_snapshot IS NOT NULL),
         coalesce(sum(file_size_bytes) FILTER (end_snapshot IS NOT NULL), 0)::BIGINT,
-        (SELECT count(*) FROM {_CATALOG}.ducklake_files_scheduled_for_deletion)
-    FROM {_CATALOG}.ducklake_data_file
+        (SELECT count(*) FROM {METADATA}.ducklake_files_scheduled_for_deletion)
+    FROM {METADATA}.ducklake_data_file
 """
 _NAMES = " UNION ALL ".join(
-    f"SELECT path FROM {_CATALOG}.{table}"
+    f"SELECT path FROM {METADATA}.{table}"
     for table in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from quantlytic_assets.storage.lake_catalog import METADATA
 from quantlytic_assets.tables.select import Queries, rows
 
 # One row a table: files and bytes that its newest snapshot is made of, deletions included.
@@ -17,7 +18,7 @@ def table_files(lake: Queries) -> pl.DataFrame:
         "SELECT s.schema_name || '.' || i.table_name AS \"table\", "
         "(i.file_count + i.delete_file_count)::BIGINT AS files, "
         "(i.file_size_bytes + i.delete_file_size_bytes)::BIGINT AS bytes "
-        "FROM ducklake_table_info('lake') i JOIN __ducklake_metadata_lake.ducklake_schema s "
+        f"FROM ducklake_table_info('lake') i JOIN {METADATA}.ducklake_schema s "
         "ON s.schema_id = i.schema_id AND s.end_snapshot IS NULL ORDER BY 1"
     )
     return rows(lake, sql, [], FILES_SCHEMA)

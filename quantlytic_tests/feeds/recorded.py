@@ -54,6 +54,7 @@ def trades() -> tuple[Recorded, ...]:
     return tuple(Recorded(one["t"], one["T"], one["E"], one["p"], one["q"], one["m"]) for one in found)
 
 
+@lru_cache
 def thinned(every: int) -> tuple[Recorded, ...]:
     """A quiet market made of the recorded one: each `every`th trade, numbered anew without a gap."""
     return tuple(replace(one, number=1000 + i) for i, one in enumerate(trades()[::every]))

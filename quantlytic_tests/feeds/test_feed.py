@@ -23,10 +23,11 @@ from quantlytic_tests.feeds.feeding import (
     recorded_minutes,
     ticks_published,
 )
-from quantlytic_tests.feeds.recorded import thinned, trades
+from quantlytic_tests.feeds.recorded import thinned
 
-# A busy market and a quiet one, by our names.
-OURS = {"BTC-USD": trades(), "QUIET-USD": thinned(500)}
+# A busy market and a quiet one, by our names. The busy one has half of the trades that were recorded: twice as many take
+# twice as long and show nothing else.
+OURS = {"BTC-USD": thinned(2), "QUIET-USD": thinned(500)}
 AT_BINANCE = {"BTCUSDT": OURS["BTC-USD"], "QUIETUSDC": OURS["QUIET-USD"]}
 SYMBOLS = ["BTC-USD", Instrument("QUIET-USD", names={"binance": "QUIETUSDC"})]
 SPEED = 500
@@ -36,23 +37,23 @@ IMPATIENT = replace(QUICK, connection=replace(QUICK.connection, silence=0.4))
 
 FAULTS = {
     "none": [],
-    "closed": [Plan(after=2500, close=1001), Plan(after=1500, close=1008), Plan(after=1500, close=1012)],
-    "torn": [Plan(after=2500, reset=True), Plan(after=4, reset=True), Plan(after=3000, reset=True)],
-    "silent": [Plan(after=4000, silent=True)],
+    "closed": [Plan(after=1250, close=1001), Plan(after=750, close=1008), Plan(after=750, close=1012)],
+    "torn": [Plan(after=1250, reset=True), Plan(after=4, reset=True), Plan(after=1500, reset=True)],
+    "silent": [Plan(after=2000, silent=True)],
     "silent from the start": [Plan(after=0, silent=True)],
-    "lossy": [Plan(after=700, skip=5)],
-    "losing whole minutes": [Plan(after=3000, skip=4000)],
+    "lossy": [Plan(after=350, skip=5)],
+    "losing whole minutes": [Plan(after=1500, skip=2000)],
     "repeating": [Plan(repeat=3)],
     "out of order": [Plan(swap=9)],
     "cut after its time": [Plan(lifetime=0.5), Plan(lifetime=0.4), Plan(lifetime=0.5)],
-    "shut down": [Plan(after=3000, shutdown=True)],
-    "garbled": [Plan(after=3000, garbage=True)],
+    "shut down": [Plan(after=1500, shutdown=True)],
+    "garbled": [Plan(after=1500, garbage=True)],
     "all of it": [
-        Plan(after=1200, reset=True, swap=4, repeat=10),
-        Plan(after=2000, close=1012, skip=3, repeat=5),
-        Plan(after=1500, silent=True, swap=7),
-        Plan(after=900, shutdown=True, repeat=2),
-        Plan(after=1000, skip=40, swap=3),
+        Plan(after=600, reset=True, swap=4, repeat=10),
+        Plan(after=1000, close=1012, skip=3, repeat=5),
+        Plan(after=750, silent=True, swap=7),
+        Plan(after=450, shutdown=True, repeat=2),
+        Plan(after=500, skip=40, swap=3),
     ],
 }
 # Klines have no numbers to lose or to mix up, and Coinbase no word for going.
@@ -137,7 +138,7 @@ def test_whole_minutes_are_built_from_trades_without_asking(tmp_path):
 @pytest.mark.parametrize("feed", ["binance_trades", "coinbase_trades"])
 def test_a_rest_side_in_trouble_is_asked_again(tmp_path, feed, replies):
     bus, said = LocalBus(tmp_path), []
-    plans = [Plan(after=2500, close=1001)]
+    plans = [Plan(after=1250, close=1001)]
     with open_exchange(feed, plans=plans, replies=list(replies)).serving() as exchange:
         run(exchange, bus, feed, said)
         assert_all_is_well(bus, feed)
@@ -240,7 +241,7 @@ def test_a_market_whose_heartbeats_name_no_trade_is_watched_by_its_numbers(tmp_p
 
 def test_a_stream_without_any_klines_will_do(tmp_path):
     bus = LocalBus(tmp_path)
-    with open_exchange("binance_trades", klines=False, plans=[Plan(after=2500, close=1001)]).serving() as exchange:
+    with open_exchange("binance_trades", klines=False, plans=[Plan(after=1250, close=1001)]).serving() as exchange:
         # Nothing is heard any more after the last trade, so that the last minute is not over for this feed.
         last = exchange.end - exchange.end % 60_000
         wanted = {one for one in recorded_minutes(OURS) if one[1] < last}
@@ -253,7 +254,7 @@ def test_a_stream_without_any_klines_will_do(tmp_path):
 
 def test_a_line_says_what_is_fed_and_what_became_of_it(tmp_path):
     said: list[str] = []
-    with open_exchange("binance_trades", plans=[Plan(after=2500, close=1001)]).serving() as exchange:
+    with open_exchange("binance_trades", plans=[Plan(after=1250, close=1001)]).serving() as exchange:
         run(exchange, LocalBus(tmp_path), "binance_trades", said)
     assert said[0] == "live: 2 symbols from binance"
     assert len(said) == 2 and "23 bars" in said[1] and "connection closed with 1001 as planned" in said[1]

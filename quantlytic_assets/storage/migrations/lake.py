@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, cast
 
+from quantlytic_assets.storage.lake_catalog import lake_tables
 from quantlytic_assets.storage.migrations.lake_steps import (
     accounts_of_the_engine,
     features_by_family,
@@ -109,13 +110,3 @@ def record_steps(connection: duckdb.DuckDBPyConnection, steps: list[Step] | tupl
     connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{_APPLIED} (step VARCHAR, applied_at TIMESTAMPTZ)")
     for step in steps:
         connection.execute(f"INSERT INTO lake.{_APPLIED} VALUES (?, now())", [step_name(step)])
-
-
-def lake_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """The lake's tables, as `schema.table`."""
-    return {
-        f"{schema}.{table}"
-        for schema, table in connection.execute(
-            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-        ).fetchall()
-    }
