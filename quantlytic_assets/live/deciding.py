@@ -17,15 +17,14 @@ import polars as pl
 from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.live.lines import KEPT_ROWS, Lines, Row
 from quantlytic_assets.services.inputs import rules_of
-from quantlytic_assets.strategies.signals import rule_says
+from quantlytic_assets.strategies.signals import SAYS, rule_says
 from quantlytic_assets.strategies.spec import Rule
 from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 
 # rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
-# Of `rule_says`.
-_TARGET = 2
+_TARGET = SAYS.index("target")
 
 
 class Said(NamedTuple):

@@ -37,6 +37,11 @@ class Made:
     def __len__(self) -> int:
         return sum(map(len, self.bars.values())) + len(self.signals)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the computation is as it was before the batch."""
+        return not (self or self.rows or self.untraded or self.forgotten or self.moved)
+
 
 @dataclass
 class Pipeline:

@@ -11,6 +11,8 @@ from quantlytic_assets.strategies.spec import Rule, selected
 
 # The rows of trading.signals.
 SIGNALS_SCHEMA = SIGNALS.polars
+# What a rule says of a row, in the order of these columns.
+SAYS = ("signal", "strength", "target", "reason")
 
 
 def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
@@ -21,7 +23,7 @@ def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFr
 
 
 def rule_says(rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
-    """Of `rule_signals` what the rule says of each row: signal, strength, target, reason."""
+    """Of `rule_signals` what the rule says of each row: the columns `SAYS`."""
     told = rule.opinions(features)
     return selected(told, _says("score" in told.columns, "reason" in told.columns))
 

@@ -25,7 +25,7 @@ from quantlytic_tests.feeds.feeding import (
 )
 from quantlytic_tests.feeds.recorded import thinned
 
-# A busy market and a quiet one, by our names. The busy one has half of the trades that were recorded: twice as many take
+# A busy market and a quiet one, by our names. The busy one has half of the trades that were recorded: all of them take
 # twice as long and show nothing else.
 OURS = {"BTC-USD": thinned(2), "QUIET-USD": thinned(500)}
 AT_BINANCE = {"BTCUSDT": OURS["BTC-USD"], "QUIETUSDC": OURS["QUIET-USD"]}

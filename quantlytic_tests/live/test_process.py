@@ -11,10 +11,11 @@ import pytest
 from quantlytic_assets.live.process import LiveProcess
 from quantlytic_assets.live.sources import TickSource
 from quantlytic_assets.live.write_behind import WriteBehind
-from quantlytic_assets.market_data.stream.messages import micros
+from quantlytic_assets.market_data.stream.messages import Trade, micros
+from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
-from quantlytic_assets.storage.bus import BusUnavailable, bars_topic, made_bars_topic, signals_topic
+from quantlytic_assets.storage.bus import BusUnavailable, bars_topic, made_bars_topic, signals_topic, ticks_topic
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import make_bars, make_dataset, utc
@@ -290,6 +291,36 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
     process.step(0)
     assert process.counts.told()["differing"] == 2
     assert values(resources, "bars/1m", "A-USD")["2025-05-10T00:07:00Z"]["h"] != 500.0
+
+
+def test_batches_from_which_nothing_follows_share_a_transaction(resources, monkeypatch):
+    monkeypatch.setattr("quantlytic_assets.live.process._COMMIT_EVERY", 60.0)
+    process = live(resources, make_source=TickSource)
+
+    def kept() -> tuple[int, int]:
+        """How many records the kept state is of, by its offsets and by its counts."""
+        with resources.hot.read() as reader:
+            places, counts = process._state.places(reader), process._state.counts(reader)
+        return sum(places[ticks_topic("tried_1m")].offsets.values()), counts.get("records", 0)
+
+    def trade(number: int, seconds: int) -> None:
+        one = Trade("A-USD", number, micros(START + timedelta(seconds=seconds)), 100.0, 1.0, "buy", 0)
+        resources.bus.publish(ticks_topic("tried_1m"), encode_ticks(tick_frame([one], "x")), ["A-USD"], TICK_HEADERS)
+        assert process.step(0) == 1
+
+    trade(1, 1)
+    assert kept() == (1, 1)
+    trade(2, 2)
+    trade(3, 3)
+    assert kept() == (1, 1)
+    # With the next minute comes a bar, and with it all that waited.
+    trade(4, 61)
+    assert kept() == (4, 4) and values(resources, "bars/1m", "A-USD") == {}
+    trade(5, 62)
+    assert kept() == (4, 4) and values(resources, "bars/1m", "A-USD")["2025-05-10T00:00:00Z"]["n"] == 3
+    # Nothing more comes.
+    assert process.step(0) == 0
+    assert kept() == (5, 5)
 
 
 def test_ticks_are_of_one_minute_bars():

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.strategies.signals import SIGNALS_SCHEMA, rule_signals, signals
+from quantlytic_assets.strategies.signals import SAYS, SIGNALS_SCHEMA, rule_says, rule_signals, signals
 from quantlytic_tests.strategies.walks import bars, walk
 
 
@@ -42,6 +42,8 @@ def test_every_rule_gives_whole_rows_in_the_order_of_the_frame():
         assert found.select("symbol", "open_time").equals(frame.select("symbol", "open_time"))
         assert found["strength"].is_between(0, 1).all()
         assert set(found["signal"]) <= {"buy", "sell", "hold"}
+        said = rule_says(rule, frame)
+        assert said.columns == list(SAYS) and said.equals(found.select(SAYS))
 
 
 def test_no_row_is_no_signal():
