@@ -28,7 +28,8 @@ class Garbage:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._bar = self._young = self._whole = clock()
+        # When the newest bar came, the first one since it collected, and when it looked through everything.
+        self._bar = self._first = self._whole = clock()
         self._made = False
         self._was_on = True
 
@@ -48,15 +49,14 @@ class Garbage:
     def after(self, made: bool) -> None:
         """Collect what is due after a batch. made: whether bars came with it, and more of them may."""
         now = self._clock()
-        self._made = self._made or made
         if made:
-            self._bar = now
-        if now - self._bar < _QUIET and now - self._young < _OVERDUE:
+            self._first = self._first if self._made else now
+            self._bar, self._made = now, True
+        if now - self._bar < _QUIET and now - self._first < _OVERDUE:
             return
         if now - self._whole >= _WHOLE_EVERY:
             gc.collect()
-            self._whole = self._young = now
+            self._whole = now
         elif self._made:
             gc.collect(1)
-            self._young = now
         self._made = False

@@ -430,6 +430,7 @@ class LiveProcess:
         """Do what is due beside the records, which waits for the broker; while bars come, only what is overdue."""
         now = self._clock() - (_OVERDUE if working else 0.0)
         if now >= self._next_look:
+            self._next_look = self._clock() + _LOOK_EVERY
             self._check_identity()
             self._look_at_others()
         if now >= self._next_health:
@@ -445,7 +446,6 @@ class LiveProcess:
 
     def _look_at_others(self) -> None:
         """Learn where the topic ends, and say what the graph is to be compared of."""
-        self._next_look = self._clock() + _LOOK_EVERY
         self._health.look(self._source.topic)
         self._watch.look(self._since(), {"": self._revised})
         self._revised = set()

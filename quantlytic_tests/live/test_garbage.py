@@ -57,8 +57,22 @@ def test_bars_that_never_end_put_it_off_for_ten_seconds_at_most(clock):
             clock.now += 0.1
             garbage.after(made=True)
         assert tied() is not None
-        clock.now += 0.2
+        clock.now += 0.3
         garbage.after(made=True)
+        assert tied() is None
+
+
+def test_the_first_bars_after_a_pause_wait_for_nothing(clock):
+    with Garbage(clock) as garbage:
+        garbage.after(made=True)
+        for _ in range(600):
+            clock.now += 0.1
+            garbage.after(made=False)
+        tied = knot()
+        garbage.after(made=True)
+        assert tied() is not None
+        clock.now += 0.3
+        garbage.after(made=False)
         assert tied() is None
 
 
