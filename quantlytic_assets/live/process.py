@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 import orjson
@@ -120,7 +121,7 @@ class LiveProcess:
         self._received = 0.0
         self._sent = 0.0
         # When the last transaction was, and whether batches wait for the next.
-        self._committed = 0.0
+        self._committed = -inf
         self._uncommitted = False
         self.counts = Counts()
         self._health = Health(bus, hot, dataset.name, clock)

@@ -48,8 +48,11 @@ def watched(tmp_path):
 
 
 def let_look(watch: GraphWatch, lake: Lake) -> None:
-    """Wait until it has looked at the snapshot twice more, taking what it has found."""
-    until = lake.looks + 2
+    """Wait until it has looked at the snapshot again and read what it wanted then, taking what it has found.
+
+    The first look from here may have begun before what is asked for; that the second has read, the third shows.
+    """
+    until = lake.looks + 3
     while lake.looks < until:
         watch.take()
         time.sleep(0.005)
