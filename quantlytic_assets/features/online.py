@@ -45,6 +45,11 @@ class Board:
         self._symbols: dict[str, _Symbol] = {}
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """What is read of a bar; see `fields`."""
+        return self._names
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """The symbols that are open."""
         return tuple(self._symbols)

@@ -6,7 +6,8 @@ in the graph. A model's score and the targets of a portfolio's members stand bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -15,10 +16,11 @@ import numpy as np
 import polars as pl
 
 from quantlytic_assets.calendars.intervals import TIME
+from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.lines import KEPT_ROWS, Lines, Row
 from quantlytic_assets.services.inputs import rules_of
-from quantlytic_assets.strategies.signals import SAYS, rule_says
-from quantlytic_assets.strategies.spec import Rule
+from quantlytic_assets.strategies.signals import SAYS, said
+from quantlytic_assets.strategies.spec import BASE_COLUMNS, Rule
 from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 
 # rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
@@ -54,7 +56,7 @@ class _Follower:
     strategy: Strategy
     rule: Rule
     scorer: Scorer | None
-    said: dict[tuple[str, int], tuple[tuple[object, ...], int]]
+    said: OrderedDict[tuple[str, int], tuple[tuple[object, ...], int]]
 
 
 class Deciders:
@@ -69,7 +71,7 @@ class Deciders:
         for one in sorted(strategies, key=lambda one: isinstance(one, PortfolioStrategy)):
             rule = rules_of(one).bind(one.rule)
             if isinstance(rule, Rule):
-                self._followers[one.name] = _Follower(one, rule, scorers.get(one.name), {})
+                self._followers[one.name] = _Follower(one, rule, scorers.get(one.name), OrderedDict())
 
     @property
     def look_back(self) -> int:
@@ -114,12 +116,12 @@ class Deciders:
         }
         for one in self._followers.values():
             name = one.strategy.name
-            frame, rows, keys = self._frame(one, lines, changed, targets)
-            if frame.is_empty():
+            rows, keys = _rows(one, lines, changed)
+            if not rows:
                 continue
-            signals = rule_says(one.rule, frame)
+            signals = said(_opinions(one, lines, rows, targets))
             if name in members:
-                targets[name] = frame[_KEYS].with_columns(signals["target"].alias(name))
+                targets[name] = _keyed(rows).with_columns(signals["target"].alias(name))
             # What is said, and no times: their conversion would take longer than all else here.
             for (bar, _), says in zip(rows, signals.rows(), strict=True):
                 key = (bar.symbol, bar.open_time)
@@ -135,65 +137,91 @@ class Deciders:
     def forgotten(self) -> list[tuple[str, str, int]]:
         """Strategy, symbol and time of what was said too long ago to be remembered since this was asked last."""
         gone, self._forgotten = self._forgotten, []
-        return gone
+        # What was said anew in the meantime is remembered.
+        return [one for one in gone if one[1:] not in self._followers[one[0]].said]
 
     def _forget(self, follower: _Follower, lines: Lines) -> None:
         most = 4 * max(1, len(follower.strategy.symbols)) * (lines.look_back + KEPT_ROWS)
-        if len(follower.said) > most:
-            for symbol, time in sorted(follower.said, key=lambda key: key[1])[: most // 2]:
-                del follower.said[symbol, time]
-                self._forgotten.append((follower.strategy.name, symbol, time))
-
-    def _frame(
-        self, one: _Follower, lines: Lines, changed: Sequence[Row], targets: Mapping[str, pl.DataFrame]
-    ) -> tuple[pl.DataFrame, Sequence[Row], set[tuple[str, int]]]:
-        """What the rule reads, by symbol and time, the rows that this is of, and whose signals are wanted."""
-        wanted = set(one.strategy.symbols)
-        times = {row.bar.open_time for row in changed if row.bar.symbol in wanted}
-        if not times:
-            return pl.DataFrame(), (), set()
-        if one.rule.spec.alone:
-            wanted &= {row.bar.symbol for row in changed}
-        symbols = [symbol for symbol in sorted(lines.symbols) if symbol in wanted]
-        first = min(times)
-        rows = [row for row in lines.rows(first, symbols) if row.bar.open_time in times]
-        keys = {(row.bar.symbol, row.bar.open_time) for row in rows}
-        if one.rule.lookback:
-            # Of what a rule can't look back on any more, that stands which was said then.
-            back = one.rule.lookback
-            keys = {(symbol, time) for symbol, time in keys if lines.has_before(symbol, time, back)}
-            since = min(lines.earlier(row.bar.symbol, row.bar.open_time, one.rule.lookback) for row in rows)
-            rows = lines.rows(since, symbols)
-        # A frame costs by its columns: a rule of the library is given those that it names, others may read any.
-        named = set(one.rule.columns.values()) if one.rule.spec.function is None and one.scorer is None else None
-        frame = indicator_frame(rows, lines.columns, named)
-        if one.scorer is not None:
-            frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
-        elif isinstance(one.strategy, ModelStrategy):
-            frame = frame.with_columns(pl.lit(None, pl.Float64).alias("score"))
-        if isinstance(one.strategy, PortfolioStrategy):
-            for member in one.strategy.members:
-                known = targets.get(member.name, pl.DataFrame(schema={**dict.fromkeys(_KEYS), member.name: pl.Float64}))
-                if known.is_empty():
-                    frame = frame.with_columns(pl.lit(None, pl.Float64).alias(member.name))
-                else:
-                    frame = frame.join(known, on=_KEYS, how="left", maintain_order="left")
-        return frame, rows, keys
+        while len(follower.said) > most:
+            # The oldest are about those that were said first.
+            (symbol, time), _ = follower.said.popitem(last=False)
+            self._forgotten.append((follower.strategy.name, symbol, time))
 
 
-def indicator_frame(rows: Sequence[Row], columns: Sequence[str], named: Set[str] | None = None) -> pl.DataFrame:
+def _rows(one: _Follower, lines: Lines, changed: Sequence[Row]) -> tuple[Sequence[Row], set[tuple[str, int]]]:
+    """The rows that the rule is evaluated on, by symbol and time, and whose signals are wanted."""
+    wanted = set(one.strategy.symbols)
+    times = {row.bar.open_time for row in changed if row.bar.symbol in wanted}
+    if not times:
+        return (), set()
+    wanted &= {row.bar.symbol for row in changed} if one.rule.spec.alone else set(lines.symbols)
+    symbols = sorted(wanted)
+    rows = [row for row in lines.rows(min(times), symbols) if row.bar.open_time in times]
+    keys = {(row.bar.symbol, row.bar.open_time) for row in rows}
+    if one.rule.lookback:
+        # Of what a rule can't look back on any more, that stands which was said then.
+        back = one.rule.lookback
+        keys = {(symbol, time) for symbol, time in keys if lines.has_before(symbol, time, back)}
+        since = min(lines.earlier(row.bar.symbol, row.bar.open_time, one.rule.lookback) for row in rows)
+        rows = lines.rows(since, symbols)
+    return rows, keys
+
+
+def _opinions(one: _Follower, lines: Lines, rows: Sequence[Row], targets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """What the rule says of these rows. targets: of the strategies that have decided before it, by their names."""
+    rule = one.rule
+    plain = not isinstance(one.strategy, ModelStrategy | PortfolioStrategy) and one.scorer is None
+    if plain and rule.spec.function is None and set(rule.columns.values()) <= set(lines.columns):
+        return rule.opinions_of(_own_frame(rows, lines.columns, rule))
+    frame = indicator_frame(rows, lines.columns)
+    if one.scorer is not None:
+        frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
+    elif isinstance(one.strategy, ModelStrategy):
+        frame = frame.with_columns(pl.lit(None, pl.Float64).alias("score"))
+    if isinstance(one.strategy, PortfolioStrategy):
+        for member in one.strategy.members:
+            known = targets.get(member.name, pl.DataFrame(schema={**dict.fromkeys(_KEYS), member.name: pl.Float64}))
+            if known.is_empty():
+                frame = frame.with_columns(pl.lit(None, pl.Float64).alias(member.name))
+            else:
+                frame = frame.join(known, on=_KEYS, how="left", maintain_order="left")
+    return rule.opinions(frame)
+
+
+def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame:
     """Rows as features.indicators has them: symbol, session, open_time, available_at, close, and the features.
 
-    columns: of the rows' values. named: which of them are wanted; None for all.
+    columns: of the rows' values.
     """
     bars = [row.bar for row in rows]
-    places = {name: at for at, name in enumerate(columns) if named is None or name in named}
-    # Without expressions, each of which costs more than a small frame's rows.
     values = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), len(columns))
-    told = [pl.Series("symbol", [one.symbol for one in bars], dtype=pl.String)]
-    told.append(pl.Series("session", [one.session for one in bars], dtype=pl.Date))
-    for name in ("open_time", "available_at"):
-        told.append(pl.Series(name, [getattr(one, name) for one in bars], dtype=pl.Int64).cast(TIME))
-    told.append(pl.Series("close", np.array([one.close for one in bars], dtype=np.float64), nan_to_null=True))
-    told += [pl.Series(name, values[:, at], nan_to_null=True) for name, at in places.items()]
+    features = [pl.Series(name, values[:, at], nan_to_null=True) for at, name in enumerate(columns)]
+    return pl.DataFrame([*(_of_bars(name, bars) for name in BASE_COLUMNS), *features])
+
+
+def _own_frame(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> pl.DataFrame:
+    """What a rule reads of rows under its own names: a small frame costs by its columns, and not by its rows."""
+    bars = [row.bar for row in rows]
+    told = []
+    for name in rule.reads:
+        if name in rule.columns:
+            at = columns.index(rule.columns[name])
+            told.append(pl.Series(name, np.array([row.values[at] for row in rows]), nan_to_null=True))
+        else:
+            told.append(_of_bars(name, bars))
     return pl.DataFrame(told)
+
+
+def _keyed(rows: Sequence[Row]) -> pl.DataFrame:
+    bars = [row.bar for row in rows]
+    return pl.DataFrame([_of_bars(name, bars) for name in _KEYS])
+
+
+def _of_bars(name: str, bars: Sequence[Bar]) -> pl.Series:
+    """One of `BASE_COLUMNS` of bars. Without expressions, each of which costs more than a small frame's rows."""
+    values = [getattr(one, name) for one in bars]
+    if name == "close":
+        return pl.Series(name, np.array(values, dtype=np.float64), nan_to_null=True)
+    if name in ("open_time", "available_at"):
+        return pl.Series(name, values, dtype=pl.Int64).cast(TIME)
+    return pl.Series(name, values, dtype=pl.Date if name == "session" else pl.String)

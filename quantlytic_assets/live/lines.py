@@ -78,8 +78,11 @@ class Closes:
         return self.closes[at], (available_at - self.available[at]) / 60e6
 
 
-@dataclass
+@dataclass(slots=True)
 class _Line:
+    """One symbol's bars, the rows of the last of them by their times, and with how many the oldest are forgotten."""
+
+    most: int
     bars: list[Bar] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     rows: dict[int, Row] = field(default_factory=dict)
@@ -125,6 +128,9 @@ class Lines:
         # Where each column of a row is found: among the board's, or in a cross-section.
         places = {name: at for at, name in enumerate(self._board.columns)}
         self._places = [places.get(name, -1) for name in self.columns]
+        self._straight = self._places == list(range(len(places)))
+        # Whether a feature reads when a bar opens.
+        self._timed = "time" in self._board.inputs
         self._wide: dict[int, dict[str, dict[str, float]]] = {}
 
     @property
@@ -155,7 +161,7 @@ class Lines:
         """
         self._stored = dict(stored or {})
         for bar, revision in sorted(bars, key=lambda one: one[0].open_time):
-            line = self._lines.setdefault(bar.symbol, _Line())
+            line = self._line(bar.symbol)
             line.bars.append(bar)
             line.times.append(bar.open_time)
             line.revisions[bar.open_time] = revision
@@ -186,7 +192,7 @@ class Lines:
 
     def oldest_row(self) -> tuple[date, int] | None:
         """Session and time of the oldest row that is kept; None without any."""
-        first = [line.rows[min(line.rows)].bar for line in self._lines.values() if line.rows]
+        first = [line.bars[-len(line.rows)] for line in self._lines.values() if line.rows]
         return min(((one.session, one.open_time) for one in first), key=itemgetter(1), default=None)
 
     def adopt(self, row: Row) -> None:
@@ -195,7 +201,7 @@ class Lines:
 
     def revise(self, bar: Bar) -> int | None:
         """The number of a bar's revision, to be taken in next; None where it says nothing new, or is too old."""
-        line = self._lines.setdefault(bar.symbol, _Line())
+        line = self._line(bar.symbol)
         at = bisect_left(line.times, bar.open_time)
         if at < len(line.times) and line.times[at] == bar.open_time:
             if line.bars[at].says() == bar.says() and line.bars[at].complete == bar.complete:
@@ -211,8 +217,11 @@ class Lines:
         """Forget rows that no rule looks back on; to be called when what follows from a batch is known."""
         most = self.look_back + KEPT_ROWS
         for line in self._lines.values():
-            if len(line.rows) > most:
-                for time in sorted(line.rows)[:-most]:
+            gone = len(line.rows) - most
+            if gone > 0:
+                # Rows are those of the last bars, without a hole.
+                first = len(line.times) - len(line.rows)
+                for time in line.times[first : first + gone]:
                     del line.rows[time]
         if len(self._wide) > 2 * most:
             for time in sorted(self._wide)[:-most]:
@@ -230,7 +239,7 @@ class Lines:
         changed: set[tuple[int, str]] = set()
         behind: dict[str, int] = {}
         for bar in ordered:
-            line = self._lines.setdefault(bar.symbol, _Line())
+            line = self._line(bar.symbol)
             if bar.symbol not in behind and (not line.times or bar.open_time > line.times[-1]):
                 if not line.times:
                     self._reopen(bar.symbol, line, 0)
@@ -238,7 +247,7 @@ class Lines:
                 line.times.append(bar.open_time)
                 self._update(line, bar)
                 changed.add((bar.open_time, bar.symbol))
-                if len(line.bars) >= self._most(bar.symbol):
+                if len(line.bars) >= line.most:
                     self._cut(bar.symbol, line)
                     self._reopen(bar.symbol, line, len(line.bars))
                 continue
@@ -267,12 +276,14 @@ class Lines:
         found = [(self._lines[symbol].rows.get(time)) for time, symbol in sorted(changed)]
         return [row for row in found if row is not None]
 
-    def _most(self, symbol: str) -> int:
-        """How many bars of a symbol may come together before the oldest are forgotten.
-
-        It is another number for each: opening the handles of all symbols anew at one time would keep signals waiting.
-        """
-        return 2 * self.keep - crc32(symbol.encode()) % max(1, self.keep // 2)
+    def _line(self, symbol: str) -> _Line:
+        """The line of a symbol, which begins where there is none yet."""
+        line = self._lines.get(symbol)
+        if line is None:
+            # Another number for each: opening the handles of all symbols anew at one time would keep signals waiting.
+            most = 2 * self.keep - crc32(symbol.encode()) % max(1, self.keep // 2)
+            line = self._lines[symbol] = _Line(most)
+        return line
 
     def _again(self, symbol: str, since: int) -> set[tuple[int, str]]:
         """Make the rows from a time on anew; those that are others now."""
@@ -338,14 +349,16 @@ class Lines:
     def _update(self, line: _Line, bar: Bar) -> None:
         listing = self._listing(bar.symbol)
         given: dict[str, object] = {
-            "session": bar.session, "open_time": moment(bar.open_time), "open": bar.open, "high": bar.high,
-            "low": bar.low, "close": bar.close, "volume": bar.volume, "listing": listing.name,
-            "shares": listing.shares,
+            "session": bar.session, "open": bar.open, "high": bar.high, "low": bar.low, "close": bar.close,
+            "volume": bar.volume, "listing": listing.name, "shares": listing.shares,
         }  # fmt: skip
+        if self._timed:
+            given["open_time"] = moment(bar.open_time)
         for name, closes in self._closes.items():
             given[f"close:{name}"], given[f"age:{name}"] = closes.before(bar.available_at)
         found = self._board.values(bar.symbol, given)
-        line.rows[bar.open_time] = Row(bar, tuple(found[at] if at >= 0 else float("nan") for at in self._places))
+        told = found if self._straight else [found[at] if at >= 0 else float("nan") for at in self._places]
+        line.rows[bar.open_time] = Row(bar, tuple(told))
         if self._across:
             wide = self._wide.setdefault(bar.open_time, {})
             for name, _, _ in self._across:

@@ -85,10 +85,13 @@ def _new(line, gaps, number, time):
 
 
 @compiled
-def _take(symbols, numbers, times, prices, sizes, parts, offsets, begins, lines, gaps, ints, floats, newest, counts):
+def _take(
+    symbols, numbers, times, prices, sizes, parts, offsets, begins, lines, gaps, ints, floats, newest, counts, due
+):
     """Add trades to their minutes. begins: of each, the minute of which not everything was seen.
 
-    Returns how many were taken: all, or those before one for which a minute that was not told yet would be forgotten.
+    due: is set of symbols of which a minute may be over that was not told. Returns how many were taken: all, or those
+    before one for which a minute that was not told yet would be forgotten.
     """
     for i in range(len(symbols)):
         symbol, time, price, size = symbols[i], times[i], prices[i], sizes[i]
@@ -110,6 +113,7 @@ def _take(symbols, numbers, times, prices, sizes, parts, offsets, begins, lines,
             counts[TWICE] += 1
             continue
         if time >= line[_PRICED]:
+            due[symbol] |= line[_PRICED] == _UNKNOWN
             line[_PRICED] = time
             newest[symbol, 0], newest[symbol, 1] = price, size
         if minute < line[_WHOLE]:
@@ -140,16 +144,19 @@ def _take(symbols, numbers, times, prices, sizes, parts, offsets, begins, lines,
         one[_COUNT] += 1
         one[_CHANGED] = 1
         counts[TAKEN] += 1
-        if minute > line[_OVER]:
-            line[_OVER] = minute
+        due[symbol] |= minute != line[_OVER]
+        line[_OVER] = max(minute, line[_OVER])
     return len(symbols)
 
 
 @compiled
-def _ripe(lines, ints, found):
+def _ripe(lines, ints, due, found):
     """(symbol, slot) of minutes that are over and changed since they were told; returns how many there are."""
     count = 0
     for symbol in range(len(lines)):
+        if not due[symbol]:
+            continue
+        due[symbol] = False
         for slot in range(SLOTS):
             one = ints[symbol, slot]
             if one[_CHANGED] and one[_MINUTE] < lines[symbol, _OVER]:
@@ -194,6 +201,9 @@ class Minutes:
         self._ints = np.zeros((count, SLOTS, 10), dtype=np.int64)
         self._floats = np.zeros((count, SLOTS, 6))
         self.newest = np.full((count, 2), np.nan)
+        # Of which symbols a minute may be over that was not told, and up to where all were ended last.
+        self._due = np.ones(count, dtype=np.bool_)
+        self._ended = _UNKNOWN
         self.counts = np.zeros(3, dtype=np.int64)
         self._minutes: list[Minute] = []
         self._untraded: list[tuple[str, int]] = []
@@ -207,23 +217,23 @@ class Minutes:
 
         Minutes that are over wait for `told`, also those that later ones would take the place of.
         """
-        self.newest[:] = np.nan
         arrays = (symbols, numbers, times, prices, sizes, parts, offsets, begins)
         start = 0
         while start < len(symbols):
             start += _take(
                 *(one[start:] for one in arrays), self._lines, self._gaps, self._ints, self._floats, self.newest,
-                self.counts,
+                self.counts, self._due,
             )  # fmt: skip
             if start < len(symbols):
                 self._end(_UNKNOWN)
 
     def prices(self) -> list[tuple[str, float, float, int]]:
-        """(symbol, price, size, time) of the symbols whose newest price came with the last call of `take`."""
-        found = np.flatnonzero(~np.isnan(self.newest[:, 0])).tolist()
-        return [
-            (self.symbols[at], *self.newest[at].tolist(), int(self._lines[at, _PRICED])) for at in found
-        ]  # fmt: skip
+        """(symbol, price, size, time) of the symbols with a newer price than when this was asked last."""
+        found = np.flatnonzero(~np.isnan(self.newest[:, 0]))
+        rows = zip(found.tolist(), self.newest[found].tolist(), self._lines[found, _PRICED].tolist(), strict=True)
+        told = [(self.symbols[at], price, size, time) for at, (price, size), time in rows]
+        self.newest[found] = np.nan
+        return told
 
     @property
     def market_time(self) -> int:
@@ -242,20 +252,24 @@ class Minutes:
 
     def _end(self, now: int) -> None:
         """End the minutes before `now`, and note what is over."""
+        if now <= self._ended and not self._due.any():
+            return
+        self._ended = now
         known = (self._lines[:, _WHOLE] != _UNKNOWN) & (self._lines[:, _PRICED] != _UNKNOWN)
-        self._lines[known, _OVER] = np.maximum(self._lines[known, _OVER], now)
+        early = known & (self._lines[:, _OVER] < now)
+        self._lines[early, _OVER] = now
+        self._due |= early
         for at in np.flatnonzero(known & (self._lines[:, _IDLE] < self._lines[:, _OVER])).tolist():
             there, over = set(self._ints[at, :, _MINUTE].tolist()), int(self._lines[at, _OVER])
             first = max(int(self._lines[at, _IDLE]), over - _MOST_IDLE * MINUTE)
             missing = (minute for minute in range(first, over, MINUTE) if minute not in there)
             self._untraded += [(self.symbols[at], minute) for minute in missing]
             self._lines[at, _IDLE] = over
-        found = np.zeros((len(self.symbols) * SLOTS, 2), dtype=np.int64)
-        count = _ripe(self._lines, self._ints, found)
-        for at, slot in found[:count].tolist():
-            ints, floats = self._ints[at, slot], self._floats[at, slot].tolist()
-            place = (int(ints[_COUNT]), int(ints[_PART]), int(ints[_OFFSET]))
-            self._minutes.append(Minute._make((self.symbols[at], int(ints[_MINUTE]), *floats, *place)))
+        found = np.empty((len(self.symbols) * SLOTS, 2), dtype=np.int64)
+        symbols, slots = found[: _ripe(self._lines, self._ints, self._due, found)].T
+        ints = self._ints[symbols, slots][:, (_MINUTE, _COUNT, _PART, _OFFSET)]
+        rows = zip(symbols.tolist(), ints.tolist(), self._floats[symbols, slots].tolist(), strict=True)
+        self._minutes += [Minute._make((self.symbols[at], one[0], *floats, *one[1:])) for at, one, floats in rows]
 
     def missing(self) -> int:
         """How many numbers of trades have not been seen among those that have."""
@@ -285,6 +299,7 @@ class Minutes:
             at += old.nbytes
             for one, place in places:
                 array[place] = old[one]
+        self._due[:] = True
         self.counts[:] = np.frombuffer(kept, np.int64, len(self.counts), at)
         at += self.counts.nbytes
         for symbol, used in zip(symbols, lines[:, _GAPS].tolist(), strict=True):

@@ -25,7 +25,7 @@ from quantlytic_assets.live.deciding import Deciders, Scorer
 from quantlytic_assets.live.garbage import Garbage
 from quantlytic_assets.live.graph_watch import Graph, GraphReader, GraphWatch, Since
 from quantlytic_assets.live.health import Health
-from quantlytic_assets.live.lines import Closes, Lines, Listing
+from quantlytic_assets.live.lines import Closes, Lines, Listing, Row
 from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.pipeline import GRAPH, Made, Pipeline
 from quantlytic_assets.live.sending import Sender, Stopped, pause
@@ -53,6 +53,10 @@ _WAIT = 0.5
 # Seconds from one batch to the next, where there is no end of records. With 5 ms each batch costs more, for what it is
 # computed with has left the processor's caches by then, and signals come a quarter later.
 _WINDOW = 0.002
+# Minutes of many symbols end at about the same time, and their signals come first. What follows from them waits until
+# there was no bar for so many seconds, and in the end no longer than so many.
+_QUIET = 0.02
+_LONGEST_BURST = 0.25
 # Seconds for which a batch from which nothing follows may wait for its transaction: a killed process reads it again.
 _COMMIT_EVERY = 0.05
 # Seconds between two health reports, and between two of a symbol's newest prices in the journal.
@@ -112,7 +116,9 @@ class LiveProcess:
         self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
         self._sender = Sender(bus, report, self._arrived)
         self._told_prices: dict[str, float] = {}
+        # Prices that are too soon after those told last, and whether there may be more.
         self._waiting_prices: dict[str, Price] = {}
+        self._pricing = False
         self._floor: dict[str, int] = {}
         # Bars that were revised since the graph was looked at last.
         self._revised: set[tuple[str, int]] = set()
@@ -120,6 +126,9 @@ class LiveProcess:
         self._garbage = Garbage()
         self._received = 0.0
         self._sent = 0.0
+        # When the first and the last of the bars came of which something is still to be done, and their rows.
+        self._burst: tuple[float, float] | None = None
+        self._untraded: dict[str, list[Row]] = {}
         # When the last transaction was, and whether batches wait for the next.
         self._committed = -inf
         self._uncommitted = False
@@ -256,7 +265,7 @@ class LiveProcess:
         self._watch.start()
         with self._garbage:
             self._loop(stopping)
-        self._serve()
+        self._finish_burst()
         with suppress(Stopped):
             self._sender.settle()
         self._watch.stop()
@@ -268,7 +277,7 @@ class LiveProcess:
         while not stopping():
             try:
                 begun = time.monotonic()
-                if self.step(_WAIT if not self._waiting_prices else _PRICES_EVERY):
+                if self.step(_PRICES_EVERY if self._pricing else _WAIT):
                     # A batch costs about the same whether it is of ten trades or of a hundred.
                     time.sleep(max(0.0, begun + _WINDOW - time.monotonic()))
                 if failures:
@@ -278,7 +287,7 @@ class LiveProcess:
                 failures += 1
                 if failures == 1:
                     self._report(f"the bus does not answer, trying again: {error}")
-                self._serve()
+                self._finish_burst()
                 time.sleep(pause(failures))
             except Stopped:
                 break
@@ -288,10 +297,10 @@ class LiveProcess:
         place = self._places[self._source.topic]
         try:
             # While what was sent is on its way, the next batch is taken if it is there already.
-            busy = self._sender.busy or len(self._behind) > 0
-            records = self._bus.tail(self._source.topic, place.offsets, 0.0 if busy else wait)
+            busy = self._sender.busy or self._burst is not None
+            records = self._bus.tail(self._source.topic, place.offsets, min(wait, self._quiet_in) if busy else wait)
             if not records and busy:
-                self._serve()
+                self._finish_burst()
                 self._sender.settle()
                 records = self._bus.tail(self._source.topic, place.offsets, wait)
         except LookupError as error:
@@ -312,7 +321,7 @@ class LiveProcess:
         made = self._pipeline.take(taken.bars, taken.untraded, found.rows, found.signals)
         told = made.bars.get(self.dataset.interval, ())
         self._revised |= {(one.bar.symbol, one.bar.open_time) for one in told if one.revision and one.trace != GRAPH}
-        if count or made or made.rows or self._waiting_prices or self._uncommitted:
+        if count or made or made.rows or self._pricing or self._uncommitted:
             self._note(count, taken, made)
             # The bus has taken what was sent last while this batch was worked on.
             self._sender.settle()
@@ -322,12 +331,33 @@ class LiveProcess:
                 self._commit(made, messages)
                 self._sent = self._received
                 self._sender.send(messages)
-                self._trade(made)
-            # Minutes of many symbols end at about the same time: as long as they do, their signals come first.
-            if not count or not made or self._behind.full:
-                self._serve()
+            if made or made.rows:
+                self._in_burst(made)
+        if self._burst is not None and (not count or self._quiet_in <= 0 or self._behind.full):
+            self._finish_burst()
         self._look_around(bool(made))
         return count
+
+    def _in_burst(self, made: Made) -> None:
+        """Remember what is to be done once the signals of a burst of bars are out."""
+        now = time.monotonic()
+        self._burst = (now if self._burst is None else self._burst[0], now)
+        for interval, rows in made.rows.items():
+            self._untraded.setdefault(interval, []).extend(row for row, _ in rows)
+
+    @property
+    def _quiet_in(self) -> float:
+        """Seconds until a burst of bars is over, should no other bar come."""
+        if self._burst is None:
+            return 0.0
+        first, last = self._burst
+        return max(0.0, min(first + _LONGEST_BURST, last + _QUIET) - time.monotonic())
+
+    def _finish_burst(self) -> None:
+        """Do what follows from bars whose signals are out: orders, and what is served."""
+        self._burst = None
+        self._trade()
+        self._serve()
 
     def _beside_graph(self, graph: Graph, taken: Taken) -> Compared:
         """Count what the graph has otherwise, and take its bars in."""
@@ -347,11 +377,12 @@ class LiveProcess:
         self._watch.look(self._since(), found.doubted)
         return found
 
-    def _trade(self, made: Made) -> None:
-        """Let the accounts go on with what is new, after the signals are out."""
+    def _trade(self) -> None:
+        """Let the accounts go on with what is new."""
+        untraded, self._untraded = self._untraded, {}
         for desk in self._desks.values():
             interval = desk.strategy.interval
-            rows = [row for row, _ in made.rows.get(interval, ())]
+            rows = untraded.get(interval)
             if not rows:
                 continue
             targets = self._pipeline.deciders[interval].targets(desk.strategy.name)
@@ -385,13 +416,14 @@ class LiveProcess:
         if len(self._behind):
             with self._hot.write() as writer:
                 self._behind.write(writer)
+                self._state.forget(writer, self._pipeline)
                 self._put_prices(writer)
 
     def _note(self, count: int, taken: Taken, made: Made) -> None:
-        """Take note of a batch's counts and prices."""
+        """Take note of a batch's counts, and of how far the market is."""
         self.counts.add(count, taken, made)
-        self._waiting_prices |= taken.prices
-        self._newest = max([self._newest, *(one.time for one in taken.prices.values())])
+        self._pricing |= taken.newest >= 0 and count > 0
+        self._newest = taken.newest
 
     def _commit(self, made: Made, messages: Sequence[Message]) -> None:
         """Write a batch, what it follows from, and what is to be published of it, in one transaction.
@@ -418,12 +450,14 @@ class LiveProcess:
     def _put_prices(self, writer: Writer) -> None:
         """The newest prices, of each symbol one in a while: people see no more of them."""
         now, dataset = self._clock(), self.dataset.name
+        self._waiting_prices |= self._source.prices()
         for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
             price = self._waiting_prices.pop(symbol)
             body = publishing.latest(price.price, price.size, price.time)
             writer.put_latest(dataset, symbol, body)
             writer.tell(("latest", dataset, symbol), body)
             self._told_prices[symbol] = now
+        self._pricing = bool(self._waiting_prices)
 
     # Beside the records ---------------------------------------------------------------------------------------
 

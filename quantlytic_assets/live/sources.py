@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -18,10 +17,10 @@ import polars as pl
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.minutes import TAKEN, TOO_LATE, TWICE, Minutes
 from quantlytic_assets.live.placing import MinutePlaces, native_bars
+from quantlytic_assets.live.tick_columns import tick_columns
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.stream.messages import MINUTE
-from quantlytic_assets.market_data.stream.trade_bars import SIZE_DECIMALS, vwap
-from quantlytic_assets.market_data.wire.avro_records import record_schema
+from quantlytic_assets.market_data.stream.trade_bars import rounded
 from quantlytic_assets.market_data.wire.records import decode
 from quantlytic_assets.storage.bus import bars_topic, ticks_topic
 
@@ -46,13 +45,13 @@ class Taken:
     """What a batch of records holds.
 
     bars: native bars with their traces, in their order. untraded: bars that are known not to be, of which only symbol,
-    session and time count. prices: by symbol. received_at: of the newest record, seconds since 1970, None where it does
-    not say. counts: what there is to be counted.
+    session and time count. newest: the time of the newest price so far, microseconds since 1970 UTC, -1 where there is
+    none. counts: what there is to be counted.
     """
 
     bars: list[tuple[Bar, str]] = field(default_factory=list)
     untraded: list[Bar] = field(default_factory=list)
-    prices: dict[str, Price] = field(default_factory=dict)
+    newest: int = -1
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -66,6 +65,9 @@ class Source(Protocol):
 
     def idle(self, now: int) -> Taken:
         """What the time alone decides, microseconds since 1970 UTC, when nothing more is on the bus."""
+
+    def prices(self) -> dict[str, Price]:
+        """By symbol, the prices that are newer than when this was asked last."""
 
     def kept(self) -> bytes | None:
         """What it has to remember, None where nothing."""
@@ -81,6 +83,8 @@ class BarSource:
         self.topic = bars_topic(dataset.name)
         self._dataset = dataset
         self._floor = dict(floor)
+        self._prices: dict[str, Price] = {}
+        self._newest = -1
 
     def take(self, records: Mapping[int, Records]) -> Taken:
         """See `Source.take`. Bars that the lake has are left out."""
@@ -99,14 +103,21 @@ class BarSource:
                 taken.counts["known"] = taken.counts.get("known", 0) + 1
                 continue
             taken.bars.append((bar, traces[number]))
-            newest = taken.prices.get(bar.symbol)
+            newest = self._prices.get(bar.symbol)
             if newest is None or bar.close_time >= newest.time:
-                taken.prices[bar.symbol] = Price(bar.close, bar.volume, bar.close_time)
+                self._prices[bar.symbol] = Price(bar.close, bar.volume, bar.close_time)
+                self._newest = max(self._newest, bar.close_time)
+        taken.newest = self._newest
         return taken
 
     def idle(self, now: int) -> Taken:
         """See `Source.idle`: a bar is there when it is published, and not before."""
-        return Taken()
+        return Taken(newest=self._newest)
+
+    def prices(self) -> dict[str, Price]:
+        """See `Source.prices`."""
+        found, self._prices = self._prices, {}
+        return found
 
     def kept(self) -> bytes | None:
         """See `Source.kept`."""
@@ -114,13 +125,6 @@ class BarSource:
 
     def restore(self, kept: bytes) -> None:
         """See `Source.restore`."""
-
-
-@cache
-def _rounded() -> list[pl.Expr]:
-    """Volume and volume-weighted price as bars have them, of sums of sizes and of prices times sizes."""
-    volume = pl.col("volume").round(SIZE_DECIMALS)
-    return [volume, vwap(pl.col("quote"), volume).alias("vwap")]
 
 
 class TickSource:
@@ -145,28 +149,24 @@ class TickSource:
         """See `Source.take`."""
         taken = Taken()
         before = self._minutes.counts.copy()
-        # All partitions at once: a decoding costs more than the trades in it.
+        # All partitions at once, for a call costs more than the trades in it.
         batch = sorted(records.items())
-        rows, faults = record_schema("market_tick").decode([value for _, one in batch for value in one.values])
+        columns, faults = tick_columns([value for _, one in batch for value in one.values])
         offsets = np.array([offset for _, one in batch for offset in one.offsets], dtype=np.int64)
         parts = np.repeat(np.array([number for number, _ in batch], dtype=np.int64), [len(one) for _, one in batch])
         if faults:
             taken.counts["malformed"] = len(faults)
-            offsets, parts = np.delete(offsets, list(faults)), np.delete(parts, list(faults))
-        # Arrays, not expressions: a batch is small, and each expression costs more than its rows.
-        places = np.array([self._places.get(one, -1) for one in rows["symbol"].to_list()], dtype=np.int64)
-        columns = [rows["trade_id"], rows["time"], rows["price"], rows["size"]]
-        # Copies: polars gives read-only arrays, for which the loop would be compiled a second time.
-        numbers, times, prices, sizes = (column.to_numpy().copy() for column in columns)
-        times = times.view(np.int64)
+            offsets, parts = np.delete(offsets, faults), np.delete(parts, faults)
+        symbols, numbers, times, prices, sizes = columns
+        places = np.array([self._places.get(one, -1) for one in symbols], dtype=np.int64)
         good = (places >= 0) & np.isfinite(prices) & (prices > 0) & np.isfinite(sizes) & (sizes >= 0)
         arrays = (places, numbers, times, prices, sizes, parts, offsets)
         if not good.all():
             taken.counts["rejected"] = int((~good).sum())
             arrays = tuple(one[good] for one in arrays)
         self._minutes.take(*arrays, self._begins([number for number, _ in batch], *arrays[5:], arrays[2]))
-        taken.prices = {symbol: Price(price, size, time) for symbol, price, size, time in self._minutes.prices()}
-        self._told(taken, self._minutes.market_time)
+        taken.newest = self._minutes.market_time
+        self._told(taken, taken.newest)
         for name, kind in (("trades", TAKEN), ("twice", TWICE), ("too_late", TOO_LATE)):
             taken.counts[name] = int(self._minutes.counts[kind] - before[kind])
         return taken
@@ -193,25 +193,26 @@ class TickSource:
         end = self._minutes.market_time // MINUTE * MINUTE + MINUTE + _GRACE
         if now >= end:
             self._told(taken, end)
+        taken.newest = self._minutes.market_time
         return taken
+
+    def prices(self) -> dict[str, Price]:
+        """See `Source.prices`."""
+        return {symbol: Price(price, size, time) for symbol, price, size, time in self._minutes.prices()}
 
     def _told(self, taken: Taken, until: int) -> None:
         """The bars of minutes that are over, and those that are known not to be."""
         minutes, untraded = self._minutes.told(until)
-        if minutes:
-            sums = pl.DataFrame(
-                {"volume": [one.volume for one in minutes], "quote": [one.quote_volume for one in minutes]}
-            )
-            for one, (volume, price) in zip(minutes, sums.select_seq(_rounded()).iter_rows(), strict=True):
-                place = self._grid.of(one.symbol, one.open_time)
-                if place is None:
-                    taken.counts["rejected"] = taken.counts.get("rejected", 0) + 1
-                    continue
-                bar = Bar(
-                    one.symbol, place.session, one.open_time, place.close_time, place.available_at, one.open, one.high,
-                    one.low, one.close, volume, price, one.trade_count, final=False,
-                )  # fmt: skip
-                taken.bars.append((bar, f"{self.topic}:{one.partition}:{one.offset}"))
+        for one in minutes:
+            place = self._grid.of(one.symbol, one.open_time)
+            if place is None:
+                taken.counts["rejected"] = taken.counts.get("rejected", 0) + 1
+                continue
+            bar = Bar(
+                one.symbol, place.session, one.open_time, place.close_time, place.available_at, one.open, one.high,
+                one.low, one.close, *rounded(one.volume, one.quote_volume), one.trade_count, final=False,
+            )  # fmt: skip
+            taken.bars.append((bar, f"{self.topic}:{one.partition}:{one.offset}"))
         for symbol, opened in untraded:
             place = self._grid.of(symbol, opened)
             if place is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import NamedTuple
 
 import orjson
@@ -136,8 +137,8 @@ class LiveState:
                 for time, values in [orjson.loads(kept)]
             }
             lines.open(bars, stored)
-        for (strategy, symbol, time), kept in reader.states(_ROOT, self.dataset, "said"):
-            says, revision = orjson.loads(kept)
+        told = [(*name, orjson.loads(kept)) for name, kept in reader.states(_ROOT, self.dataset, "said")]
+        for strategy, symbol, time, (says, revision) in sorted(told, key=itemgetter(2)):
             for deciders in pipeline.deciders.values():
                 deciders.remember(strategy, symbol, int(time), says, revision)
 
@@ -178,9 +179,12 @@ class LiveState:
         for said, _, _ in made.signals:
             kept = orjson.dumps((said.says, said.revision))
             writer.put_state(kept, *name, "said", said.strategy, said.symbol, _text(said.time))
+
+    def forget(self, writer: Writer, pipeline: Pipeline) -> None:
+        """Delete what the pipeline no longer remembers to have said. What is deleted late is forgotten again."""
         for deciders in pipeline.deciders.values():
             for strategy, symbol, time in deciders.forgotten():
-                writer.delete_state(*name, "said", strategy, symbol, _text(time))
+                writer.delete_state(_ROOT, self.dataset, "said", strategy, symbol, _text(time))
 
 
 def _text(time: int) -> str:

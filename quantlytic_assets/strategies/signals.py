@@ -22,9 +22,8 @@ def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFr
     return signals(strategy, features, told["target"], score, reason)
 
 
-def rule_says(rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
-    """Of `rule_signals` what the rule says of each row: the columns `SAYS`."""
-    told = rule.opinions(features)
+def said(told: pl.DataFrame) -> pl.DataFrame:
+    """Of `rule_signals` what a rule with these opinions (`Rule.opinions`) says of each row: the columns `SAYS`."""
     return selected(told, _says("score" in told.columns, "reason" in told.columns))
 
 

@@ -191,12 +191,22 @@ class Rule:
 
     def opinions(self, features: pl.DataFrame) -> pl.DataFrame:
         """`targets`, and where the rule has them `score` (its opinion of each row, −1 to 1) and `reason` (in words)."""
-        given = self._expressions
         if self.spec.target is not None:
-            found = selected(self._frame(features), [one.alias(name) for name, one in given.items()])
-            return found.replace_column(found.columns.index("target"), _weights(self, features, found["target"]))
+            return self._opinions(self._frame(features), features)
+        given = self._expressions
         targets = _weights(self, features, self._called(features))
         return self._frame(features).select(targets, **given) if given else targets.to_frame()
+
+    def opinions_of(self, own: pl.DataFrame) -> pl.DataFrame:
+        """`opinions` of a rule of expressions, of a frame that has what it `reads` under its own names.
+
+        A number that is not known is null there, never NaN: in polars NaN is more than any number.
+        """
+        return self._opinions(own, own)
+
+    def _opinions(self, own: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
+        found = selected(own, [one.alias(name) for name, one in self._expressions.items()])
+        return found.replace_column(found.columns.index("target"), _weights(self, features, found["target"]))
 
     # Expressions are made once: on the live path to make them takes as long as what they say of a few rows.
     @cached_property
@@ -205,16 +215,26 @@ class Rule:
         return {name: one(self.values) for name, one in expressions.items() if one is not None}
 
     @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Which of `BASE_COLUMNS` and `columns` its expressions read, one at least; all where they don't say which."""
+        every, given = (*BASE_COLUMNS, *self.columns), self._expressions.values()
+        if any(one.meta.has_multiple_outputs() for one in given):
+            return every
+        named = {name for one in given for name in one.meta.root_names()}
+        return tuple(name for name in every if name in named) or ("symbol",)
+
+    @cached_property
     def _own_columns(self) -> list[pl.Expr]:
         # In polars NaN is more than any number: a score that is none would be bought.
-        base = [pl.col(name).fill_nan(None) if name == "close" else pl.col(name) for name in BASE_COLUMNS]
-        return base + [pl.col(one).cast(pl.Float64).fill_nan(None).alias(name) for name, one in self.columns.items()]
+        base = {name: pl.col(name).fill_nan(None) if name == "close" else pl.col(name) for name in BASE_COLUMNS}
+        own = {name: pl.col(one).cast(pl.Float64).fill_nan(None).alias(name) for name, one in self.columns.items()}
+        return [(base | own)[name] for name in self.reads]
 
     def _feature(self, declaration: str) -> Feature:
         return (self.library or _library()).feature(declaration)
 
     def _frame(self, features: pl.DataFrame) -> pl.DataFrame:
-        """The columns that the rule declared under its own names, and no others: it can't read what it hides."""
+        """The columns that the rule reads under its own names, and no others: it can't read what it hides."""
         self._check(features)
         return selected(features, self._own_columns)
 

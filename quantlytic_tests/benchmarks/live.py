@@ -3,9 +3,10 @@
 Broker, producer, live path and reader share the machine's cores. A signal follows from the trade with which a minute of
 its symbol is over; its latency runs from when that trade was produced to when the signal was read from its topic. The
 clock of the trades runs `SPEED` times as fast as ours, so that a minute is over every second and not sixty times as
-rarely. The baseline in the same run is a bare loop of consuming and producing, with as many of the same records: with
-fewer it would show how a broker warms up, which takes twice as long. Afterwards the bars are compared with those of the
-whole, and the live path's processor time is told by trade.
+rarely. The live path is that of the command, with the account of its strategy. The baseline in the same run is a bare
+loop of consuming and producing, which is given the same trades and answers as many of them, as close together, with
+records of a signal's size. Afterwards the bars are compared with those of the whole, and the live path's processor time
+is told by trade.
 
 `scripts/services run --free-ports -- python -m quantlytic_tests.benchmarks.live [TRADES_A_SECOND] [SECONDS]`
 """
@@ -47,6 +48,7 @@ PARTITIONS = 3
 START = micros(datetime(2025, 5, 10, tzinfo=UTC))
 BARE = "bare"
 EVERY = 0.005
+SIGNAL_BYTES = 400
 
 
 def dataset() -> Dataset:
@@ -110,7 +112,7 @@ def live(settings: Settings) -> None:
     place = Place(settings)
     process = LiveProcess(
         dataset(), [strategy()], place.resources.bus, place.resources.hot, place.resources.lake, {},
-        lambda line: print(line, file=sys.stderr), TickSource,
+        lambda line: print(line, file=sys.stderr), TickSource, place.resources.accounts,
     )  # fmt: skip
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -124,22 +126,27 @@ def live(settings: Settings) -> None:
 
 
 def bare(servers: str, source: str, target: str) -> None:
-    """Consume and produce and nothing else: one record for each hundred trades, with the trade's own place."""
+    """Consume and produce and nothing else: a record for each symbol's first trade of a second, with the trade's place.
+
+    Minutes of all symbols end together, and so do seconds: what is produced comes in the same bursts.
+    """
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "bare", "fetch.wait.max.ms": 5})
     consumer.assign([TopicPartition(source, number, 0) for number in range(PARTITIONS)])
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     print("ready", flush=True)
-    seen = 0
+    seen, seconds = 0, dict.fromkeys(SYMBOLS, 0)
     while not stopping.is_set():
         first = consumer.poll(0.2)
         if first is None:
             continue
         for one in [first, *consumer.consume(20_000, timeout=0)]:
             seen += 1
-            if seen % 100 == 0:
-                producer.produce(target, f"{one.partition()}:{one.offset()}".encode())
+            symbol, second = one.key().decode(), one.timestamp()[1] // 1000
+            if seconds[symbol] != second:
+                seconds[symbol] = second
+                producer.produce(target, f"{one.partition()}:{one.offset()}".ljust(SIGNAL_BYTES).encode())
         producer.flush(5)
     print(json.dumps({"records": seen}), flush=True)
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from quantlytic_assets.live.minutes import GAPS, TAKEN, TOO_LATE, TWICE, Minutes
-from quantlytic_assets.live.sources import TickSource
+from quantlytic_assets.live.sources import Price, TickSource
 from quantlytic_assets.market_data.stream.messages import MINUTE, Trade, micros
 from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
 from quantlytic_assets.market_data.stream.trade_bars import bars_from_ticks
@@ -103,7 +103,8 @@ def test_a_minute_is_over_with_the_first_trade_after_it_and_told_again_with_a_la
         (START, 11.0, 3.0, "ticks.sample_set:0:2")
     ]
     assert source.take({0: records([one[0]], 3)}).bars == []
-    assert first.prices["A-USD"].price == 12.0
+    assert source.prices() == {"A-USD": Price(12.0, 1.0, START + MINUTE)} and late.newest == START + MINUTE
+    assert source.prices() == {}
 
 
 def test_a_silent_symbol_has_minutes_without_a_bar_once_the_market_is_beyond_them():

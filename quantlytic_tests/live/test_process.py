@@ -294,7 +294,8 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
 
 
 def test_batches_from_which_nothing_follows_share_a_transaction(resources, monkeypatch):
-    monkeypatch.setattr("quantlytic_assets.live.process._COMMIT_EVERY", 60.0)
+    for seconds in ("_COMMIT_EVERY", "_QUIET", "_LONGEST_BURST"):
+        monkeypatch.setattr(f"quantlytic_assets.live.process.{seconds}", 60.0)
     process = live(resources, make_source=TickSource)
 
     def kept() -> tuple[int, int]:
@@ -317,10 +318,10 @@ def test_batches_from_which_nothing_follows_share_a_transaction(resources, monke
     trade(4, 61)
     assert kept() == (4, 4) and values(resources, "bars/1m", "A-USD") == {}
     trade(5, 62)
-    assert kept() == (4, 4) and values(resources, "bars/1m", "A-USD")["2025-05-10T00:00:00Z"]["n"] == 3
-    # Nothing more comes.
+    assert kept() == (4, 4) and values(resources, "bars/1m", "A-USD") == {}
+    # Nothing more comes, so that the bar is served.
     assert process.step(0) == 0
-    assert kept() == (5, 5)
+    assert kept() == (5, 5) and values(resources, "bars/1m", "A-USD")["2025-05-10T00:00:00Z"]["n"] == 3
 
 
 def test_ticks_are_of_one_minute_bars():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.strategies.signals import SAYS, SIGNALS_SCHEMA, rule_says, rule_signals, signals
+from quantlytic_assets.strategies.signals import SAYS, SIGNALS_SCHEMA, rule_signals, said, signals
 from quantlytic_tests.strategies.walks import bars, walk
 
 
@@ -42,8 +43,10 @@ def test_every_rule_gives_whole_rows_in_the_order_of_the_frame():
         assert found.select("symbol", "open_time").equals(frame.select("symbol", "open_time"))
         assert found["strength"].is_between(0, 1).all()
         assert set(found["signal"]) <= {"buy", "sell", "hold"}
-        said = rule_says(rule, frame)
-        assert said.columns == list(SAYS) and said.equals(found.select(SAYS))
+        told = said(rule.opinions(frame))
+        assert told.columns == list(SAYS) and told.equals(found.select(SAYS))
+        own = frame.select(pl.col(rule.columns.get(name, name)).alias(name) for name in rule.reads)
+        assert said(rule.opinions_of(own.with_columns(cs.float().fill_nan(None)))).equals(told)
 
 
 def test_no_row_is_no_signal():

@@ -38,6 +38,8 @@ class Chain:
 
 
 class _ChainHandle:
+    __slots__ = ("_first", "_left", "_outputs", "_then")
+
     def __init__(self, chain: Chain, history: np.ndarray):
         self._first: Handle = chain.first.open(history)
         count = history.shape[1]

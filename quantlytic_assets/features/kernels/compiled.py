@@ -37,6 +37,8 @@ class Recursive:
 
 
 class _RecursiveHandle:
+    __slots__ = ("_answer", "_bar", "_loop", "_parameters", "_result", "_state")
+
     def __init__(self, kernel: Recursive, history: np.ndarray):
         self._loop = kernel.loop
         self._parameters = kernel.parameters
@@ -50,7 +52,9 @@ class _RecursiveHandle:
 
     def update(self, values: Sequence[float]) -> Sequence[float]:
         """The outputs at the next bar."""
-        self._bar[:, 0] = values
+        # One by one: for a few numbers numpy takes longer to make an array of them.
+        for row, value in enumerate(values):
+            self._bar[row, 0] = value
         self._loop(self._bar, self._parameters, self._state, 0, 1, self._result)
         return self._answer.tolist()
 
@@ -82,6 +86,8 @@ class Windowed:
 class _WindowedHandle:
     """The last bars, in a buffer of twice their number, so that they are moved only once in a window."""
 
+    __slots__ = ("_bars", "_capacity", "_inputs", "_loop", "_parameters", "_result", "_stop")
+
     def __init__(self, kernel: Windowed, history: np.ndarray):
         self._loop = kernel.loop
         self._parameters = kernel.parameters
@@ -100,7 +106,8 @@ class _WindowedHandle:
             self._inputs[:, :kept] = self._inputs[:, self._capacity - kept :]
             self._stop = kept
         at = self._stop
-        self._inputs[:, at] = values
+        for row, value in enumerate(values):
+            self._inputs[row, at] = value
         self._stop = at + 1
         self._loop(self._inputs, self._parameters, max(0, at + 1 - self._bars), at, at + 1, self._result)
         return self._result[:, at].tolist()

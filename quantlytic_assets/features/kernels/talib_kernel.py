@@ -62,6 +62,8 @@ class Talib:
 class _TalibHandle:
     """TA-Lib's handle, or the bars it is waiting for."""
 
+    __slots__ = ("_bars", "_kernel", "_many", "_open", "_order", "_update")
+
     def __init__(self, kernel: Talib, history: np.ndarray):
         self._kernel = kernel
         self._open = getattr(stream, kernel.function)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from math import floor, log10
 
 import polars as pl
 
@@ -19,12 +20,33 @@ from quantlytic_assets.market_data.stream.ticks import tick_frame
 # Both venues give sizes to at most 8 decimals: rounding takes the noise of adding them up away, and nothing else.
 SIZE_DECIMALS = 8
 _VWAP_DIGITS = 12
+# Within these all powers of ten that round a volume or a price are exact, so that any way to round gives the same bits.
+_USUAL_VOLUME = 1e14
+_USUAL_PRICES = (1e-10, 1e11)
 _LONG_AGO = -1
 
 
 def vwap(quote_volume: pl.Expr, volume: pl.Expr) -> pl.Expr:
     """Quote volume by volume, to 12 digits, so that it is the same by whatever way the volumes were added up."""
     return pl.when(volume > 0).then((quote_volume / volume).round_sig_figs(_VWAP_DIGITS))
+
+
+def rounded(volume: float, quote_volume: float) -> tuple[float, float | None]:
+    """Volume and VWAP of one bar, of the sums of its sizes and of its prices times sizes.
+
+    The same bits as in `bars_from_ticks`, without a frame, which takes a hundred times as long for one bar.
+    """
+    if volume < _USUAL_VOLUME:
+        exact = round(volume * 10.0**SIZE_DECIMALS) / 10.0**SIZE_DECIMALS
+        if not exact:
+            return exact, None
+        price = quote_volume / exact
+        if _USUAL_PRICES[0] <= price < _USUAL_PRICES[1]:
+            scale = 10.0 ** (_VWAP_DIGITS - 1 - floor(log10(price)))
+            return exact, int(price * scale + 0.5) / scale
+    sums = pl.DataFrame({"volume": [volume], "quote": [quote_volume]})
+    size = pl.col("volume").round(SIZE_DECIMALS)
+    return sums.select(size, vwap(pl.col("quote"), size).alias("vwap")).row(0)
 
 
 def bars_from_ticks(ticks: pl.DataFrame, fetched_at: datetime) -> pl.DataFrame:

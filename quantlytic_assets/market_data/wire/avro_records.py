@@ -47,8 +47,8 @@ class RecordSchema:
         return tuple(field["name"] for field in self.definition["fields"] if not _nullable(field))
 
     @cached_property
-    def _fields(self) -> list[tuple[str, str, bool]]:
-        """(name, string, double or long, whether it is nullable) in order."""
+    def fields(self) -> list[tuple[str, str, bool]]:
+        """(name, string, double or long, whether it is nullable) of each field, in order."""
         plain = {"timestamp-micros": "long"}
         return [
             (field["name"], plain.get(_kind(field), _kind(field)), _nullable(field))
@@ -60,7 +60,7 @@ class RecordSchema:
         """Fastavro's schema, times as the whole numbers that they are encoded as."""
         import fastavro
 
-        fields = [{"name": name, "type": ["null", kind] if nullable else kind} for name, kind, nullable in self._fields]
+        fields = [{"name": name, "type": ["null", kind] if nullable else kind} for name, kind, nullable in self.fields]
         return fastavro.parse_schema({"type": "record", "name": self.definition["name"], "fields": fields})
 
     @cached_property
@@ -80,14 +80,14 @@ class RecordSchema:
         for name in self.required:
             if rows[name].null_count():
                 raise ValueError(f"a {self.definition['name']} can't be without its {name}")
-        lengths = {name: _encoded_lengths(rows[name], kind) for name, kind, _ in self._fields}
+        lengths = {name: _encoded_lengths(rows[name], kind) for name, kind, _ in self.fields}
         # Polars writes each field with a byte before it that says whether it is null; required ones have none.
         widths = np.stack(list(lengths.values())) + 1
         ends = np.cumsum(widths.sum(axis=0))
         written = self._written(rows, int(ends[-1]))
         keep = np.ones(len(written), dtype=bool)
         at = np.concatenate([[0], ends[:-1]])
-        for (_, _, nullable), width in zip(self._fields, widths, strict=True):
+        for (_, _, nullable), width in zip(self.fields, widths, strict=True):
             if not nullable:
                 keep[at] = False
             at = at + width
@@ -153,7 +153,7 @@ class RecordSchema:
         ends = np.cumsum(lengths)
         at = ends - lengths
         odd = np.zeros(len(lengths), dtype=bool)
-        for _, kind, nullable in self._fields:
+        for _, kind, nullable in self.fields:
             there: np.ndarray | int = 1
             if nullable:
                 branch = content.take(at, mode="clip")

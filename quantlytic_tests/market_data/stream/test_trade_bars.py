@@ -10,7 +10,7 @@ import pytest
 from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.stream.messages import MINUTE, Announced, Message, Trade, moment
 from quantlytic_assets.market_data.stream.ticks import tick_frame
-from quantlytic_assets.market_data.stream.trade_bars import TradeBars, bars_from_ticks
+from quantlytic_assets.market_data.stream.trade_bars import SIZE_DECIMALS, TradeBars, bars_from_ticks, rounded, vwap
 from quantlytic_tests.feeds.recorded import Recorded, bars_of, thinned, trades
 
 NOW = datetime(2024, 8, 9, 12, tzinfo=UTC)
@@ -380,3 +380,18 @@ def test_whatever_a_stream_does_each_minute_is_right_or_wanted(seed):
         assert right or minute in wanted
     assert len(wanted) < 3 * 13, "a minute is not asked for over and over"
     assert any(minute not in wanted for minute in built) or len(recorded) < 100
+
+
+def test_one_bar_is_rounded_to_the_bits_of_many():
+    drawn = random.Random(11)
+    sizes = [drawn.uniform(0, 5) * 10.0 ** drawn.randrange(-9, 10) for _ in range(30_000)]
+    sizes += [drawn.randrange(10**10) / 1e8 + drawn.gauss(0, 1e-15) for _ in range(10_000)]
+    sizes += [0.0, 4e-9, 5e-9, 1.5e-8, 2.5e-8, 1e13, 1e14, 1e300, float("inf")]
+    prices = [drawn.uniform(1, 10) * 10.0 ** drawn.randrange(-14, 15) for _ in sizes]
+    near = [10.0**power * (1 + step * 2**-52) for power in range(-12, 13) for step in range(-4, 5)]
+    sizes, prices = sizes + [1.0] * len(near), prices + near
+    sums = pl.DataFrame({"volume": sizes, "quote": [size * price for size, price in zip(sizes, prices, strict=True)]})
+    volume = pl.col("volume").round(SIZE_DECIMALS)
+    wanted = sums.select(volume, vwap(pl.col("quote"), volume).alias("vwap")).rows()
+    found = [rounded(*row) for row in sums.rows()]
+    assert [one for one in zip(found, wanted, strict=True) if repr(one[0]) != repr(one[1])] == []
