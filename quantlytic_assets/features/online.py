@@ -9,7 +9,7 @@ import polars as pl
 
 from quantlytic_assets.features.batch import compute
 from quantlytic_assets.features.fields import Fields, of_bar
-from quantlytic_assets.features.kernels.base import Handle, Kernel
+from quantlytic_assets.features.kernels.base import Handle, Kernel, bank_of
 from quantlytic_assets.features.spec import Feature, column_names
 
 NAN = float("nan")
@@ -37,6 +37,9 @@ class Board:
         self._kernels = [(kernel, inputs) for _, kernel, inputs in kernels.values()]
         # For each of them, which inputs it takes, and what it gives where they are missing.
         self._plan = [(self._inputs.index(inputs), (NAN,) * kernel.outputs) for kernel, inputs in self._kernels]
+        # What all symbols are kept in of those that can take a bar of each at once, and which rows are free there.
+        self._banks = [bank_of(kernel, len(inputs)) for kernel, inputs in self._kernels]
+        self._free: list[int] = []
         first = np.cumsum([0, *(kernel.outputs for kernel, _ in self._kernels)]).tolist()
         self._places = [
             first[kernels[one.spec.name, one.values][0]] + place for one in features for place in one.selected
@@ -73,11 +76,13 @@ class Board:
                 others = np.flatnonzero(bars["listing"].ne_missing(listing).to_numpy())
                 bars = bars[int(others[-1]) + 1 :] if len(others) else bars
             shifts = self._shifts(bars, sums, stored) if stored is not None and sums else {}
-            self._symbols[str(symbol)] = _Symbol(self._open(bars), listing, shifts)
+            self._begin(str(symbol), bars, listing, shifts)
 
     def close(self, symbol: str) -> None:
         """Lets go of a symbol: with its next bar it begins anew."""
-        self._symbols.pop(symbol, None)
+        gone = self._symbols.pop(symbol, None)
+        if gone is not None:
+            self._free.append(gone.row)
 
     def update(self, symbol: str, bar: Mapping[str, object]) -> dict[str, float]:
         """The features at the next bar of a symbol by name; see `values`."""
@@ -93,10 +98,7 @@ class Board:
         values = {name: of_bar(bar, name, shares) for name in self._names}
         if bar.get("close") is None or bar["close"] != bar["close"]:
             return [NAN] * len(self.columns)
-        state = self._symbols.get(symbol)
-        if state is None or state.listing != bar.get("listing"):
-            state = self._symbols[symbol] = _Symbol(self._open(None), bar.get("listing"))
-
+        state = self._at(symbol, bar)
         rows: list[tuple[float, ...] | None] = []
         for inputs in self._inputs:
             row = tuple([values[name] for name in inputs])
@@ -117,6 +119,62 @@ class Board:
             ]
         return found
 
+    def values_of(self, bars: Sequence[tuple[str, Mapping[str, object]]]) -> list[list[float]]:
+        """`values` at the next bars of different symbols, in their order, which takes less than one after another."""
+        shares = [float(bar.get("shares") or 1.0) for _, bar in bars]  # type: ignore[arg-type]
+        if any(bar.get("close") is None or bar["close"] != bar["close"] for _, bar in bars):
+            return [self.values(symbol, bar) for symbol, bar in bars]
+        states = [self._at(symbol, bar) for symbol, bar in bars]
+        rows = np.array([one.row for one in states])
+        values = np.array([[of_bar(bar, name, one) for (_, bar), one in zip(bars, shares)] for name in self._names])
+        given = []
+        for inputs in self._inputs:
+            block = values[[self._names.index(name) for name in inputs]]
+            missing = np.isnan(block).any(axis=0)
+            known = None if not missing.any() else np.flatnonzero(~missing)
+            given.append((block, known, block.T.tolist()))
+        found = np.full((sum(len(missing) for _, missing in self._plan), len(bars)), NAN)
+        at = 0
+        for number, (place, missing) in enumerate(self._plan):
+            own, bank = found[at : at + len(missing)], self._banks[number]
+            at += len(missing)
+            block, known, columns = given[place]
+            if bank is None:
+                usable = range(len(bars)) if known is None else known.tolist()
+                for i in usable:
+                    own[:, i] = states[i].updates[number](columns[i])
+            elif known is None:
+                own[:] = bank.update(rows, block)
+            elif len(known):
+                own[:, known] = bank.update(rows[known], np.ascontiguousarray(block[:, known]))
+        if not self._all:
+            found = found[self._places]
+        for i, state in enumerate(states):
+            for place, shift in state.shifts.items():
+                found[place, i] += shift
+        if any(one != 1.0 for one in shares):
+            by = np.array(shares)
+            for row, scale in zip(found, self._scales):
+                if scale != "ratio":
+                    row[:] = row * by if scale == "volume" else row / by
+        return found.T.tolist()
+
+    def _at(self, symbol: str, bar: Mapping[str, object]) -> _Symbol:
+        """What a symbol's next bar takes on, which begins with it where nothing of its listing is there."""
+        state = self._symbols.get(symbol)
+        if state is None or state.listing != bar.get("listing"):
+            return self._begin(symbol, None, bar.get("listing"))
+        return state
+
+    def _begin(
+        self, symbol: str, bars: pl.DataFrame | None, listing: object, shifts: Mapping[int, float] | None = None
+    ) -> _Symbol:
+        """Open a symbol anew, in the row that it has or in a free one."""
+        known = self._symbols.get(symbol)
+        row = known.row if known is not None else self._free.pop() if self._free else len(self._symbols)
+        self._symbols[symbol] = found = _Symbol(row, self._open(row, bars), listing, shifts)
+        return found
+
     def _shifts(self, bars: pl.DataFrame, sums: Sequence[Feature], stored: pl.DataFrame) -> dict[int, float]:
         """For the places of cumulative columns: what is added to a sum since the first bar, before splits."""
         moved = {}
@@ -130,24 +188,26 @@ class Board:
                 moved[self.columns.index(name)] = float(last[-1]) * factor if len(last) else 0.0
         return moved
 
-    def _open(self, bars: pl.DataFrame | None) -> list[Handle]:
-        if bars is None:
-            return [kernel.open(np.empty((len(inputs), 0))) for kernel, inputs in self._kernels]
-        fields = Fields(bars, self._names)
+    def _open(self, row: int, bars: pl.DataFrame | None) -> list[Handle]:
+        fields = None if bars is None else Fields(bars, self._names)
         handles = []
-        for kernel, inputs in self._kernels:
-            usable = fields.usable(inputs)
-            rows = fields.rows(inputs)
-            handles.append(kernel.open(np.ascontiguousarray(rows if usable is None else rows[:, usable])))
+        for (kernel, inputs), bank in zip(self._kernels, self._banks):
+            if fields is None:
+                history = np.empty((len(inputs), 0))
+            else:
+                usable, rows = fields.usable(inputs), fields.rows(inputs)
+                history = np.ascontiguousarray(rows if usable is None else rows[:, usable])
+            handles.append(kernel.open(history) if bank is None else bank.open(row, history))
         return handles
 
 
 class _Symbol:
-    """The handles of one symbol, as functions, and the company that they belong to."""
+    """The handles of one symbol, as functions, its row in the banks, and the company that they belong to."""
 
-    __slots__ = ("listing", "shifts", "updates")
+    __slots__ = ("listing", "row", "shifts", "updates")
 
-    def __init__(self, handles: list[Handle], listing: object, shifts: Mapping[int, float] | None = None):
+    def __init__(self, row: int, handles: list[Handle], listing: object, shifts: Mapping[int, float] | None = None):
+        self.row = row
         self.shifts = shifts or {}
         self.updates = [one.update for one in handles]
         self.listing = listing

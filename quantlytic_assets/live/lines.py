@@ -171,7 +171,7 @@ class Lines:
             at = max(0, len(line.bars) - self.look_back - 33)
             self._reopen(symbol, line, at)
             for bar in line.bars[at:]:
-                self._update(line, bar)
+                self._update([(line, bar)])
         if self._across:
             for time in sorted({time for line in self._lines.values() for time in line.rows}):
                 self._cross(time)
@@ -238,18 +238,23 @@ class Lines:
         self._learn(ordered)
         changed: set[tuple[int, str]] = set()
         behind: dict[str, int] = {}
+        # Bars that follow the newest one of their symbol are computed side by side, as long as no symbol comes twice.
+        fresh: dict[str, tuple[_Line, Bar]] = {}
         for bar in ordered:
             line = self._line(bar.symbol)
+            if bar.symbol in fresh:
+                self._update(list(fresh.values()))
+                fresh = {}
             if bar.symbol not in behind and (not line.times or bar.open_time > line.times[-1]):
                 if not line.times:
                     self._reopen(bar.symbol, line, 0)
-                line.bars.append(bar)
-                line.times.append(bar.open_time)
-                self._update(line, bar)
-                changed.add((bar.open_time, bar.symbol))
                 if len(line.bars) >= line.most:
                     self._cut(bar.symbol, line)
                     self._reopen(bar.symbol, line, len(line.bars))
+                line.bars.append(bar)
+                line.times.append(bar.open_time)
+                fresh[bar.symbol] = (line, bar)
+                changed.add((bar.open_time, bar.symbol))
                 continue
             at = bisect_left(line.times, bar.open_time)
             if at == 0 and len(line.times) >= self.keep and bar.open_time != line.times[0]:
@@ -260,6 +265,7 @@ class Lines:
                 line.bars.insert(at, bar)
                 line.times.insert(at, bar.open_time)
             behind[bar.symbol] = min(bar.open_time, behind.get(bar.symbol, bar.open_time))
+        self._update(list(fresh.values()))
         # What reads another symbol's close follows that where it came after the bar.
         for bar in ordered:
             if bar.symbol in self._own:
@@ -292,7 +298,7 @@ class Lines:
         before = dict(line.rows)
         self._reopen(symbol, line, at)
         for bar in line.bars[at:]:
-            self._update(line, bar)
+            self._update([(line, bar)])
         return {(one, symbol) for one in line.times[at:] if not _same(before.get(one), line.rows.get(one))}
 
     def _cut(self, symbol: str, line: _Line) -> None:
@@ -346,7 +352,23 @@ class Lines:
             columns[f"age:{name}"] = [age for _, age in found]
         return pl.DataFrame(columns, strict=False).with_columns(pl.selectors.float().fill_nan(None))
 
-    def _update(self, line: _Line, bar: Bar) -> None:
+    def _update(self, bars: Sequence[tuple[_Line, Bar]]) -> None:
+        """Make the rows of the next bars of different symbols, which are in their lines already."""
+        if len(bars) == 1:
+            told = [self._board.values(bars[0][1].symbol, self._given(bars[0][1]))]
+        else:
+            told = self._board.values_of([(bar.symbol, self._given(bar)) for _, bar in bars]) if bars else []
+        for (line, bar), found in zip(bars, told, strict=True):
+            values = found if self._straight else [found[at] if at >= 0 else float("nan") for at in self._places]
+            line.rows[bar.open_time] = Row(bar, tuple(values))
+            if self._across:
+                wide = self._wide.setdefault(bar.open_time, {})
+                for name, _, _ in self._across:
+                    value = getattr(bar, name) if name in _PRICES else found[self._board.columns.index(name)]
+                    wide.setdefault(name, {})[bar.symbol] = value
+
+    def _given(self, bar: Bar) -> dict[str, object]:
+        """A bar as `Board.values` reads it."""
         listing = self._listing(bar.symbol)
         given: dict[str, object] = {
             "session": bar.session, "open": bar.open, "high": bar.high, "low": bar.low, "close": bar.close,
@@ -356,14 +378,7 @@ class Lines:
             given["open_time"] = moment(bar.open_time)
         for name, closes in self._closes.items():
             given[f"close:{name}"], given[f"age:{name}"] = closes.before(bar.available_at)
-        found = self._board.values(bar.symbol, given)
-        told = found if self._straight else [found[at] if at >= 0 else float("nan") for at in self._places]
-        line.rows[bar.open_time] = Row(bar, tuple(told))
-        if self._across:
-            wide = self._wide.setdefault(bar.open_time, {})
-            for name, _, _ in self._across:
-                value = getattr(bar, name) if name in _PRICES else found[self._board.columns.index(name)]
-                wide.setdefault(name, {})[bar.symbol] = value
+        return given
 
     def _cross(self, time: int) -> set[str]:
         """Fill in the cross-sections of a time; the symbols whose rows are others now."""

@@ -1,5 +1,6 @@
 """Every feature gives the same numbers in batch and online, wherever its bars are cut."""
 
+import random
 from math import ceil
 from pathlib import Path
 
@@ -161,3 +162,26 @@ def test_symbols_of_a_board_do_not_disturb_each_other():
 def test_a_cross_section_has_no_handle():
     with pytest.raises(ValueError, match=r"rank\(ret_1\).*no handle of one symbol"):
         Board([REGISTRY.feature("rank(ret_1)")])
+
+
+@pytest.mark.parametrize("spec", OF_ONE_SYMBOL, ids=lambda spec: spec.name)
+def test_bars_of_many_symbols_at_once_give_the_bits_of_one_after_another(spec: FeatureSpec):
+    """Symbols come and go, miss bars and inputs, split, and change their company."""
+    feature, drawn = default(spec), random.Random(spec.name)
+    walks = {name: walk(90, number).to_dicts() for number, name in enumerate(("A", "B", "C", "D", "E"))}
+    together, singly = Board([feature]), Board([feature])
+    opened = pl.concat([walk(30, number).with_columns(symbol=pl.lit(name)) for number, name in enumerate(walks)])
+    for board in (together, singly):
+        board.open(opened.filter(pl.col("symbol").is_in(["B", "D"])))
+    for at in range(30, 90):
+        bars = [(name, dict(walks[name][at])) for name in drawn.sample(sorted(walks), drawn.randint(1, 5))]
+        for name, bar in bars:
+            bar["shares"] = 2.0 if name == "B" and at > 50 else 1.0
+            bar["listing"] = "later" if name == "C" and at > 60 else name
+            if drawn.random() < 0.1:
+                bar[drawn.choice(("close", "volume", "high"))] = drawn.choice((None, float("nan")))
+        if at == 70:
+            for board in (together, singly):
+                board.close("D")
+        found, wanted = together.values_of(bars), [singly.values(*one) for one in bars]
+        assert np.array_equal(np.array(found), np.array(wanted), equal_nan=True), at

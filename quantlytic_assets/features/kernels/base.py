@@ -23,6 +23,39 @@ class Handle(Protocol):
         ...
 
 
+class Bank(Protocol):
+    """A feature of many symbols that is carried on bar by bar; each symbol has a row, from 0 on."""
+
+    def open(self, row: int, history: np.ndarray) -> Handle:
+        """Begin a row anew, which has seen these bars, of which there may be none; a handle of it."""
+        ...
+
+    def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
+        """The outputs at a bar of one row, given its inputs."""
+        ...
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """The outputs at a bar of each of these rows, none of which is there twice: rows of outputs by columns of bars.
+
+        inputs: a row an input, a column for each of `rows`.
+        """
+        ...
+
+
+class BankRow:
+    """One row of a bank as a handle."""
+
+    __slots__ = ("_bank", "_row")
+
+    def __init__(self, bank: Bank, row: int):
+        self._bank = bank
+        self._row = row
+
+    def update(self, values: Sequence[float]) -> Sequence[float]:
+        """See `Handle.update`."""
+        return self._bank.one(self._row, values)
+
+
 class Kernel(Protocol):
     """The arithmetic of a feature for fixed parameters."""
 
@@ -35,6 +68,14 @@ class Kernel(Protocol):
     def open(self, history: np.ndarray) -> Handle:
         """A handle that has seen these bars, of which there may be none."""
         ...
+
+    # A kernel may have `bank(inputs)` besides, which gives a `Bank` for so many inputs: see `bank_of`.
+
+
+def bank_of(kernel: Kernel, inputs: int) -> Bank | None:
+    """A bank of a kernel with so many inputs; None of one that has handles alone."""
+    make = getattr(kernel, "bank", None)
+    return None if make is None else make(inputs)
 
 
 def room(outputs: int, count: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:

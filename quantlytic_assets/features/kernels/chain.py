@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quantlytic_assets.features.kernels.base import Handle, Kernel, Outputs
+from quantlytic_assets.features.kernels.base import Bank, BankRow, Handle, Kernel, Outputs, bank_of
 
 
 class Chain:
@@ -32,9 +32,22 @@ class Chain:
         rows = np.ascontiguousarray(between)[np.newaxis]
         return self.then.batch(rows, np.minimum(starts + self.skipped, stops), stops)
 
-    def open(self, history: np.ndarray) -> _ChainHandle:
+    def open(self, history: np.ndarray) -> Handle:
         """A handle that has seen these bars."""
         return _ChainHandle(self, history)
+
+    def bank(self, inputs: int) -> ChainBank | None:
+        """A bank without a symbol yet; None where one of the two kernels has none."""
+        first, then = bank_of(self.first, inputs), bank_of(self.then, 1)
+        return None if first is None or then is None else ChainBank(self, first, then)
+
+    def between(self, history: np.ndarray) -> np.ndarray:
+        """What the second kernel has seen, of bars that the first one has."""
+        count = history.shape[1]
+        found = np.empty(0)
+        if count:
+            found = self.first.batch(history, np.zeros(1, dtype=np.int64), np.array([count]))[0][self.skipped :]
+        return np.ascontiguousarray(found)[np.newaxis]
 
 
 class _ChainHandle:
@@ -42,12 +55,8 @@ class _ChainHandle:
 
     def __init__(self, chain: Chain, history: np.ndarray):
         self._first: Handle = chain.first.open(history)
-        count = history.shape[1]
-        between = np.empty(0)
-        if count:
-            between = chain.first.batch(history, np.zeros(1, dtype=np.int64), np.array([count]))[0][chain.skipped :]
-        self._then: Handle = chain.then.open(np.ascontiguousarray(between)[np.newaxis])
-        self._left = max(0, chain.skipped - count)
+        self._then: Handle = chain.then.open(chain.between(history))
+        self._left = max(0, chain.skipped - history.shape[1])
         self._outputs = chain.outputs
 
     def update(self, values: Sequence[float]) -> Sequence[float]:
@@ -57,3 +66,46 @@ class _ChainHandle:
             self._left -= 1
             return (np.nan,) * self._outputs
         return self._then.update((between[0],))
+
+
+class ChainBank:
+    """The banks of both kernels, and how many bars of each row the first leaves without a value; see `Bank`."""
+
+    def __init__(self, chain: Chain, first: Bank, then: Bank):
+        self._chain = chain
+        self._first = first
+        self._then = then
+        self._left: dict[int, int] = {}
+
+    def open(self, row: int, history: np.ndarray) -> Handle:
+        """See `Bank.open`."""
+        self._first.open(row, history)
+        self._then.open(row, self._chain.between(history))
+        self._left.pop(row, None)
+        if history.shape[1] < self._chain.skipped:
+            self._left[row] = self._chain.skipped - history.shape[1]
+        return BankRow(self, row)
+
+    def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
+        """See `Bank.one`."""
+        between = self._first.one(row, values)
+        return (np.nan,) * self._chain.outputs if self._waits(row) else self._then.one(row, between[:1])
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """See `Bank.update`."""
+        between = self._first.update(rows, inputs)[:1]
+        known = np.array([not self._waits(row) for row in rows.tolist()]) if self._left else np.ones(len(rows), bool)
+        if known.all():
+            return self._then.update(rows, between)
+        outputs = np.full((self._chain.outputs, len(rows)), np.nan)
+        outputs[:, known] = self._then.update(rows[known], np.ascontiguousarray(between[:, known]))
+        return outputs
+
+    def _waits(self, row: int) -> bool:
+        """Whether the next bar of a row is one of those without a value; it is none any more then."""
+        left = self._left.get(row, 0)
+        if left == 1:
+            del self._left[row]
+        elif left:
+            self._left[row] = left - 1
+        return left > 0

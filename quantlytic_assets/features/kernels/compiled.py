@@ -1,7 +1,8 @@
 """Kernels of compiled loops: one loop for arrays and for single bars, so that both give the same bits.
 
 A loop is a numba function. `Recursive` ones carry a state from bar to bar, `Windowed` ones look at the last bars anew
-each time and so do not depend on where the computation began.
+each time and so do not depend on where the computation began. What is carried on of many symbols lies side by side in a
+bank, which one call takes on by a bar of each.
 """
 
 from __future__ import annotations
@@ -10,9 +11,35 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from quantlytic_assets.features.kernels.base import room
+from quantlytic_assets.features.kernels.base import BankRow, room
+from quantlytic_assets.features.kernels.compiling import compiled_around
 
 Loop = Callable[..., None]
+
+# What is compiled around a loop, under which name it stands there as `loop`. rows: of the bank, none of them twice;
+# inputs: a row an input, a column for each of `rows`.
+_RECURSIVE = """
+def loop_each(rows, inputs, parameters, states, outputs):
+    for i in range(len(rows)):
+        loop(inputs, parameters, states[rows[i]], i, i + 1, outputs)
+"""
+_WINDOWED = """
+def loop_each(rows, inputs, parameters, bars, buffers, stops, results, outputs):
+    for i in range(len(rows)):
+        own, at = buffers[rows[i]], stops[rows[i]]
+        count, capacity = own.shape
+        if at == capacity:
+            for one in range(count):
+                for place in range(bars - 1):
+                    own[one, place] = own[one, capacity - bars + 1 + place]
+            at = bars - 1
+        for one in range(count):
+            own[one, at] = inputs[one, i]
+        stops[rows[i]] = at + 1
+        loop(own, parameters, max(0, at + 1 - bars), at, at + 1, results)
+        for one in range(len(outputs)):
+            outputs[one, i] = results[one, at]
+"""
 
 
 class Recursive:
@@ -31,32 +58,49 @@ class Recursive:
             self.loop(inputs, self.parameters, np.zeros(self.state), start, stop, result)
         return result
 
-    def open(self, history: np.ndarray) -> _RecursiveHandle:
+    def open(self, history: np.ndarray) -> BankRow:
         """A handle whose state is that after these bars."""
-        return _RecursiveHandle(self, history)
+        return self.bank(history.shape[0]).open(0, history)
+
+    def bank(self, inputs: int) -> RecursiveBank:
+        """A bank without a symbol yet."""
+        return RecursiveBank(self, inputs)
 
 
-class _RecursiveHandle:
-    __slots__ = ("_answer", "_bar", "_loop", "_parameters", "_result", "_state")
+class RecursiveBank:
+    """The states of many symbols; see `Bank`."""
 
-    def __init__(self, kernel: Recursive, history: np.ndarray):
-        self._loop = kernel.loop
-        self._parameters = kernel.parameters
-        self._state = np.zeros(kernel.state)
-        self._bar = np.empty((history.shape[0], 1))
+    def __init__(self, kernel: Recursive, inputs: int):
+        self._kernel = kernel
+        self._each = compiled_around(kernel.loop, _RECURSIVE)
+        self._states = np.zeros((1, kernel.state))
+        self._bar = np.empty((inputs, 1))
         self._result = np.empty((kernel.outputs, 1))
         self._answer = self._result[:, 0]
-        kernel.loop(
-            history, self._parameters, self._state, 0, history.shape[1], np.empty((kernel.outputs, history.shape[1]))
-        )
 
-    def update(self, values: Sequence[float]) -> Sequence[float]:
-        """The outputs at the next bar."""
+    def open(self, row: int, history: np.ndarray) -> BankRow:
+        """See `Bank.open`."""
+        self._states = _with_row(self._states, row)
+        state, count = self._states[row], history.shape[1]
+        state[:] = 0.0
+        self._kernel.loop(
+            history, self._kernel.parameters, state, 0, count, np.empty((self._kernel.outputs, count))
+        )  # fmt: skip
+        return BankRow(self, row)
+
+    def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
+        """See `Bank.one`."""
         # One by one: for a few numbers numpy takes longer to make an array of them.
-        for row, value in enumerate(values):
-            self._bar[row, 0] = value
-        self._loop(self._bar, self._parameters, self._state, 0, 1, self._result)
+        for place, value in enumerate(values):
+            self._bar[place, 0] = value
+        self._kernel.loop(self._bar, self._kernel.parameters, self._states[row], 0, 1, self._result)
         return self._answer.tolist()
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """See `Bank.update`."""
+        outputs = np.empty((self._kernel.outputs, len(rows)))
+        self._each(rows, inputs, self._kernel.parameters, self._states, outputs)
+        return outputs
 
 
 class Windowed:
@@ -78,36 +122,58 @@ class Windowed:
             self.loop(inputs, self.parameters, start, start, stop, result)
         return result
 
-    def open(self, history: np.ndarray) -> _WindowedHandle:
+    def open(self, history: np.ndarray) -> BankRow:
         """A handle with the last of these bars in its buffer."""
-        return _WindowedHandle(self, history)
+        return self.bank(history.shape[0]).open(0, history)
+
+    def bank(self, inputs: int) -> WindowedBank:
+        """A bank without a symbol yet."""
+        return WindowedBank(self, inputs)
 
 
-class _WindowedHandle:
-    """The last bars, in a buffer of twice their number, so that they are moved only once in a window."""
+class WindowedBank:
+    """The last bars of many symbols, in buffers of twice their number, so that they are moved once in a window.
 
-    __slots__ = ("_bars", "_capacity", "_inputs", "_loop", "_parameters", "_result", "_stop")
+    See `Bank`.
+    """
 
-    def __init__(self, kernel: Windowed, history: np.ndarray):
-        self._loop = kernel.loop
-        self._parameters = kernel.parameters
-        self._bars = kernel.bars
-        self._capacity = 2 * kernel.bars
-        self._inputs = np.empty((history.shape[0], self._capacity))
-        self._result = np.empty((kernel.outputs, self._capacity))
-        kept = history[:, max(0, history.shape[1] - kernel.bars) :]
-        self._stop = kept.shape[1]
-        self._inputs[:, : self._stop] = kept
+    def __init__(self, kernel: Windowed, inputs: int):
+        self._kernel = kernel
+        self._each = compiled_around(kernel.loop, _WINDOWED)
+        self._buffers = np.empty((1, inputs, 2 * kernel.bars))
+        self._stops = np.zeros(1, dtype=np.int64)
+        self._results = np.empty((kernel.outputs, 2 * kernel.bars))
+        self._row = np.zeros(1, dtype=np.int64)
+        self._bar = np.empty((inputs, 1))
 
-    def update(self, values: Sequence[float]) -> Sequence[float]:
-        """The outputs at the next bar."""
-        if self._stop == self._capacity:
-            kept = self._bars - 1
-            self._inputs[:, :kept] = self._inputs[:, self._capacity - kept :]
-            self._stop = kept
-        at = self._stop
-        for row, value in enumerate(values):
-            self._inputs[row, at] = value
-        self._stop = at + 1
-        self._loop(self._inputs, self._parameters, max(0, at + 1 - self._bars), at, at + 1, self._result)
-        return self._result[:, at].tolist()
+    def open(self, row: int, history: np.ndarray) -> BankRow:
+        """See `Bank.open`."""
+        self._buffers, self._stops = _with_row(self._buffers, row), _with_row(self._stops, row)
+        kept = history[:, max(0, history.shape[1] - self._kernel.bars) :]
+        self._stops[row] = kept.shape[1]
+        self._buffers[row, :, : kept.shape[1]] = kept
+        return BankRow(self, row)
+
+    def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
+        """See `Bank.one`."""
+        self._row[0] = row
+        for place, value in enumerate(values):
+            self._bar[place, 0] = value
+        return self.update(self._row, self._bar)[:, 0].tolist()
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """See `Bank.update`."""
+        kernel, outputs = self._kernel, np.empty((self._kernel.outputs, len(rows)))
+        self._each(
+            rows, inputs, kernel.parameters, kernel.bars, self._buffers, self._stops, self._results, outputs
+        )  # fmt: skip
+        return outputs
+
+
+def _with_row(array: np.ndarray, row: int) -> np.ndarray:
+    """The array, or a larger one that begins with it, which has such a row."""
+    if row < len(array):
+        return array
+    larger = np.zeros((max(row + 1, 2 * len(array)), *array.shape[1:]), dtype=array.dtype)
+    larger[: len(array)] = array
+    return larger
