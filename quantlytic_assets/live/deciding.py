@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -96,10 +96,17 @@ class Deciders:
         """Take a signal in place of what was said."""
         self._followers[said.strategy].said[said.symbol, said.time] = (said.says, said.revision)
 
-    def targets(self, strategy: str) -> dict[tuple[str, int], float | None] | None:
-        """What a strategy wants, by symbol and time, as far as it is remembered; None of a bot."""
+    def wants(self, strategy: str) -> Callable[[str, int], tuple[float | None] | None] | None:
+        """What a strategy wants of a symbol at a time, alone in a tuple, None where it has not said; None of a bot."""
         follower = self._followers.get(strategy)
-        return None if follower is None else {key: says[_TARGET] for key, (says, _) in follower.said.items()}  # type: ignore[misc]
+        if follower is None:
+            return None
+
+        def wanted(symbol: str, time: int) -> tuple[float | None] | None:
+            known = follower.said.get((symbol, time))
+            return None if known is None else (cast("float | None", known[0][_TARGET]),)
+
+        return wanted
 
     def decide(self, lines: Lines, changed: Sequence[Row]) -> list[Said]:
         """The signals at these rows that say something new, by strategy, time and symbol.

@@ -128,7 +128,7 @@ class LiveProcess:
         self._sent = 0.0
         # When the first and the last of the bars came of which something is still to be done, and their rows.
         self._burst: tuple[float, float] | None = None
-        self._untraded: dict[str, list[Row]] = {}
+        self._to_trade: dict[str, list[Row]] = {}
         # When the last transaction was, and whether batches wait for the next.
         self._committed = -inf
         self._uncommitted = False
@@ -343,7 +343,7 @@ class LiveProcess:
         now = time.monotonic()
         self._burst = (now if self._burst is None else self._burst[0], now)
         for interval, rows in made.rows.items():
-            self._untraded.setdefault(interval, []).extend(row for row, _ in rows)
+            self._to_trade.setdefault(interval, []).extend(row for row, _ in rows)
 
     @property
     def _quiet_in(self) -> float:
@@ -379,14 +379,14 @@ class LiveProcess:
 
     def _trade(self) -> None:
         """Let the accounts go on with what is new."""
-        untraded, self._untraded = self._untraded, {}
+        new, self._to_trade = self._to_trade, {}
         for desk in self._desks.values():
             interval = desk.strategy.interval
-            rows = untraded.get(interval)
+            rows = new.get(interval)
             if not rows:
                 continue
-            targets = self._pipeline.deciders[interval].targets(desk.strategy.name)
-            events = desk.trade(self._pipeline.lines[interval], rows, targets)
+            wants = self._pipeline.deciders[interval].wants(desk.strategy.name)
+            events = desk.trade(self._pipeline.lines[interval], rows, wants)
             if len(events):
                 self._reached("orders")
                 self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)

@@ -44,7 +44,8 @@ class Rehearsal:
     def __init__(self, real: Books):
         self._real = real
         self._last: StoredAccount | None = None
-        self._events: list[pl.DataFrame] = []
+        # Those that orders which still work are of.
+        self._events: pl.DataFrame | None = None
         self._sessions: dict[date, pl.DataFrame] = {}
 
     def last(self, strategy: str) -> StoredAccount | None:
@@ -54,8 +55,13 @@ class Rehearsal:
     def events(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
         """See `Books.events`."""
         told = self._real.events(strategy, since, before)
-        own = [one for one in self._events if since is None or one["session"].max() >= since]
-        return pl.concat([told, *(one.select(told.columns).cast(told.schema) for one in own)]) if own else told
+        if self._events is None:
+            return told
+        session = pl.col("session")
+        wanted = [session >= since] if since is not None else []
+        wanted += [session < before] if before is not None else []
+        own = self._events.filter(*wanted) if wanted else self._events
+        return pl.concat([told, own.select(told.columns).cast(told.schema)]) if len(own) else told
 
     def sessions(self, strategy: str, since: date | None = None, before: date | None = None) -> pl.DataFrame:
         """See `Books.sessions`."""
@@ -82,7 +88,9 @@ class Rehearsal:
         self._last = after
         if len(events):
             told = [pl.lit(strategy).alias("strategy"), pl.lit(moment(0)).cast(TIME).alias("recorded_at")]
-            self._events.append(events.with_columns(told))
+            own = events.with_columns(told)
+            kept = own if self._events is None else pl.concat([self._events, own])
+            self._events = kept.filter(pl.col("session") >= after.oldest_open)
         self._sessions |= {day: rows for (day,), rows in sessions.partition_by("session", as_dict=True).items()}
         return True
 
@@ -111,7 +119,9 @@ class Desk:
         self._books = books
         self._lake = lake
         self._report = report
-        self._bars: dict[tuple[str, int], Bar] = {}
+        # Bars of the session in which the account stands, and those that came since they were put together.
+        self._known = BARS_SCHEMA.to_frame()
+        self._new: list[Bar] = []
         self._actions = ACTIONS_SCHEMA.to_frame()
         self._lot = 1.0
         self._begins: int | None = None
@@ -128,39 +138,31 @@ class Desk:
         if stored is None:
             return
         if history is not None:
-            for row in history.bars.select(BARS_SCHEMA.names()).iter_rows():
-                symbol, session, opens, closes, available, *prices = row
-                bar = Bar._make((symbol, session, micros(opens), micros(closes), micros(available), *prices,
-                                 None, None, True, True))  # fmt: skip
-                self._bars[bar.symbol, bar.open_time] = bar
+            self._known = history.bars.select(BARS_SCHEMA.names()).cast(dict(BARS_SCHEMA))
         for symbol in self.strategy.symbols:
-            for bar in lines.kept(symbol):
-                if bar.session >= stored.session:
-                    self._bars[symbol, bar.open_time] = bar
+            self._new += [bar for bar in lines.kept(symbol) if bar.session >= stored.session]
 
     def trade(
-        self, lines: Lines, changed: Sequence[Row], targets: Mapping[tuple[str, int], float | None] | None
+        self, lines: Lines, changed: Sequence[Row], wants: Callable[[str, int], tuple[float | None] | None] | None
     ) -> pl.DataFrame:
         """Trade what is new; the columns of trading.events that were written.
 
-        targets: what the rule wants, by symbol and time; None of a bot. changed: the rows that are new or others.
+        changed: the rows that are new or others. wants: what the rule wants of a symbol at a time, alone in a tuple,
+        None where it has not said; None of a bot.
         """
         none = self._books.events(self.strategy.name, date.max)
         wanted = set(self.strategy.symbols)
         own = [row for row in changed if row.bar.symbol in wanted]
         if not own:
             return none
-        for row in own:
-            self._bars[row.bar.symbol, row.bar.open_time] = row.bar
+        self._new += [row.bar for row in own]
         stored = self._books.last(self.strategy.name)
         if stored is None and self._begins is None:
             self._begins = min(row.bar.open_time for row in own)
         through = micros(stored.through) if stored else (self._begins or 0) - 1
         first = stored.session if stored else date.min
-        self._bars = {
-            key: bar for key, bar in self._bars.items()
-            if bar.session >= first and (stored is not None or key[1] > through)
-        }  # fmt: skip
+        untraded = pl.col("open_time") > moment(through)
+        self._put_together(pl.col("session") >= first if stored else untraded)
         market = self._history().market(self.strategy.symbols)
         now = moment(max(row.bar.available_at for row in own))
         fresh, stale, at_broker = fresh_times(market, stored, now), slice(0, 0), None
@@ -169,12 +171,14 @@ class Desk:
             fresh, stale = sendable_times(market, fresh, stored, self._dataset, self.strategy, at_broker.now)
         rows = {(row.bar.symbol, row.bar.open_time): row for row in lines.rows(through + 1, self.strategy.symbols)}
         rows |= {(row.bar.symbol, row.bar.open_time): row for row in own if row.bar.open_time > through}
-        decided = {time for _, time in (rows if targets is None else targets)}
+        fresh_bars = self._known.filter(untraded).select("symbol", pl.col("open_time").to_physical()).rows()
+        said = {} if wants is None else {key: one for key in fresh_bars if (one := wants(*key)) is not None}
+        decided = {time for _, time in (rows if wants is None else said)}
         times = market.times[fresh, c.OPENS].tolist()
         if fresh.start >= fresh.stop or not self._knows(times, decided, stored):
             return none
         weights = pl.DataFrame(
-            [(symbol, time, weight) for (symbol, time), weight in (targets or {}).items() if time > through],
+            [(symbol, time, weight) for (symbol, time), (weight,) in said.items()],
             schema={"symbol": pl.String, "open_time": pl.Int64, "weight": pl.Float64}, orient="row",
         ).with_columns(pl.col("open_time").cast(TIME))  # fmt: skip
         frame = indicator_frame(list(rows.values()), lines.columns)
@@ -182,7 +186,7 @@ class Desk:
         done = advance(self._books, self.strategy, market, fresh, stored, decides, {}, at_broker)
         if not done.bars:
             # Fills were taken in meanwhile, or somebody else traded: decide from how the account stands now.
-            return self.trade(lines, changed, targets)
+            return self.trade(lines, changed, wants)
         if not done.events:
             return none
         since = min(market.sessions[fresh.start], first) if stored else market.sessions[fresh.start]
@@ -201,14 +205,23 @@ class Desk:
         self._waits = bool(unknown)
         return not unknown
 
-    def _history(self) -> History:
-        bars = sorted(self._bars.values(), key=lambda one: (one.symbol, one.open_time))
-        frame = pl.DataFrame(
-            [one[:10] for one in bars],
+    def _put_together(self, wanted: pl.Expr) -> None:
+        """Add the new bars to those that are known, of which they take the place, and keep those that are wanted."""
+        new = pl.DataFrame(
+            [one[:10] for one in self._new],
             schema={name: pl.Int64 if kind == TIME else kind for name, kind in BARS_SCHEMA.items()},
             orient="row",
         ).cast(dict(BARS_SCHEMA))
-        days = frame["session"]
+        self._new = []
+        self._known = (
+            pl.concat([self._known, new])
+            .unique(["symbol", "open_time"], keep="last")
+            .filter(wanted)
+            .sort("symbol", "open_time")
+        )
+
+    def _history(self) -> History:
+        days = self._known["session"]
         table = session_table(self._dataset.calendar, days.min(), days.max() + _DAY)
         closes = dict(table.select("session", "close_time").iter_rows())
-        return History(frame, self._actions, closes, self._lot)
+        return History(self._known, self._actions, closes, self._lot)
