@@ -213,6 +213,8 @@ class LiveProcess:
             tried = Lines(interval, features_of(self.dataset), registry_with(self.dataset.plugins), 0, {}, closes)
             tried.open([(first, 0)])
             tried.take([first._replace(open_time=first.open_time + 1)])
+            # Bars of several symbols at once go another way.
+            tried.take([first._replace(open_time=first.open_time + 2, symbol=one) for one in (symbol, f"{symbol}'")])
 
     def _begin_anew(self) -> None:
         # Made once without listings to learn how many bars are wanted.

@@ -44,7 +44,7 @@ class Rehearsal:
     def __init__(self, real: Books):
         self._real = real
         self._last: StoredAccount | None = None
-        # Those that orders which still work are of.
+        # Those of the last session, and of orders that still work.
         self._events: pl.DataFrame | None = None
         self._sessions: dict[date, pl.DataFrame] = {}
 
@@ -90,7 +90,9 @@ class Rehearsal:
             told = [pl.lit(strategy).alias("strategy"), pl.lit(moment(0)).cast(TIME).alias("recorded_at")]
             own = events.with_columns(told)
             kept = own if self._events is None else pl.concat([self._events, own])
-            self._events = kept.filter(pl.col("session") >= after.oldest_open)
+            if before is not None:
+                kept = kept.filter(pl.col("session") >= min(after.oldest_open, before.session))
+            self._events = kept
         self._sessions |= {day: rows for (day,), rows in sessions.partition_by("session", as_dict=True).items()}
         return True
 

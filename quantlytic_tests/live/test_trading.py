@@ -16,7 +16,7 @@ from quantlytic_assets.market_data.bars import RAW_SCHEMA
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.resources import Resources
 from quantlytic_assets.services.history import read_history
-from quantlytic_assets.storage.bus import bars_topic
+from quantlytic_assets.storage.bus import bars_topic, signals_topic
 from quantlytic_assets.universe.models import Instrument
 from quantlytic_tests.services.desk import DATASET as DESK_DATASET
 from quantlytic_tests.services.desk import STRATEGY, Desk, recorded_days
@@ -56,16 +56,19 @@ def live(resources: Resources, trade: bool, strategies=(STRATEGY,)) -> LiveProce
 
 def bring(resources: Resources, process: LiveProcess, bars: pl.DataFrame, at_once: int = 1) -> None:
     """Publish bars day by day, and let the live path take them."""
-    raw = bars.with_columns(
+    sessions = bars.sort("open_time", "symbol").partition_by("open_time", maintain_order=True)
+    for start in range(0, len(sessions), at_once):
+        publish(resources, pl.concat(sessions[start : start + at_once]))
+        while process.step(0):
+            pass
+
+
+def publish(resources: Resources, bars: pl.DataFrame) -> None:
+    rows = bars.with_columns(
         pl.lit(None, pl.Float64).alias("vwap"), pl.lit(None, pl.Int64).alias("trade_count"),
         pl.lit("feed").alias("vendor"), pl.col("close_time").alias("fetched_at"), pl.lit("none").alias("adjustment"),
     ).select(RAW_SCHEMA.names()).cast(dict(RAW_SCHEMA))  # fmt: skip
-    sessions = raw.sort("open_time", "symbol").partition_by("open_time", maintain_order=True)
-    for start in range(0, len(sessions), at_once):
-        rows = pl.concat(sessions[start : start + at_once])
-        resources.bus.publish(bars_topic(DATASET.name), encode_bars(rows), rows["symbol"].to_list(), BAR_HEADERS)
-        while process.step(0):
-            pass
+    resources.bus.publish(bars_topic(DATASET.name), encode_bars(rows), rows["symbol"].to_list(), BAR_HEADERS)
 
 
 def test_a_live_account_is_the_one_that_the_asset_writes_whatever_comes_at_once(resources, tmp_path):
@@ -114,10 +117,39 @@ def test_a_bot_remembers_on_the_live_path_what_it_remembers_in_the_asset(resourc
     assert resources.accounts.last("cross").bot == desk.accounts.last("cross").bot
 
 
-def test_without_trade_the_account_goes_on_in_memory_alone(resources):
+@pytest.mark.parametrize("burst", ["ends", "goes on for too long"])
+def test_orders_wait_until_the_signals_of_bars_that_end_together_are_out(resources, monkeypatch, burst):
+    monkeypatch.setattr("quantlytic_assets.live.process._QUIET", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.process._LONGEST_BURST", 60.0 if burst == "ends" else 0.0)
+    process = live(resources, trade=True)
+    desk, signals = process._desks["cross"], signals_topic("cross")
+    first = days().filter(pl.col("session") == FIRST)
+    # By how many signals each symbol's bars were traded.
+    traded: dict[str, int] = {}
+    trade = desk.trade
+
+    def noted(lines, changed, wants):
+        process._sender.settle()
+        said = sum(end - start for start, end in resources.bus.watermarks(signals).values())
+        traded.update({row.bar.symbol: said for row in changed})
+        return trade(lines, changed, wants)
+
+    monkeypatch.setattr(desk, "trade", noted)
+    for number, symbol in enumerate(STRATEGY.symbols, 1):
+        publish(resources, first.filter(pl.col("symbol") == symbol))
+        assert process.step(0) == 1
+        assert len(traded) == (0 if burst == "ends" else number)
+    assert process.step(0) == 0
+    symbols = len(STRATEGY.symbols)
+    wanted = [symbols] * symbols if burst == "ends" else list(range(1, symbols + 1))
+    assert [traded[symbol] for symbol in STRATEGY.symbols] == wanted
+
+
+@pytest.mark.parametrize("at_once", [1, 12])
+def test_without_trade_the_account_goes_on_in_memory_alone(resources, at_once):
     bars = days().filter(pl.col("session") >= FIRST)
     process = live(resources, trade=False)
-    bring(resources, process, bars)
+    bring(resources, process, bars, at_once)
     assert resources.accounts.last("cross") is None and resources.accounts.events("cross").is_empty()
     with resources.hot.read() as reader:
         told = [entry.body for entry in reader.journal(0, most=100_000) if entry.channel[0] == "orders"]

@@ -143,8 +143,6 @@ class WindowedBank:
         self._buffers = np.empty((1, inputs, 2 * kernel.bars))
         self._stops = np.zeros(1, dtype=np.int64)
         self._results = np.empty((kernel.outputs, 2 * kernel.bars))
-        self._row = np.zeros(1, dtype=np.int64)
-        self._bar = np.empty((inputs, 1))
 
     def open(self, row: int, history: np.ndarray) -> BankRow:
         """See `Bank.open`."""
@@ -156,10 +154,15 @@ class WindowedBank:
 
     def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
         """See `Bank.one`."""
-        self._row[0] = row
+        own, at, bars = self._buffers[row], int(self._stops[row]), self._kernel.bars
+        if at == own.shape[1]:
+            own[:, : bars - 1] = own[:, at - bars + 1 :]
+            at = bars - 1
         for place, value in enumerate(values):
-            self._bar[place, 0] = value
-        return self.update(self._row, self._bar)[:, 0].tolist()
+            own[place, at] = value
+        self._stops[row] = at + 1
+        self._kernel.loop(own, self._kernel.parameters, max(0, at + 1 - bars), at, at + 1, self._results)
+        return self._results[:, at].tolist()
 
     def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """See `Bank.update`."""
