@@ -170,6 +170,12 @@ class LiveProcess:
         self._serve()
         self._floor = kept
         self._make_ready()
+        # A process that was killed may have said what is to be traded, and not have traded it.
+        for desk in self._desks.values():
+            rows = desk.untraded(self._pipeline.lines[desk.strategy.interval])
+            if rows:
+                self._to_trade.setdefault(desk.strategy.interval, []).extend(rows)
+                self._burst = (0.0, 0.0)
 
     def _make_ready(self) -> None:
         pipeline = self._pipeline

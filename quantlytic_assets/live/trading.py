@@ -144,6 +144,11 @@ class Desk:
         for symbol in self.strategy.symbols:
             self._new += [bar for bar in lines.kept(symbol) if bar.session >= stored.session]
 
+    def untraded(self, lines: Lines) -> list[Row]:
+        """The rows of times at which the account has not traded; none of an account that has not begun."""
+        stored = self._books.last(self.strategy.name)
+        return [] if stored is None else lines.rows(micros(stored.through) + 1, self.strategy.symbols)
+
     def trade(
         self, lines: Lines, changed: Sequence[Row], wants: Callable[[str, int], tuple[float | None] | None] | None
     ) -> pl.DataFrame:

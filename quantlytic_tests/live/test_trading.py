@@ -145,6 +145,27 @@ def test_orders_wait_until_the_signals_of_bars_that_end_together_are_out(resourc
     assert [traded[symbol] for symbol in STRATEGY.symbols] == wanted
 
 
+def test_what_a_killed_process_has_said_is_traded_by_the_next_one(resources, monkeypatch):
+    bars = days().filter(pl.col("session") >= FIRST)
+    *before, last = bars["session"].unique().sort().to_list()[:9]
+    process = live(resources, trade=True)
+    bring(resources, process, bars.filter(pl.col("session").is_in(before)))
+    monkeypatch.setattr("quantlytic_assets.live.process._QUIET", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.process._LONGEST_BURST", 60.0)
+    publish(resources, bars.filter(pl.col("session") == last))
+    # Its signals are out when the process is gone.
+    assert process.step(0) > 0
+    assert resources.accounts.last("cross").session == before[-1]
+    process = live(resources, trade=True)
+    assert process.step(0) == 0
+    assert resources.accounts.last("cross").session == last
+    with opened("embedded", resources.settings.data.parent / "undisturbed") as place:
+        other = live(place.resources, trade=True)
+        bring(place.resources, other, bars.filter(pl.col("session") <= last))
+        wanted, mine = (one.accounts.events("cross").drop("recorded_at") for one in (place.resources, resources))
+        assert mine.equals(wanted)
+
+
 @pytest.mark.parametrize("at_once", [1, 12])
 def test_without_trade_the_account_goes_on_in_memory_alone(resources, at_once):
     bars = days().filter(pl.col("session") >= FIRST)
