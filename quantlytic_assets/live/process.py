@@ -19,6 +19,7 @@ import orjson
 from quantlytic_assets.calendars.sessions import session_table
 from quantlytic_assets.live import publishing
 from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.bursts import Burst
 from quantlytic_assets.live.comparing import Compared, Comparison
 from quantlytic_assets.live.counts import Counts
 from quantlytic_assets.live.deciding import Deciders, Scorer
@@ -53,10 +54,6 @@ _WAIT = 0.5
 # Seconds from one batch to the next, where there is no end of records. With 5 ms each batch costs more, for what it is
 # computed with has left the processor's caches by then, and signals come a quarter later.
 _WINDOW = 0.002
-# Minutes of many symbols end at about the same time, and their signals come first. What follows from them waits until
-# there was no bar for so many seconds, and in the end no longer than so many.
-_QUIET = 0.02
-_LONGEST_BURST = 0.25
 # Seconds for which a batch from which nothing follows may wait for its transaction: a killed process reads it again.
 _COMMIT_EVERY = 0.05
 # Seconds between two health reports, and between two of a symbol's newest prices in the journal.
@@ -126,9 +123,8 @@ class LiveProcess:
         self._garbage = Garbage()
         self._received = 0.0
         self._sent = 0.0
-        # When the first and the last of the bars came of which something is still to be done, and their rows.
-        self._burst: tuple[float, float] | None = None
-        self._to_trade: dict[str, list[Row]] = {}
+        # Bars whose signals are out, and of which the rest is still to be done.
+        self._burst = Burst()
         # When the last transaction was, and whether batches wait for the next.
         self._committed = -inf
         self._uncommitted = False
@@ -174,8 +170,7 @@ class LiveProcess:
         for desk in self._desks.values():
             rows = desk.untraded(self._pipeline.lines[desk.strategy.interval])
             if rows:
-                self._to_trade.setdefault(desk.strategy.interval, []).extend(rows)
-                self._burst = (0.0, 0.0)
+                self._burst.add(time.perf_counter(), {desk.strategy.interval: rows})
 
     def _make_ready(self) -> None:
         pipeline = self._pipeline
@@ -305,8 +300,10 @@ class LiveProcess:
         place = self._places[self._source.topic]
         try:
             # While what was sent is on its way, the next batch is taken if it is there already.
-            busy = self._sender.busy or self._burst is not None
-            records = self._bus.tail(self._source.topic, place.offsets, min(wait, self._quiet_in) if busy else wait)
+            busy = self._sender.busy or bool(self._burst)
+            records = self._bus.tail(
+                self._source.topic, place.offsets, min(wait, self._burst.over_in) if busy else wait
+            )
             if not records and busy:
                 self._finish_burst()
                 self._sender.settle()
@@ -340,31 +337,15 @@ class LiveProcess:
                 self._sent = self._received
                 self._sender.send(messages)
             if made or made.rows:
-                self._in_burst(made)
-        if self._burst is not None and (not count or self._quiet_in <= 0 or self._behind.full):
+                self._burst.add(self._received, {name: [row for row, _ in rows] for name, rows in made.rows.items()})
+        if self._burst and (not count or self._burst.over_in <= 0 or self._behind.full):
             self._finish_burst()
         self._look_around(bool(made))
         return count
 
-    def _in_burst(self, made: Made) -> None:
-        """Remember what is to be done once the signals of a burst of bars are out."""
-        now = time.monotonic()
-        self._burst = (now if self._burst is None else self._burst[0], now)
-        for interval, rows in made.rows.items():
-            self._to_trade.setdefault(interval, []).extend(row for row, _ in rows)
-
-    @property
-    def _quiet_in(self) -> float:
-        """Seconds until a burst of bars is over, should no other bar come."""
-        if self._burst is None:
-            return 0.0
-        first, last = self._burst
-        return max(0.0, min(first + _LONGEST_BURST, last + _QUIET) - time.monotonic())
-
     def _finish_burst(self) -> None:
         """Do what follows from bars whose signals are out: orders, and what is served."""
-        self._burst = None
-        self._trade()
+        self._trade(*self._burst.end())
         self._serve()
 
     def _beside_graph(self, graph: Graph, taken: Taken) -> Compared:
@@ -385,18 +366,17 @@ class LiveProcess:
         self._watch.look(self._since(), found.doubted)
         return found
 
-    def _trade(self) -> None:
-        """Let the accounts go on with what is new."""
-        new, self._to_trade = self._to_trade, {}
+    def _trade(self, received: float, changed: Mapping[str, Sequence[Row]]) -> None:
+        """Let the accounts go on with rows that changed, by interval; the first of their records came at `received`."""
         for desk in self._desks.values():
             interval = desk.strategy.interval
-            rows = new.get(interval)
+            rows = changed.get(interval)
             if not rows:
                 continue
             wants = self._pipeline.deciders[interval].wants(desk.strategy.name)
             events = desk.trade(self._pipeline.lines[interval], rows, wants)
             if len(events):
-                self._reached("orders")
+                self._stages.reached("orders", time.perf_counter() - received)
                 self.counts.other["order_events"] = self.counts.other.get("order_events", 0) + len(events)
                 self._serve()
                 with self._hot.write() as writer:

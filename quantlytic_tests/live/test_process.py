@@ -294,8 +294,8 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
 
 
 def test_batches_from_which_nothing_follows_share_a_transaction(resources, monkeypatch):
-    for seconds in ("_COMMIT_EVERY", "_QUIET", "_LONGEST_BURST"):
-        monkeypatch.setattr(f"quantlytic_assets.live.process.{seconds}", 60.0)
+    for seconds in ("process._COMMIT_EVERY", "bursts._QUIET", "bursts._LONGEST"):
+        monkeypatch.setattr(f"quantlytic_assets.live.{seconds}", 60.0)
     process = live(resources, make_source=TickSource)
 
     def kept() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -119,8 +120,8 @@ def test_a_bot_remembers_on_the_live_path_what_it_remembers_in_the_asset(resourc
 
 @pytest.mark.parametrize("burst", ["ends", "goes on for too long"])
 def test_orders_wait_until_the_signals_of_bars_that_end_together_are_out(resources, monkeypatch, burst):
-    monkeypatch.setattr("quantlytic_assets.live.process._QUIET", 60.0)
-    monkeypatch.setattr("quantlytic_assets.live.process._LONGEST_BURST", 60.0 if burst == "ends" else 0.0)
+    monkeypatch.setattr("quantlytic_assets.live.bursts._QUIET", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.bursts._LONGEST", 60.0 if burst == "ends" else 0.0)
     process = live(resources, trade=True)
     desk, signals = process._desks["cross"], signals_topic("cross")
     first = days().filter(pl.col("session") == FIRST)
@@ -145,13 +146,29 @@ def test_orders_wait_until_the_signals_of_bars_that_end_together_are_out(resourc
     assert [traded[symbol] for symbol in STRATEGY.symbols] == wanted
 
 
+def test_the_time_to_orders_runs_from_the_first_bar_of_a_burst(resources, monkeypatch):
+    monkeypatch.setattr("quantlytic_assets.live.bursts._QUIET", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.bursts._LONGEST", 60.0)
+    process = live(resources, trade=False)
+    for _, day in days().filter(pl.col("session") >= FIRST).group_by("session", maintain_order=True):
+        first = pl.col("symbol") == STRATEGY.symbols[0]
+        publish(resources, day.filter(first))
+        assert process.step(0) == 1
+        time.sleep(0.02)
+        publish(resources, day.filter(~first))
+        while process.step(0):
+            pass
+    told = process._stages.told()["orders"]
+    assert sum(told["counts"]) > 2 and told["sum"] >= 0.02 * sum(told["counts"])
+
+
 def test_what_a_killed_process_has_said_is_traded_by_the_next_one(resources, monkeypatch):
     bars = days().filter(pl.col("session") >= FIRST)
     *before, last = bars["session"].unique().sort().to_list()[:9]
     process = live(resources, trade=True)
     bring(resources, process, bars.filter(pl.col("session").is_in(before)))
-    monkeypatch.setattr("quantlytic_assets.live.process._QUIET", 60.0)
-    monkeypatch.setattr("quantlytic_assets.live.process._LONGEST_BURST", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.bursts._QUIET", 60.0)
+    monkeypatch.setattr("quantlytic_assets.live.bursts._LONGEST", 60.0)
     publish(resources, bars.filter(pl.col("session") == last))
     # Its signals are out when the process is gone.
     assert process.step(0) > 0
