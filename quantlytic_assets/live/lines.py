@@ -195,9 +195,13 @@ class Lines:
         first = [line.bars[-len(line.rows)] for line in self._lines.values() if line.rows]
         return min(((one.session, one.open_time) for one in first), key=itemgetter(1), default=None)
 
-    def adopt(self, row: Row) -> None:
-        """Put a row in place of the one that was made of its bar."""
-        self._lines[row.bar.symbol].rows[row.bar.open_time] = row
+    def adopt(self, row: Row) -> bool:
+        """Put a row in place of the one that was made of its bar; whether that one is still kept."""
+        rows = self._lines[row.bar.symbol].rows
+        kept = row.bar.open_time in rows
+        if kept:
+            rows[row.bar.open_time] = row
+        return kept
 
     def revise(self, bar: Bar) -> int | None:
         """The number of a bar's revision, to be taken in next; None where it says nothing new, or is too old."""

@@ -77,10 +77,10 @@ class Pipeline:
             self._take(part, (), made)
         self._take(last, untraded, made)
         for interval, adopted in rows.items():
-            for row in adopted:
-                self.lines[interval].adopt(row)
+            # The bars that were taken in above may have been the last for which one of them was kept.
+            kept = [row for row in adopted if self.lines[interval].adopt(row)]
             made.rows.setdefault(interval, []).extend((row, GRAPH) for row in adopted)
-            for said in self.deciders[interval].decide(self.lines[interval], adopted):
+            for said in self.deciders[interval].decide(self.lines[interval], kept):
                 made.signals.append((said, interval, GRAPH))
         for said, interval in signals:
             self.deciders[interval].adopt(said)

@@ -11,7 +11,7 @@ import pytest
 from quantlytic_assets.live.process import LiveProcess
 from quantlytic_assets.live.sources import TickSource
 from quantlytic_assets.live.write_behind import WriteBehind
-from quantlytic_assets.market_data.stream.messages import Trade, micros
+from quantlytic_assets.market_data.stream.messages import MINUTE, Trade, micros
 from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
@@ -291,6 +291,25 @@ def test_what_the_graph_has_otherwise_or_alone_is_corrected_and_counted(resource
     process.step(0)
     assert process.counts.told()["differing"] == 2
     assert values(resources, "bars/1m", "A-USD")["2025-05-10T00:07:00Z"]["h"] != 500.0
+
+
+def test_a_row_of_the_graph_that_is_forgotten_meanwhile_is_served_and_not_kept(resources):
+    process = live(resources)
+    publish(resources, minutes("A-USD", 0, 400))
+    run(process)
+    lines = process._pipeline.lines["1m"]
+    kept = lines.rows(0, ["A-USD"])
+    (newest,) = lines.kept("A-USD")[-1:]
+    after = newest._replace(open_time=newest.open_time + MINUTE, available_at=newest.available_at + MINUTE)
+    made = process._pipeline.take([(after, "here")], rows={"1m": [kept[0]]})
+    # With one more bar the oldest row went, and it does not come back beside a hole.
+    assert [row for row, trace in made.rows["1m"] if trace == "graph"] == [kept[0]]
+    assert [row.bar.open_time for row in lines.rows(0, ["A-USD"])] == [
+        *(row.bar.open_time for row in kept[1:]), after.open_time
+    ]  # fmt: skip
+    later = after._replace(open_time=after.open_time + MINUTE, available_at=after.available_at + MINUTE)
+    process._pipeline.take([(later, "here")])
+    assert len(lines.rows(0, ["A-USD"])) == len(kept)
 
 
 def test_batches_from_which_nothing_follows_share_a_transaction(resources, monkeypatch):
