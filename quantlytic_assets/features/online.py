@@ -37,7 +37,7 @@ class Board:
         self._kernels = [(kernel, inputs) for _, kernel, inputs in kernels.values()]
         # For each of them, which inputs it takes, and what it gives where they are missing.
         self._plan = [(self._inputs.index(inputs), (NAN,) * kernel.outputs) for kernel, inputs in self._kernels]
-        # What all symbols are kept in of those that can take a bar of each at once, and which rows are free there.
+        # What all symbols are kept in, and which rows are free there.
         self._banks = [bank_of(kernel, len(inputs)) for kernel, inputs in self._kernels]
         self._free: list[int] = []
         first = np.cumsum([0, *(kernel.outputs for kernel, _ in self._kernels)]).tolist()
@@ -132,18 +132,14 @@ class Board:
             block = values[[self._names.index(name) for name in inputs]]
             missing = np.isnan(block).any(axis=0)
             known = None if not missing.any() else np.flatnonzero(~missing)
-            given.append((block, known, block.T.tolist()))
+            given.append((block, known))
         found = np.full((sum(len(missing) for _, missing in self._plan), len(bars)), NAN)
         at = 0
-        for number, (place, missing) in enumerate(self._plan):
-            own, bank = found[at : at + len(missing)], self._banks[number]
+        for (place, missing), bank in zip(self._plan, self._banks):
+            own = found[at : at + len(missing)]
             at += len(missing)
-            block, known, columns = given[place]
-            if bank is None:
-                usable = range(len(bars)) if known is None else known.tolist()
-                for i in usable:
-                    own[:, i] = states[i].updates[number](columns[i])
-            elif known is None:
+            block, known = given[place]
+            if known is None:
                 own[:] = bank.update(rows, block)
             elif len(known):
                 own[:, known] = bank.update(rows[known], np.ascontiguousarray(block[:, known]))
@@ -191,13 +187,13 @@ class Board:
     def _open(self, row: int, bars: pl.DataFrame | None) -> list[Handle]:
         fields = None if bars is None else Fields(bars, self._names)
         handles = []
-        for (kernel, inputs), bank in zip(self._kernels, self._banks):
+        for (_, inputs), bank in zip(self._kernels, self._banks):
             if fields is None:
                 history = np.empty((len(inputs), 0))
             else:
                 usable, rows = fields.usable(inputs), fields.rows(inputs)
                 history = np.ascontiguousarray(rows if usable is None else rows[:, usable])
-            handles.append(kernel.open(history) if bank is None else bank.open(row, history))
+            handles.append(bank.open(row, history))
         return handles
 
 

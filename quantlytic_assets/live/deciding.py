@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple, cast
 
@@ -19,7 +19,7 @@ from quantlytic_assets.calendars.intervals import TIME
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.lines import KEPT_ROWS, Lines, Row
 from quantlytic_assets.services.inputs import rules_of
-from quantlytic_assets.strategies.signals import SAYS, said
+from quantlytic_assets.strategies.signals import SAYS, Words
 from quantlytic_assets.strategies.spec import BASE_COLUMNS, Rule
 from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, Strategy
 
@@ -57,6 +57,7 @@ class _Follower:
     rule: Rule
     scorer: Scorer | None
     said: OrderedDict[tuple[str, int], tuple[tuple[object, ...], int]]
+    words: Words = field(default_factory=Words)
 
 
 class Deciders:
@@ -126,11 +127,11 @@ class Deciders:
             rows, keys = _rows(one, lines, changed)
             if not rows:
                 continue
-            signals = said(_opinions(one, lines, rows, targets))
+            opinions = _opinions(one, lines, rows, targets)
             if name in members:
-                targets[name] = _keyed(rows).with_columns(signals["target"].alias(name))
+                targets[name] = _keyed(rows).with_columns(opinions["target"].alias(name))
             # What is said, and no times: their conversion would take longer than all else here.
-            for (bar, _), says in zip(rows, signals.rows(), strict=True):
+            for (bar, _), says in zip(rows, one.words.of(opinions), strict=True):
                 key = (bar.symbol, bar.open_time)
                 before = one.said.get(key)
                 if key not in keys or (before is not None and before[0] == says):

@@ -37,7 +37,7 @@ from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
 from quantlytic_assets.live.write_behind import WriteBehind
 from quantlytic_assets.market_data.stream.messages import moment
-from quantlytic_assets.storage.bus import BusUnavailable
+from quantlytic_assets.storage.bus import BusUnavailable, made_bars_topic, signals_topic
 from quantlytic_assets.universe.feature_choice import features_of
 from quantlytic_assets.universe.plugins import registry_with
 
@@ -122,7 +122,6 @@ class LiveProcess:
         self._stages = Stages()
         self._garbage = Garbage()
         self._received = 0.0
-        self._sent = 0.0
         # Bars whose signals are out, and of which the rest is still to be done.
         self._burst = Burst()
         # When the last transaction was, and whether batches wait for the next.
@@ -144,6 +143,8 @@ class LiveProcess:
         if not usable:
             self._begin_anew()
             return
+        with self._hot.write() as writer:
+            self._state.take_up(writer)
         with self._hot.read() as reader:
             kept = orjson.loads(reader.state("live", self.dataset.name, "floor") or b"{}")
             self._source = self._make_source(self.dataset, kept)
@@ -179,6 +180,10 @@ class LiveProcess:
         reader = GraphReader(self._lake, self.dataset.name, columns, strategies)
         self._watch = GraphWatch(reader, self._lake, _COMPARE_EVERY, self._report)
         self._comparison = Comparison(self._floor)
+        for interval in {pipeline.natives.interval, *pipeline.lines}:
+            self._bus.prepare(made_bars_topic(interval, self.dataset.name))
+        for name in strategies:
+            self._bus.prepare(signals_topic(name))
         for desk in self._desks.values():
             desk.begin(self._pipeline.lines[desk.strategy.interval])
 
@@ -328,15 +333,16 @@ class LiveProcess:
         self._revised |= {(one.bar.symbol, one.bar.open_time) for one in told if one.revision and one.trace != GRAPH}
         if count or made or made.rows or self._pricing or self._uncommitted:
             self._note(count, taken, made)
-            # The bus has taken what was sent last while this batch was worked on.
-            self._sender.settle()
+            if made.nothing:
+                self._sender.settle()
             self._uncommitted = made.nothing and count > 0 and time.monotonic() - self._committed < _COMMIT_EVERY
             if not self._uncommitted:
                 messages = publishing.messages(self.dataset.name, made)
+                # The bus has taken what was sent before the last while this batch was worked on.
+                self._sender.settle(1)
                 self._commit(made, messages)
-                self._sent = self._received
-                self._sender.send(messages)
-            if made or made.rows:
+                self._sender.send(messages, self._received)
+            if not made.nothing:
                 self._burst.add(self._received, {name: [row for row, _ in rows] for name, rows in made.rows.items()})
         if self._burst and (not count or self._burst.over_in <= 0 or self._behind.full):
             self._finish_burst()
@@ -385,9 +391,9 @@ class LiveProcess:
     def _reached(self, stage: str) -> None:
         self._stages.reached(stage, time.perf_counter() - self._received)
 
-    def _arrived(self) -> None:
-        """Count what was sent last as published."""
-        self._stages.reached("published", time.perf_counter() - self._sent)
+    def _arrived(self, received: float) -> None:
+        """Count a transaction's records as published."""
+        self._stages.reached("published", time.perf_counter() - received)
 
     def _skip(self, error: LookupError) -> None:
         """Go on behind what the bus no longer has."""
@@ -401,9 +407,10 @@ class LiveProcess:
 
     def _serve(self) -> None:
         """Write what is served of the batches that were committed."""
-        if len(self._behind):
+        if len(self._behind) or not self._state.settled:
             with self._hot.write() as writer:
                 self._behind.write(writer)
+                self._state.settle(writer)
                 self._state.forget(writer, self._pipeline)
                 self._put_prices(writer)
 
@@ -428,7 +435,7 @@ class LiveProcess:
             if kept is not None:
                 self._state.put_minutes(writer, kept)
             self._state.put_places(writer, self._places)
-            self._state.put_outbox(writer, messages)
+            self._state.put_outbox(writer, [*self._sender.open, *messages])
             self._state.put_counts(writer, self.counts.told())
 
     @property

@@ -1,13 +1,17 @@
-"""The records of the last transaction on their way to the bus, while the next batch is worked on.
+"""The records of transactions on their way to the bus, while the next batch is worked on.
 
-Their place in the store is taken by those of the next transaction, so that one waits until the bus has them all. Where
-it is not known which of them the bus has, its newest records are looked at, and the others are published.
+The last transaction may be under way when the next one's are sent, and no more: until the bus has all of them, the
+store has them. Where it is not known which of them the bus has, its newest records are looked at, and the others are
+published; those of the last may stand before them then.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import orjson
 
@@ -25,72 +29,72 @@ class Stopped(Exception):
 class Sender:
     """What one process publishes, a transaction at a time. Only this process writes to the topics.
 
-    report: is told what a person should know. arrived: is called when the bus has what was sent. stopping: whether the
-    process is to end.
+    report: is told what a person should know. arrived: is called when the bus has what was sent, with what `send` was
+    given. stopping: whether the process is to end.
     """
 
-    def __init__(self, bus: Bus, report: Callable[[str], None], arrived: Callable[[], None]):
+    def __init__(self, bus: Bus, report: Callable[[str], None], arrived: Callable[[float], None]):
         self._bus = bus
         self._report = report
         self._arrived = arrived
         self.stopping: Callable[[], bool] = lambda: False
-        # What the bus may lack, and what waits until it has it.
-        self._open: list[Message] = []
-        self._waits: list[Callable[[], None]] = []
+        # What the bus may lack, by transaction, oldest first.
+        self._open: deque[_Sent] = deque()
 
     @property
     def busy(self) -> bool:
         """Whether it is not known yet that the bus has all that was sent."""
         return bool(self._open)
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Send what was committed on its way. What was sent before has been settled."""
-        self._open = list(messages)
+    @property
+    def open(self) -> list[Message]:
+        """What the bus may lack."""
+        return [message for sent in self._open for message in sent.messages]
+
+    def send(self, messages: Sequence[Message], received: float) -> None:
+        """Send what was committed on its way. received: when what it follows from came."""
+        if not messages:
+            return
+        waits: list[Callable[[], None]] = []
         for topic, own in _by_topic(messages).items():
             try:
                 values, keys = [one.value for one in own], [one.key for one in own]
-                self._waits.append(self._bus.send(topic, values, keys, HEADERS))
+                waits.append(self._bus.send(topic, values, keys, HEADERS))
             except BusUnavailable as error:
-                self._waits.append(_raising(error))
+                waits.append(_raising(error))
+        self._open.append(_Sent(messages, waits, received))
 
-    def settle(self) -> None:
-        """Wait until the bus has all that was sent.
+    def settle(self, most: int = 0) -> None:
+        """Wait until the bus has all that was sent, but for the last `most` transactions.
 
         Raises `Stopped` where the bus does not answer and the process is to end: the outbox in the store has it.
         """
         failures = 0
-        while self._open:
+        while len(self._open) > most:
             try:
                 if failures:
-                    self.publish_missing(self._open)
+                    self.publish_missing(self.open)
+                    arrived = len(self._open)
                 else:
-                    self._wait()
-                self._open = []
-                self._arrived()
+                    _wait(self._open[0].waits)
+                    arrived = 1
+                for _ in range(arrived):
+                    self._arrived(self._open.popleft().received)
             except BusUnavailable as error:
                 failures += 1
                 if failures == 1:
                     self._report(f"the bus does not answer, trying again: {error}")
+                    # What is under way comes to its end before it is looked what is missing.
+                    with suppress(BusUnavailable):
+                        _wait([wait for sent in list(self._open)[1:] for wait in sent.waits])
                 if self.stopping():
                     raise Stopped from error
                 time.sleep(pause(failures))
         if failures:
             self._report("the bus answers again")
 
-    def _wait(self) -> None:
-        """Wait for everything that is under way, also where the bus did not take a part of it."""
-        waits, self._waits = self._waits, []
-        failed = None
-        for wait in waits:
-            try:
-                wait()
-            except BusUnavailable as error:
-                failed = error
-        if failed is not None:
-            raise failed
-
     def publish_missing(self, messages: Sequence[Message]) -> None:
-        """Publish those of the last transaction that the bus does not have."""
+        """Publish those of the last transactions that the bus does not have."""
         missing: dict[str, list[Message]] = {}
         for topic, own in _by_topic(messages).items():
             there = self._newest_ids(topic, len(own))
@@ -111,6 +115,26 @@ class Sender:
 def pause(failures: int) -> float:
     """Seconds before a bus that has failed so many times is asked again."""
     return min(0.1 * 2**failures, _LONGEST_RETRY)
+
+
+class _Sent(NamedTuple):
+    """A transaction's records, what waits until the bus has them, and when what they follow from came."""
+
+    messages: Sequence[Message]
+    waits: Sequence[Callable[[], None]]
+    received: float
+
+
+def _wait(waits: Sequence[Callable[[], None]]) -> None:
+    """Wait for everything that is under way, also where the bus did not take a part of it."""
+    failed = None
+    for wait in waits:
+        try:
+            wait()
+        except BusUnavailable as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _raising(error: BusUnavailable) -> Callable[[], None]:

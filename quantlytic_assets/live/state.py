@@ -1,8 +1,9 @@
 """What the live path keeps in the hot store to go on from: in the transaction of the values that follow from it.
 
 Everything is under `("live", dataset, …)`: where on the bus it stands, the bars that features and longer bars are made
-of, what was said last, trades of minutes that go on, the outbox, and what is not served yet. The outbox has what is
-to be published of the last transaction: after a kill it is compared with what the bus has, and the rest is published.
+of, what was said last, trades of minutes that go on, the outbox, and what is not served yet. The outbox has what is to
+be published of the last transactions and may not be yet: after a kill it is compared with what the bus has, and the
+rest is published. Bars and what was said of them stay for a moment in the records of their batches (`Changes`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import orjson
 
 from quantlytic_assets.live.bars import Bar
+from quantlytic_assets.live.changes import Changes
 from quantlytic_assets.live.pipeline import Made, Pipeline
 from quantlytic_assets.serving.hot_store import Reader, Writer
 from quantlytic_assets.universe.models import Dataset, Strategy
@@ -56,6 +58,8 @@ class LiveState:
     def __init__(self, dataset: str, version: str):
         self.dataset = dataset
         self._version = version.encode()
+        # Records of batches whose places are to be written, with their numbers.
+        self._open: list[tuple[int, Changes]] = []
 
     def usable(self, reader: Reader) -> bool:
         """Whether there is a state, and it is one that can be gone on from."""
@@ -84,12 +88,12 @@ class LiveState:
         writer.put_state(orjson.dumps(said), _ROOT, self.dataset, "places")
 
     def outbox(self, reader: Reader) -> list[Message]:
-        """What is to be published of the last transaction, and may be already."""
+        """What is to be published of the last transactions, and may be already."""
         kept = reader.state(_ROOT, self.dataset, "outbox")
         return [Message(topic, key, name, value.encode()) for topic, key, name, value in orjson.loads(kept or b"[]")]
 
     def put_outbox(self, writer: Writer, messages: Sequence[Message]) -> None:
-        """Keep what is to be published of this transaction in place of what was published of the last."""
+        """Keep what is to be published, in place of what was to be at the last transaction."""
         said = [(one.topic, one.key, one.id, one.value.decode()) for one in messages]
         writer.put_state(orjson.dumps(said), _ROOT, self.dataset, "outbox")
 
@@ -154,37 +158,63 @@ class LiveState:
                 writer.put_state(orjson.dumps((time, values)), _ROOT, self.dataset, "sums", interval, symbol)
 
     def keep(self, writer: Writer, pipeline: Pipeline, made: Made) -> None:
-        """Keep what a batch has changed."""
-        name = (_ROOT, self.dataset)
-        native = pipeline.natives.interval
-        for interval, bars in made.bars.items():
-            for bar, revision, _ in bars:
-                if interval == native:
-                    writer.put_state(bar.packed(revision), *name, "native", bar.symbol, _text(bar.open_time))
-                if interval in pipeline.lines:
-                    writer.put_state(bar.packed(revision), *name, "line", interval, bar.symbol, _text(bar.open_time))
-        for symbol, time in made.untraded:
-            writer.put_state(b"", *name, "untraded", symbol, _text(time))
-        for _, symbol, time in made.forgotten:
-            writer.delete_state(*name, "native", symbol, _text(time))
-            writer.delete_state(*name, "untraded", symbol, _text(time))
-        for interval, symbol in made.moved:
-            lines = pipeline.lines[interval]
-            first = _text(lines.begins(symbol))
-            for (gone,) in [one for one, _ in writer.states(*name, "line", interval, symbol) if one[0] < first]:
-                writer.delete_state(*name, "line", interval, symbol, gone)
-            stored = lines.stored(symbol)
-            if stored is not None:
-                writer.put_state(orjson.dumps(stored), *name, "sums", interval, symbol)
-        for said, _, _ in made.signals:
-            kept = orjson.dumps((said.says, said.revision))
-            writer.put_state(kept, *name, "said", said.strategy, said.symbol, _text(said.time))
+        """Keep what a batch has changed, as a record; `settle` puts it in its places."""
+        changes = _changes(pipeline, made)
+        if changes:
+            number = self._open[-1][0] + 1 if self._open else 0
+            writer.put_state(changes.packed(), _ROOT, self.dataset, "changes", _text(number))
+            self._open.append((number, changes))
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was kept is in its place."""
+        return not self._open
+
+    def settle(self, writer: Writer) -> None:
+        """Put in their places what batches have changed."""
+        for number, changes in self._open:
+            changes.write(writer, _ROOT, self.dataset)
+            writer.delete_state(_ROOT, self.dataset, "changes", _text(number))
+        self._open = []
+
+    def take_up(self, writer: Writer) -> None:
+        """Put in their places what a process before this one has kept and not settled."""
+        kept = list(writer.states(_ROOT, self.dataset, "changes"))
+        self._open = [(int(number), Changes.unpacked(record)) for (number,), record in kept]
+        self.settle(writer)
 
     def forget(self, writer: Writer, pipeline: Pipeline) -> None:
         """Delete what the pipeline no longer remembers to have said. What is deleted late is forgotten again."""
         for deciders in pipeline.deciders.values():
             for strategy, symbol, time in deciders.forgotten():
                 writer.delete_state(_ROOT, self.dataset, "said", strategy, symbol, _text(time))
+
+
+def _changes(pipeline: Pipeline, made: Made) -> Changes:
+    """What a batch has changed of the kept state."""
+    changes = Changes()
+    native = pipeline.natives.interval
+    for interval, bars in made.bars.items():
+        for bar, revision, _ in bars:
+            kept, time = bar.packed(revision), _text(bar.open_time)
+            if interval == native:
+                changes.put(kept, "native", bar.symbol, time)
+            if interval in pipeline.lines:
+                changes.put(kept, "line", interval, bar.symbol, time)
+    for symbol, at in made.untraded:
+        changes.put(b"", "untraded", symbol, _text(at))
+    for _, symbol, at in made.forgotten:
+        changes.delete("native", symbol, _text(at))
+        changes.delete("untraded", symbol, _text(at))
+    for interval, symbol in made.moved:
+        lines = pipeline.lines[interval]
+        changes.delete_before("line", interval, symbol, _text(lines.begins(symbol)))
+        stored = lines.stored(symbol)
+        if stored is not None:
+            changes.put(orjson.dumps(stored), "sums", interval, symbol)
+    for said, _, _ in made.signals:
+        changes.put(orjson.dumps((said.says, said.revision)), "said", said.strategy, said.symbol, _text(said.time))
+    return changes
 
 
 def _text(time: int) -> str:

@@ -76,6 +76,9 @@ class Bus(Protocol):
     def create(self, topic: str) -> None:
         """Make a topic; nothing happens where it exists."""
 
+    def prepare(self, topic: str) -> None:
+        """Make a topic if need be, and all connections that the first record sent to it would wait for."""
+
     def identity(self, topic: str) -> str | None:
         """What tells a topic from one of the same name made after it was deleted; None for an unknown topic."""
 
@@ -150,6 +153,10 @@ class LocalBus:
         with self._open(topic) as connection:
             self._begin(connection)
             connection.execute("COMMIT")
+
+    def prepare(self, topic: str) -> None:
+        """See `Bus.prepare`."""
+        self.create(topic)
 
     def identity(self, topic: str) -> str | None:
         """See `Bus.identity`."""

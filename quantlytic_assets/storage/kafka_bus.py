@@ -168,6 +168,12 @@ class KafkaBus:
                 self._admin.wait_for_topics([self.place.name(topic)])
             self._seen.add(topic)
 
+    def prepare(self, topic: str) -> None:
+        """See `Bus.prepare`."""
+        self.create(topic)
+        with self._asking():
+            self._producer.partitions_for(self.place.name(topic))
+
     def identity(self, topic: str) -> str | None:
         """See `Bus.identity`: Kafka's own topic id."""
         with self._turn, self._asking():

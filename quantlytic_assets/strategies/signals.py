@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import copysign
 
 import polars as pl
 
@@ -13,6 +14,8 @@ from quantlytic_assets.strategies.spec import Rule, selected
 SIGNALS_SCHEMA = SIGNALS.polars
 # What a rule says of a row, in the order of these columns.
 SAYS = ("signal", "strength", "target", "reason")
+# So many different targets are remembered with what is said of them.
+_MOST_WORDS = 4096
 
 
 def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFrame:
@@ -25,6 +28,42 @@ def rule_signals(strategy: str, rule: Rule, features: pl.DataFrame) -> pl.DataFr
 def said(told: pl.DataFrame) -> pl.DataFrame:
     """Of `rule_signals` what a rule with these opinions (`Rule.opinions`) says of each row: the columns `SAYS`."""
     return selected(told, _says("score" in told.columns, "reason" in told.columns))
+
+
+class Words:
+    """What a strategy has said of its targets so far.
+
+    It has few different ones, and polars takes as long to make the words of one target as of a thousand.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[float | None, tuple[object, ...]] = {}
+        # Nearly all have these; the first signal shall not wait for polars.
+        self.of(pl.DataFrame({"target": [None, 0.0, 1.0]}))
+
+    def of(self, told: pl.DataFrame) -> list[tuple[object, ...]]:
+        """The rows of `said`."""
+        targets = told["target"].to_list()
+        # As a key, -0.0 is 0.0, but other words are said of it.
+        if any(target == 0 and copysign(1, target) < 0 for target in targets):
+            return said(told).rows()
+        if len(self._known) > _MOST_WORDS:
+            self._known.clear()
+        new = [target for target in dict.fromkeys(targets) if target not in self._known]
+        if new:
+            known = said(pl.DataFrame({"target": new}, schema={"target": pl.Float64}))
+            self._known.update(zip(new, known.rows(), strict=True))
+        rows = [self._known[target] for target in targets]
+        if "score" in told.columns:
+            scores = told["score"].cast(pl.Float64).to_list()
+            rows = [
+                (signal, 0.0 if score is None else abs(score), *rest)
+                for (signal, _, *rest), score in zip(rows, scores, strict=True)
+            ]
+        if "reason" in told.columns:
+            reasons = told["reason"].to_list()
+            rows = [(*rest, own if why is None else why) for (*rest, own), why in zip(rows, reasons, strict=True)]
+        return rows
 
 
 def signals(

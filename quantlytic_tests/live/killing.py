@@ -131,6 +131,10 @@ class Apart:
     def create(self, topic: str) -> None:
         """See `Bus.create`."""
 
+    def prepare(self, topic: str) -> None:
+        """See `Bus.prepare`."""
+        self._own.prepare(topic)
+
     def identity(self, topic: str) -> str | None:
         """See `Bus.identity`."""
         return self._source.identity(topic)

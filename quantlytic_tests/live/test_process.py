@@ -165,6 +165,49 @@ def test_records_that_were_committed_and_not_published_come_with_the_next_proces
     assert len(bars_on(resources.bus, signals_topic("hold"))) == 10
 
 
+def test_transactions_that_were_under_way_when_a_process_was_killed_are_published_by_the_next(resources, monkeypatch):
+    process = live(resources)
+
+    def lost(*_):
+        def wait():
+            raise RuntimeError("killed")
+
+        return wait
+
+    monkeypatch.setattr(resources.bus, "send", lost)
+    for first in (0, 5):
+        publish(resources, minutes("A-USD", first, first + 5))
+        process.step(0)
+    publish(resources, minutes("A-USD", 10, 15))
+    with pytest.raises(RuntimeError, match="killed"):
+        process.step(0)
+    monkeypatch.undo()
+    run(live(resources))
+    for topic, count in ((made_bars_topic("1m", "tried_1m"), 15), (signals_topic("hold"), 15)):
+        found = bars_on(resources.bus, topic)
+        assert found["id"].n_unique() == len(found) == count and found["open_time"].is_sorted()
+
+
+def test_a_process_that_was_killed_before_a_batch_was_in_its_places_goes_on_from_the_same_state(tmp_path, monkeypatch):
+    kept = []
+    for killed in (False, True):
+        with opened("embedded", tmp_path / str(killed)) as place:
+            process = live(place.resources)
+            for first in (0, 5):
+                publish(place.resources, *(minutes(one, first, first + 5) for one in ("A-USD", "B-USD")))
+                process.step(0)
+            if killed:
+                process = live(place.resources)
+            run(process)
+            publish(place.resources, minutes("A-USD", 8, 12, volume=7.0))
+            run(process)
+            run(live(place.resources))
+            with place.resources.hot.read() as reader:
+                state = dict(reader.states("live", "tried_1m"))
+            kept.append({name: one for name, one in state.items() if name[0] in ("native", "line", "said", "untraded")})
+    assert len(kept[0]) > 70 and kept[0] == kept[1]
+
+
 def test_signals_do_not_wait_for_what_is_served_and_a_killed_process_serves_it_later(resources, monkeypatch):
     process = live(resources)
     publish(resources, minutes("A-USD", 0, 10))

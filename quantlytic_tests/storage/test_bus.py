@@ -49,6 +49,18 @@ class TestEveryBus:
         assert bus.read(TOPIC, partition, 0, 3) == records
         assert len(bus.read(TOPIC, partition, 1, 4)) == 3
 
+    def test_a_topic_that_was_prepared_is_there_and_its_first_record_waits_for_no_topic(self, bus, monkeypatch):
+        identity = None
+        for _ in range(2):
+            bus.prepare(TOPIC)
+            assert set(bus.watermarks(TOPIC).values()) == {(0, 0)}
+            assert identity in (None, bus.identity(TOPIC))
+            identity = bus.identity(TOPIC)
+        asked = []
+        monkeypatch.setattr(bus, "create", asked.append)
+        publish(bus, "a")
+        assert asked == [] and bus.watermarks(TOPIC)[0] == (0, 1)
+
     def test_what_is_sent_is_there_in_order_once_it_was_waited_for(self, bus):
         waits = [
             bus.send(topic, [f"{number}".encode() for number in range(first, first + 50)], ["k"] * 50, HEADERS)

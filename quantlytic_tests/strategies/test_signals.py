@@ -7,7 +7,7 @@ import polars.selectors as cs
 import pytest
 
 from quantlytic_assets.strategies.registry import Registry
-from quantlytic_assets.strategies.signals import SAYS, SIGNALS_SCHEMA, rule_signals, said, signals
+from quantlytic_assets.strategies.signals import SAYS, SIGNALS_SCHEMA, Words, rule_signals, said, signals
 from quantlytic_tests.strategies.walks import bars, walk
 
 
@@ -51,3 +51,25 @@ def test_every_rule_gives_whole_rows_in_the_order_of_the_frame():
 
 def test_no_row_is_no_signal():
     assert rule_signals("one", Registry().bind("buy_and_hold"), bars("AAA", [])).schema == SIGNALS_SCHEMA
+
+
+@pytest.mark.parametrize("given", [(), ("score",), ("reason",), ("score", "reason")], ids="+".join)
+def test_words_that_are_remembered_are_those_that_are_made_anew(given):
+    targets = [1.0, None, 0.0, -0.5, 1 / 3, 1e-9, 1.0, None]
+    told = pl.DataFrame(
+        {
+            "target": pl.Series(targets, dtype=pl.Float64),
+            "score": pl.Series([0.5, -1.0, None, 0.0, float("nan"), -0.25, 1.0, None], dtype=pl.Float64),
+            "reason": ["above", None, "below", "", None, "equal", "above", None],
+        }
+    ).select("target", *given)
+    words = Words()
+    for part in (told[:3], told, told[2:], told[:0], told.with_columns(-pl.col("target")), told):
+        assert list(map(str, words.of(part))) == list(map(str, said(part).rows()))
+
+
+def test_words_are_those_of_the_target_s_own_after_many_others():
+    words = Words()
+    for first in range(0, 10_000, 1000):
+        told = pl.DataFrame({"target": [one / 10_000 for one in range(first, first + 1000)]})
+        assert words.of(told) == said(told).rows()

@@ -6,7 +6,7 @@ leaves out bars on which one of its inputs is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -72,10 +72,33 @@ class Kernel(Protocol):
     # A kernel may have `bank(inputs)` besides, which gives a `Bank` for so many inputs: see `bank_of`.
 
 
-def bank_of(kernel: Kernel, inputs: int) -> Bank | None:
-    """A bank of a kernel with so many inputs; None of one that has handles alone."""
+class HandleBank:
+    """A handle a row, for kernels without a bank of their own; see `Bank`."""
+
+    def __init__(self, kernel: Kernel):
+        self._kernel = kernel
+        self._updates: dict[int, Callable[[Sequence[float]], Sequence[float]]] = {}
+
+    def open(self, row: int, history: np.ndarray) -> Handle:
+        """See `Bank.open`."""
+        handle = self._kernel.open(history)
+        self._updates[row] = handle.update
+        return handle
+
+    def one(self, row: int, values: Sequence[float]) -> Sequence[float]:
+        """See `Bank.one`."""
+        return self._updates[row](values)
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """See `Bank.update`."""
+        told = [self._updates[row](values) for row, values in zip(rows.tolist(), inputs.T.tolist(), strict=True)]
+        return np.array(told, dtype=np.float64).T
+
+
+def bank_of(kernel: Kernel, inputs: int) -> Bank:
+    """A bank of a kernel with so many inputs."""
     make = getattr(kernel, "bank", None)
-    return None if make is None else make(inputs)
+    return HandleBank(kernel) if make is None else make(inputs)
 
 
 def room(outputs: int, count: int, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from quantlytic_assets.features.kernels.base import Bank, BankRow, Handle, Kernel, Outputs, bank_of
+from quantlytic_assets.features.kernels.base import BankRow, Kernel, Outputs, bank_of
 
 
 class Chain:
@@ -32,14 +32,13 @@ class Chain:
         rows = np.ascontiguousarray(between)[np.newaxis]
         return self.then.batch(rows, np.minimum(starts + self.skipped, stops), stops)
 
-    def open(self, history: np.ndarray) -> Handle:
+    def open(self, history: np.ndarray) -> BankRow:
         """A handle that has seen these bars."""
-        return _ChainHandle(self, history)
+        return self.bank(history.shape[0]).open(0, history)
 
-    def bank(self, inputs: int) -> ChainBank | None:
-        """A bank without a symbol yet; None where one of the two kernels has none."""
-        first, then = bank_of(self.first, inputs), bank_of(self.then, 1)
-        return None if first is None or then is None else ChainBank(self, first, then)
+    def bank(self, inputs: int) -> ChainBank:
+        """A bank without a symbol yet."""
+        return ChainBank(self, inputs)
 
     def between(self, history: np.ndarray) -> np.ndarray:
         """What the second kernel has seen, of bars that the first one has."""
@@ -50,34 +49,16 @@ class Chain:
         return np.ascontiguousarray(found)[np.newaxis]
 
 
-class _ChainHandle:
-    __slots__ = ("_first", "_left", "_outputs", "_then")
-
-    def __init__(self, chain: Chain, history: np.ndarray):
-        self._first: Handle = chain.first.open(history)
-        self._then: Handle = chain.then.open(chain.between(history))
-        self._left = max(0, chain.skipped - history.shape[1])
-        self._outputs = chain.outputs
-
-    def update(self, values: Sequence[float]) -> Sequence[float]:
-        """The outputs at the next bar."""
-        between = self._first.update(values)
-        if self._left:
-            self._left -= 1
-            return (np.nan,) * self._outputs
-        return self._then.update((between[0],))
-
-
 class ChainBank:
     """The banks of both kernels, and how many bars of each row the first leaves without a value; see `Bank`."""
 
-    def __init__(self, chain: Chain, first: Bank, then: Bank):
+    def __init__(self, chain: Chain, inputs: int):
         self._chain = chain
-        self._first = first
-        self._then = then
+        self._first = bank_of(chain.first, inputs)
+        self._then = bank_of(chain.then, 1)
         self._left: dict[int, int] = {}
 
-    def open(self, row: int, history: np.ndarray) -> Handle:
+    def open(self, row: int, history: np.ndarray) -> BankRow:
         """See `Bank.open`."""
         self._first.open(row, history)
         self._then.open(row, self._chain.between(history))
