@@ -333,8 +333,7 @@ class LiveProcess:
         self._revised |= {(one.bar.symbol, one.bar.open_time) for one in told if one.revision and one.trace != GRAPH}
         if count or made or made.rows or self._pricing or self._uncommitted:
             self._note(count, taken, made)
-            if made.nothing:
-                self._sender.settle()
+            self._sender.look()
             self._uncommitted = made.nothing and count > 0 and time.monotonic() - self._committed < _COMMIT_EVERY
             if not self._uncommitted:
                 messages = publishing.messages(self.dataset.name, made)

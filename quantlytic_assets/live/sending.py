@@ -17,7 +17,7 @@ import orjson
 
 from quantlytic_assets.live.publishing import HEADERS
 from quantlytic_assets.live.state import Message
-from quantlytic_assets.storage.bus import Bus, BusUnavailable
+from quantlytic_assets.storage.bus import Bus, BusUnavailable, Sending
 
 _LONGEST_RETRY = 5.0
 
@@ -55,14 +55,19 @@ class Sender:
         """Send what was committed on its way. received: when what it follows from came."""
         if not messages:
             return
-        waits: list[Callable[[], None]] = []
+        parts: list[Sending] = []
         for topic, own in _by_topic(messages).items():
             try:
                 values, keys = [one.value for one in own], [one.key for one in own]
-                waits.append(self._bus.send(topic, values, keys, HEADERS))
+                parts.append(self._bus.send(topic, values, keys, HEADERS))
             except BusUnavailable as error:
-                waits.append(_raising(error))
-        self._open.append(_Sent(messages, waits, received))
+                parts.append(Sending(_raising(error)))
+        self._open.append(_Sent(messages, parts, received))
+
+    def look(self) -> None:
+        """Take note of what the bus has by now, without waiting. Raises as `settle` does."""
+        while self._open and all(one.done() for one in self._open[0].parts):
+            self.settle(len(self._open) - 1)
 
     def settle(self, most: int = 0) -> None:
         """Wait until the bus has all that was sent, but for the last `most` transactions.
@@ -76,7 +81,7 @@ class Sender:
                     self.publish_missing(self.open)
                     arrived = len(self._open)
                 else:
-                    _wait(self._open[0].waits)
+                    _wait(self._open[0].parts)
                     arrived = 1
                 for _ in range(arrived):
                     self._arrived(self._open.popleft().received)
@@ -86,7 +91,7 @@ class Sender:
                     self._report(f"the bus does not answer, trying again: {error}")
                     # What is under way comes to its end before it is looked what is missing.
                     with suppress(BusUnavailable):
-                        _wait([wait for sent in list(self._open)[1:] for wait in sent.waits])
+                        _wait([one for sent in list(self._open)[1:] for one in sent.parts])
                 if self.stopping():
                     raise Stopped from error
                 time.sleep(pause(failures))
@@ -118,19 +123,19 @@ def pause(failures: int) -> float:
 
 
 class _Sent(NamedTuple):
-    """A transaction's records, what waits until the bus has them, and when what they follow from came."""
+    """A transaction's records, their way to each topic, and when what they follow from came."""
 
     messages: Sequence[Message]
-    waits: Sequence[Callable[[], None]]
+    parts: Sequence[Sending]
     received: float
 
 
-def _wait(waits: Sequence[Callable[[], None]]) -> None:
+def _wait(parts: Sequence[Sending]) -> None:
     """Wait for everything that is under way, also where the bus did not take a part of it."""
     failed = None
-    for wait in waits:
+    for one in parts:
         try:
-            wait()
+            one.wait()
         except BusUnavailable as error:
             failed = error
     if failed is not None:

@@ -67,6 +67,18 @@ class Records:
         return len(self.offsets)
 
 
+@dataclass(frozen=True)
+class Sending:
+    """Records on their way to a topic.
+
+    wait: waits until they are durable; it may raise `BusUnavailable`, and is to be called once, by the thread that sent
+    them. done: whether that would take no time.
+    """
+
+    wait: Callable[[], None]
+    done: Callable[[], bool] = lambda: True
+
+
 class Bus(Protocol):
     """Topics of records; offsets start at 0 in every partition and never change their record.
 
@@ -92,11 +104,11 @@ class Bus(Protocol):
 
     def send(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
-    ) -> Callable[[], None]:
-        """Begin to append records as `publish` does. Calling what is returned waits until they are durable.
+    ) -> Sending:
+        """Begin to append records as `publish` does.
 
-        That, which may raise `BusUnavailable` as well, is to be done once, by the thread that sent them. Until then it
-        is not known which of them are there; what is sent first to a topic stands there first.
+        Until they were waited for it is not known which of them are there. What is sent first to a topic stands there
+        first.
         """
 
     def watermarks(self, topic: str) -> dict[int, tuple[int, int]]:
@@ -197,10 +209,10 @@ class LocalBus:
 
     def send(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
-    ) -> Callable[[], None]:
+    ) -> Sending:
         """See `Bus.send`: they are durable when this returns."""
         self.publish(topic, values, keys, headers)
-        return lambda: None
+        return Sending(lambda: None)
 
     @staticmethod
     def _forget(connection: sqlite3.Connection, before: float, first_kept: int) -> None:

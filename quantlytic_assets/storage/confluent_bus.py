@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, cast
@@ -26,7 +26,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, TopicDescription
 
-from quantlytic_assets.storage.bus import BusUnavailable, Records
+from quantlytic_assets.storage.bus import BusUnavailable, Records, Sending
 from quantlytic_assets.storage.kafka_bus import KafkaPlace
 from quantlytic_assets.storage.kafka_records import Header, append
 
@@ -197,16 +197,16 @@ class ConfluentBus:
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
     ) -> None:
         """See `Bus.publish`. When it raises, some of the records may have been appended and others not."""
-        self.send(topic, values, keys, headers)()
+        self.send(topic, values, keys, headers).wait()
 
     def send(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
-    ) -> Callable[[], None]:
+    ) -> Sending:
         """See `Bus.send`."""
         if len(values) != len(keys):
             raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
-            return lambda: None
+            return Sending(lambda: None)
         if topic not in self._seen:
             self.create(topic)
         name = self.place.name(topic)
@@ -237,7 +237,11 @@ class ConfluentBus:
                 self._retire_producer()
                 self.publish(topic, values, keys, headers)
 
-        return wait
+        def done() -> bool:
+            producer.poll(0)
+            return delivered[0] >= len(values)
+
+        return Sending(wait, done)
 
     def _wait_for(
         self, topic: str, producer: Producer, count: int, delivered: list[int], failures: list[KafkaError]

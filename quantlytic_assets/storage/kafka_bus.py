@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from kafka.errors import (
 )
 from kafka.producer.future import FutureRecordMetadata
 
-from quantlytic_assets.storage.bus import BusUnavailable, Records
+from quantlytic_assets.storage.bus import BusUnavailable, Records, Sending
 from quantlytic_assets.storage.kafka_records import Header, append
 
 _HOUR_MS = 3_600_000
@@ -184,16 +184,16 @@ class KafkaBus:
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
     ) -> None:
         """See `Bus.publish`. When it raises, some of the records may have been appended and others not."""
-        self.send(topic, values, keys, headers)()
+        self.send(topic, values, keys, headers).wait()
 
     def send(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
-    ) -> Callable[[], None]:
+    ) -> Sending:
         """See `Bus.send`."""
         if len(values) != len(keys):
             raise ValueError(f"{len(values)} values with {len(keys)} keys")
         if not values:
-            return lambda: None
+            return Sending(lambda: None)
         if topic not in self._seen:
             self.create(topic)
         name, head = self.place.name(topic), [(key, text.encode()) for key, text in sorted(headers.items())]
@@ -202,7 +202,7 @@ class KafkaBus:
                 self._producer.send(name, value=value, key=None if key is None else key.encode(), headers=head)
                 for value, key in zip(values, keys, strict=True)
             ]
-        return lambda: self._wait_for(topic, pending)
+        return Sending(lambda: self._wait_for(topic, pending), lambda: all(one.is_done for one in pending))
 
     def _wait_for(self, topic: str, pending: Sequence[FutureRecordMetadata]) -> None:
         """Wait until the broker has what was sent to a topic."""

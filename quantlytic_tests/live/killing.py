@@ -35,6 +35,7 @@ from quantlytic_assets.storage.bus import (
     BusUnavailable,
     LocalBus,
     Records,
+    Sending,
     made_bars_topic,
     signals_topic,
     ticks_topic,
@@ -159,7 +160,7 @@ class Apart:
 
     def send(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]
-    ) -> Callable[[], None]:
+    ) -> Sending:
         """See `Bus.send`."""
         return self._own.send(topic, values, keys, headers)
 

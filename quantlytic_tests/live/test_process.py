@@ -15,7 +15,14 @@ from quantlytic_assets.market_data.stream.messages import MINUTE, Trade, micros
 from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, encode_ticks, tick_frame
 from quantlytic_assets.market_data.wire.records import BAR_HEADERS, encode_bars
 from quantlytic_assets.schemas.clean import BARS
-from quantlytic_assets.storage.bus import BusUnavailable, bars_topic, made_bars_topic, signals_topic, ticks_topic
+from quantlytic_assets.storage.bus import (
+    BusUnavailable,
+    Sending,
+    bars_topic,
+    made_bars_topic,
+    signals_topic,
+    ticks_topic,
+)  # fmt: skip
 from quantlytic_assets.trading.engine.settings import EngineSettings
 from quantlytic_assets.universe.models import Strategy
 from quantlytic_tests.frames import make_bars, make_dataset, utc
@@ -172,7 +179,7 @@ def test_transactions_that_were_under_way_when_a_process_was_killed_are_publishe
         def wait():
             raise RuntimeError("killed")
 
-        return wait
+        return Sending(wait, lambda: False)
 
     monkeypatch.setattr(resources.bus, "send", lost)
     for first in (0, 5):

@@ -9,7 +9,7 @@ import pytest
 
 from quantlytic_assets.live.sending import Sender, Stopped
 from quantlytic_assets.live.state import Message
-from quantlytic_assets.storage.bus import BusUnavailable, LocalBus
+from quantlytic_assets.storage.bus import BusUnavailable, LocalBus, Sending
 
 TOPICS = ("signals.a", "bars.1m.d")
 
@@ -22,6 +22,8 @@ class Failing(LocalBus):
         # How many records of the next calls are taken before one fails; empty: none fails.
         self.failures: list[int] = []
         self.asked = 0
+        # Whether it is known at once what became of what was sent.
+        self.known = False
 
     def _fail(self, topic, values, keys, headers) -> None:
         self.asked += 1
@@ -42,7 +44,7 @@ class Failing(LocalBus):
         def wait() -> None:
             self.publish(topic, values, keys, headers)
 
-        return wait
+        return Sending(wait, lambda: self.known)
 
 
 def messages(first: int, last: int) -> list[Message]:
@@ -86,7 +88,10 @@ def test_a_transaction_is_sent_while_the_last_is_under_way_and_one_before_it_is_
         assert [one.id for one in sender.open] == [one.id for one in messages(number - 1, number) if number]
         sender.send(messages(number, number + 1), float(number))
     sender.send([], 9.0)
-    sender.settle()
+    sender.look()
+    assert len(arrived) == 2
+    bus.known = True
+    sender.look()
     assert arrived == [0.0, 1.0, 2.0, 3.0] and sender.open == []
     for topic in TOPICS:
         assert there(bus, topic) == [f"{topic}/{number}" for number in range(4)]

@@ -62,16 +62,20 @@ class TestEveryBus:
         assert asked == [] and bus.watermarks(TOPIC)[0] == (0, 1)
 
     def test_what_is_sent_is_there_in_order_once_it_was_waited_for(self, bus):
-        waits = [
+        sent = [
             bus.send(topic, [f"{number}".encode() for number in range(first, first + 50)], ["k"] * 50, HEADERS)
             for first in range(0, 500, 50)
             for topic in (TOPIC, DEAD_LETTERS)
         ]
-        waits.append(bus.send(TOPIC, [], [], HEADERS))
+        sent.append(bus.send(TOPIC, [], [], HEADERS))
         with pytest.raises(ValueError, match="2 values with 1 keys"):
             bus.send(TOPIC, [b"a", b"b"], ["a"], HEADERS)
-        for wait in waits:
-            wait()
+        deadline = time.monotonic() + 30
+        while not all(one.done() for one in sent):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for one in sent:
+            one.wait()
         for topic in (TOPIC, DEAD_LETTERS):
             assert bus.read(topic, 0, 0, 500).values == [f"{number}".encode() for number in range(500)]
 
