@@ -28,11 +28,12 @@ from quantlytic_assets.live.graph_watch import Graph, GraphReader, GraphWatch, S
 from quantlytic_assets.live.health import Health
 from quantlytic_assets.live.lines import Closes, Lines, Listing, Row
 from quantlytic_assets.live.natives import Natives
+from quantlytic_assets.live.newest_prices import PRICES_EVERY, NewestPrices
 from quantlytic_assets.live.pipeline import GRAPH, Made, Pipeline
 from quantlytic_assets.live.sending import Sender, Stopped, pause
-from quantlytic_assets.live.sources import BarSource, Price, Source, Taken
+from quantlytic_assets.live.sources import BarSource, Source, Taken
 from quantlytic_assets.live.stages import Stages
-from quantlytic_assets.live.state import LiveState, Message, Place, version
+from quantlytic_assets.live.state import LiveState, Message, Place, changes_of, version
 from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
 from quantlytic_assets.live.write_behind import WriteBehind
@@ -43,7 +44,7 @@ from quantlytic_assets.universe.plugins import registry_with
 
 if TYPE_CHECKING:
     from quantlytic_assets.services.paper_account import Books
-    from quantlytic_assets.serving.hot_store import HotStore, Writer
+    from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.broker_ledger import BrokerLedger
     from quantlytic_assets.storage.bus import Bus
     from quantlytic_assets.storage.lake import Lake
@@ -56,9 +57,8 @@ _WAIT = 0.5
 _WINDOW = 0.002
 # Seconds for which a batch from which nothing follows may wait for its transaction: a killed process reads it again.
 _COMMIT_EVERY = 0.05
-# Seconds between two health reports, and between two of a symbol's newest prices in the journal.
+# Seconds between two health reports.
 _HEALTH_EVERY = 1.0
-_PRICES_EVERY = 0.1
 # Seconds between two looks whether a topic is still the one that is read, and where it ends.
 _LOOK_EVERY = 5.0
 # Seconds by which these may be late.
@@ -112,10 +112,7 @@ class LiveProcess:
         topic = make_source(dataset, {}).topic
         self._state = LiveState(dataset.name, version(dataset, self._strategies, topic))
         self._sender = Sender(bus, report, self._arrived)
-        self._told_prices: dict[str, float] = {}
-        # Prices that are too soon after those told last, and whether there may be more.
-        self._waiting_prices: dict[str, Price] = {}
-        self._pricing = False
+        self._prices = NewestPrices(dataset.name, clock)
         self._floor: dict[str, int] = {}
         # Bars that were revised since the graph was looked at last.
         self._revised: set[tuple[str, int]] = set()
@@ -143,20 +140,20 @@ class LiveProcess:
         if not usable:
             self._begin_anew()
             return
-        with self._hot.write() as writer:
-            self._state.take_up(writer)
         with self._hot.read() as reader:
             kept = orjson.loads(reader.state("live", self.dataset.name, "floor") or b"{}")
-            self._source = self._make_source(self.dataset, kept)
             listings = orjson.loads(reader.state("live", self.dataset.name, "listings") or b"{}")
-            self._make_pipeline(History(floor=kept), listings)
+        self._source = self._make_source(self.dataset, kept)
+        self._make_pipeline(History(floor=kept), listings)
+        self._behind = WriteBehind(self._state, self.dataset, self._columns)
+        with self._hot.write() as writer:
+            self._behind.take_up(writer)
+        with self._hot.read() as reader:
             self._state.restore(reader, self._pipeline)
             self._places = self._state.places(reader)
             outbox = self._state.outbox(reader)
             self.counts = Counts.of(self._state.counts(reader))
             minutes = self._state.minutes(reader)
-            self._behind = WriteBehind(self._state, self.dataset, self._columns)
-            self._behind.restore(reader)
         if minutes is not None:
             self._source.restore(minutes)
         self._warm_up()
@@ -164,7 +161,6 @@ class LiveProcess:
         self._report(f"going on from {_shown(self._places)}")
         if outbox:
             self._sender.publish_missing(outbox)
-        self._serve()
         self._floor = kept
         self._make_ready()
         # A process that was killed may have said what is to be traded, and not have traded it.
@@ -285,7 +281,7 @@ class LiveProcess:
         while not stopping():
             try:
                 begun = time.monotonic()
-                if self.step(_PRICES_EVERY if self._pricing else _WAIT):
+                if self.step(PRICES_EVERY if self._prices.waiting else _WAIT):
                     # A batch costs about the same whether it is of ten trades or of a hundred.
                     time.sleep(max(0.0, begun + _WINDOW - time.monotonic()))
                 if failures:
@@ -331,7 +327,7 @@ class LiveProcess:
         made = self._pipeline.take(taken.bars, taken.untraded, found.rows, found.signals)
         told = made.bars.get(self.dataset.interval, ())
         self._revised |= {(one.bar.symbol, one.bar.open_time) for one in told if one.revision and one.trace != GRAPH}
-        if count or made or made.rows or self._pricing or self._uncommitted:
+        if count or made or made.rows or self._prices.waiting or self._uncommitted:
             self._note(count, taken, made)
             self._sender.look()
             self._uncommitted = made.nothing and count > 0 and time.monotonic() - self._committed < _COMMIT_EVERY
@@ -405,18 +401,17 @@ class LiveProcess:
         self._places[topic] = Place(place.identity, offsets)
 
     def _serve(self) -> None:
-        """Write what is served of the batches that were committed."""
-        if len(self._behind) or not self._state.settled:
+        """Write what is served of the batches that were committed, and what they have changed of the state."""
+        if len(self._behind):
             with self._hot.write() as writer:
                 self._behind.write(writer)
-                self._state.settle(writer)
                 self._state.forget(writer, self._pipeline)
-                self._put_prices(writer)
+                self._prices.put(writer, self._source.prices())
 
     def _note(self, count: int, taken: Taken, made: Made) -> None:
         """Take note of a batch's counts, and of how far the market is."""
         self.counts.add(count, taken, made)
-        self._pricing |= taken.newest >= 0 and count > 0
+        self._prices.waiting |= taken.newest >= 0 and count > 0
         self._newest = taken.newest
 
     def _commit(self, made: Made, messages: Sequence[Message]) -> None:
@@ -426,10 +421,9 @@ class LiveProcess:
         """
         self._committed = time.monotonic()
         with self._hot.write() as writer:
-            self._behind.keep(writer, made)
+            self._behind.keep(writer, made, changes_of(self._pipeline, made))
             if not made:
-                self._put_prices(writer)
-            self._state.keep(writer, self._pipeline, made)
+                self._prices.put(writer, self._source.prices())
             kept = self._source.kept()
             if kept is not None:
                 self._state.put_minutes(writer, kept)
@@ -440,18 +434,6 @@ class LiveProcess:
     @property
     def _columns(self) -> dict[str, Sequence[str]]:
         return {interval: lines.columns for interval, lines in self._pipeline.lines.items()}
-
-    def _put_prices(self, writer: Writer) -> None:
-        """The newest prices, of each symbol one in a while: people see no more of them."""
-        now, dataset = self._clock(), self.dataset.name
-        self._waiting_prices |= self._source.prices()
-        for symbol in [one for one in self._waiting_prices if now - self._told_prices.get(one, 0.0) >= _PRICES_EVERY]:
-            price = self._waiting_prices.pop(symbol)
-            body = publishing.latest(price.price, price.size, price.time)
-            writer.put_latest(dataset, symbol, body)
-            writer.tell(("latest", dataset, symbol), body)
-            self._told_prices[symbol] = now
-        self._pricing = bool(self._waiting_prices)
 
     # Beside the records ---------------------------------------------------------------------------------------
 

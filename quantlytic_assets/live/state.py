@@ -8,7 +8,7 @@ rest is published. Bars and what was said of them stay for a moment in the recor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from typing import NamedTuple
@@ -58,8 +58,6 @@ class LiveState:
     def __init__(self, dataset: str, version: str):
         self.dataset = dataset
         self._version = version.encode()
-        # Records of batches whose places are to be written, with their numbers.
-        self._open: list[tuple[int, Changes]] = []
 
     def usable(self, reader: Reader) -> bool:
         """Whether there is a state, and it is one that can be gone on from."""
@@ -113,17 +111,29 @@ class LiveState:
         """Keep what was counted."""
         writer.put_state(orjson.dumps(dict(counts)), _ROOT, self.dataset, "counts")
 
-    def unserved(self, reader: Reader) -> list[tuple[int, bytes]]:
-        """What is not served yet, with the numbers of the batches that it is of, in order."""
-        return [(int(number), kept) for (number,), kept in reader.states(_ROOT, self.dataset, "unserved")]
+    def unserved(self, reader: Reader) -> list[bytes]:
+        """What is not served yet, batch by batch in order."""
+        return [kept for _, kept in reader.states(_ROOT, self.dataset, "unserved")]
 
-    def put_unserved(self, writer: Writer, number: int, kept: bytes) -> None:
-        """Keep what is to be served of a batch."""
-        writer.put_state(kept, _ROOT, self.dataset, "unserved", _text(number))
+    def unplaced(self, reader: Reader) -> list[Changes]:
+        """What batches have changed and is not in its places yet, in order."""
+        return [Changes.unpacked(kept) for _, kept in reader.states(_ROOT, self.dataset, "changes")]
 
-    def delete_unserved(self, writer: Writer, number: int) -> None:
-        """Forget what has been served of a batch."""
-        writer.delete_state(_ROOT, self.dataset, "unserved", _text(number))
+    def put_behind(self, writer: Writer, number: int, served: bytes, changes: Changes) -> None:
+        """Keep what is to be served of a batch, and what it changes. number: which one it is since `delete_behind`."""
+        writer.put_state(served, _ROOT, self.dataset, "unserved", _text(number))
+        writer.put_state(changes.packed(), _ROOT, self.dataset, "changes", _text(number))
+
+    def place(self, writer: Writer, changes: Iterable[Changes]) -> None:
+        """Put what batches have changed in its places."""
+        for one in changes:
+            one.write(writer, _ROOT, self.dataset)
+
+    def delete_behind(self, writer: Writer) -> None:
+        """Forget what has been served and put in its places."""
+        for kind in ("unserved", "changes"):
+            for name in [name for name, _ in writer.states(_ROOT, self.dataset, kind)]:
+                writer.delete_state(_ROOT, self.dataset, kind, *name)
 
     def restore(self, reader: Reader, pipeline: Pipeline) -> None:
         """Bring a new pipeline to where the kept one was."""
@@ -157,32 +167,6 @@ class LiveState:
             for symbol, (time, values) in stored.get(interval, {}).items():
                 writer.put_state(orjson.dumps((time, values)), _ROOT, self.dataset, "sums", interval, symbol)
 
-    def keep(self, writer: Writer, pipeline: Pipeline, made: Made) -> None:
-        """Keep what a batch has changed, as a record; `settle` puts it in its places."""
-        changes = _changes(pipeline, made)
-        if changes:
-            number = self._open[-1][0] + 1 if self._open else 0
-            writer.put_state(changes.packed(), _ROOT, self.dataset, "changes", _text(number))
-            self._open.append((number, changes))
-
-    @property
-    def settled(self) -> bool:
-        """Whether everything that was kept is in its place."""
-        return not self._open
-
-    def settle(self, writer: Writer) -> None:
-        """Put in their places what batches have changed."""
-        for number, changes in self._open:
-            changes.write(writer, _ROOT, self.dataset)
-            writer.delete_state(_ROOT, self.dataset, "changes", _text(number))
-        self._open = []
-
-    def take_up(self, writer: Writer) -> None:
-        """Put in their places what a process before this one has kept and not settled."""
-        kept = list(writer.states(_ROOT, self.dataset, "changes"))
-        self._open = [(int(number), Changes.unpacked(record)) for (number,), record in kept]
-        self.settle(writer)
-
     def forget(self, writer: Writer, pipeline: Pipeline) -> None:
         """Delete what the pipeline no longer remembers to have said. What is deleted late is forgotten again."""
         for deciders in pipeline.deciders.values():
@@ -190,8 +174,8 @@ class LiveState:
                 writer.delete_state(_ROOT, self.dataset, "said", strategy, symbol, _text(time))
 
 
-def _changes(pipeline: Pipeline, made: Made) -> Changes:
-    """What a batch has changed of the kept state."""
+def changes_of(pipeline: Pipeline, made: Made) -> Changes:
+    """What a batch changes of the kept state."""
     changes = Changes()
     native = pipeline.natives.interval
     for interval, bars in made.bars.items():

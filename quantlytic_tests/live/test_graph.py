@@ -113,7 +113,7 @@ def test_signals_bars_and_features_are_those_of_the_graph(graph, tmp_path):
             pass
         at += len(taken)
     # Prices are told now and then: the last of them too.
-    while live._waiting_prices:
+    while live._prices.waiting:
         live.step(0.02)
     symbols = ["BTC-USD", "ETH-USD", "SOL-USD"]
 
