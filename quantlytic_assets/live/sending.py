@@ -92,6 +92,9 @@ class Sender:
                     # What is under way comes to its end before it is looked what is missing.
                     with suppress(BusUnavailable):
                         _wait([one for sent in list(self._open)[1:] for one in sent.parts])
+                    # Each was waited for, which is done once: from now on it is looked what is missing.
+                    failed = Sending(_raising(error))
+                    self._open = deque(one._replace(parts=(failed,)) for one in self._open)
                 if self.stopping():
                     raise Stopped from error
                 time.sleep(pause(failures))

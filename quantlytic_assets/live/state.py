@@ -65,8 +65,7 @@ class LiveState:
 
     def begin(self, writer: Writer) -> None:
         """Delete what is kept, for a fresh start."""
-        for name in [name for name, _ in writer.states(_ROOT, self.dataset)]:
-            writer.delete_state(_ROOT, self.dataset, *name)
+        self._delete(writer)
         writer.put_state(self._version, _ROOT, self.dataset, "version")
 
     def places(self, reader: Reader) -> dict[str, Place]:
@@ -131,9 +130,12 @@ class LiveState:
 
     def delete_behind(self, writer: Writer) -> None:
         """Forget what has been served and put in its places."""
-        for kind in ("unserved", "changes"):
-            for name in [name for name, _ in writer.states(_ROOT, self.dataset, kind)]:
-                writer.delete_state(_ROOT, self.dataset, kind, *name)
+        self._delete(writer, "unserved")
+        self._delete(writer, "changes")
+
+    def _delete(self, writer: Writer, *below: str) -> None:
+        for name in [name for name, _ in writer.states(_ROOT, self.dataset, *below)]:
+            writer.delete_state(_ROOT, self.dataset, *below, *name)
 
     def restore(self, reader: Reader, pipeline: Pipeline) -> None:
         """Bring a new pipeline to where the kept one was."""

@@ -35,11 +35,11 @@ class WriteBehind:
         self._dataset = dataset
         self._columns = columns
         self._rows: list[Served] = []
+        # Of each batch, though it may change nothing.
         self._changes: list[Changes] = []
-        self._batches = 0
 
     def __len__(self) -> int:
-        return self._batches
+        return len(self._changes)
 
     @property
     def full(self) -> bool:
@@ -59,14 +59,13 @@ class WriteBehind:
         rows = publishing.served(made)
         if rows or changes:
             # A value that is not finite comes back as None: neither is served.
-            self._state.put_behind(writer, self._batches, orjson.dumps(list(map(tuple, rows))), changes)
+            self._state.put_behind(writer, len(self), orjson.dumps(list(map(tuple, rows))), changes)
             self._rows += rows
             self._changes.append(changes)
-            self._batches += 1
 
     def write(self, writer: Writer) -> None:
         """Write everything that waits."""
         publishing.write(writer, self._dataset, self._rows, self._columns)
         self._state.place(writer, self._changes)
         self._state.delete_behind(writer)
-        self._rows, self._changes, self._batches = [], [], 0
+        self._rows, self._changes = [], []
