@@ -30,6 +30,9 @@ class Board:
         self._scales = tuple(scale for one in features for scale in one.scales)
         self._inputs = tuple(dict.fromkeys(one.inputs for one in features))
         self._names = tuple(dict.fromkeys(name for inputs in self._inputs for name in inputs))
+        # Which rows of these each kind of feature takes, and whether they are what a bar has under their names.
+        self._rows = [[self._names.index(name) for name in inputs] for inputs in self._inputs]
+        self._as_given = not {"time", "session", "vwap"} & set(self._names)
         kernels: dict[tuple, tuple[int, Kernel, tuple[str, ...]]] = {}
         for one in features:
             kernels.setdefault((one.spec.name, one.values), (len(kernels), one.kernel(), one.inputs))
@@ -126,13 +129,13 @@ class Board:
             return [self.values(symbol, bar) for symbol, bar in bars]
         states = [self._at(symbol, bar) for symbol, bar in bars]
         rows = np.array([one.row for one in states])
-        values = np.array([[of_bar(bar, name, one) for (_, bar), one in zip(bars, shares)] for name in self._names])
+        values = self._read(bars, shares)
+        complete = not np.isnan(values).any()
         given = []
-        for inputs in self._inputs:
-            block = values[[self._names.index(name) for name in inputs]]
-            missing = np.isnan(block).any(axis=0)
-            known = None if not missing.any() else np.flatnonzero(~missing)
-            given.append((block, known))
+        for rows_read in self._rows:
+            block = values[rows_read]
+            known = None if complete else np.flatnonzero(~np.isnan(block).any(axis=0))
+            given.append((block, known if known is not None and len(known) < len(bars) else None))
         found = np.full((sum(len(missing) for _, missing in self._plan), len(bars)), NAN)
         at = 0
         for (place, missing), bank in zip(self._plan, self._banks):
@@ -154,6 +157,13 @@ class Board:
                 if scale != "ratio":
                     row[:] = row * by if scale == "volume" else row / by
         return found.T.tolist()
+
+    def _read(self, bars: Sequence[tuple[str, Mapping[str, object]]], shares: Sequence[float]) -> np.ndarray:
+        """The inputs of bars of different symbols: a row an input, NaN where a bar lacks it."""
+        if self._as_given and all(one == 1.0 for one in shares):
+            # numpy makes NaN of None.
+            return np.array([[bar.get(name) for _, bar in bars] for name in self._names], dtype=np.float64)
+        return np.array([[of_bar(bar, name, one) for (_, bar), one in zip(bars, shares)] for name in self._names])
 
     def _at(self, symbol: str, bar: Mapping[str, object]) -> _Symbol:
         """What a symbol's next bar takes on, which begins with it where nothing of its listing is there."""

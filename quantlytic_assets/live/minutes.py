@@ -7,7 +7,8 @@ missing is remembered, so that one that overtook others is told from one that ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ _FIRST, _LAST, _TIME, _OVER, _WHOLE, _GAPS, _PRICED, _IDLE = range(8)
 # whether it changed since, and where on the bus its last trade stands.
 _MINUTE, _FIRST_TIME, _FIRST_ID, _LAST_TIME, _LAST_ID, _COUNT, _TOLD, _CHANGED, _PART, _OFFSET = range(10)
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTE = range(6)
+# Of what has changed: of how many symbols, and how many minutes.
+_HEAD = struct.Struct(">II")
 _UNKNOWN = -1
 # What became of trades.
 TAKEN, TWICE, TOO_LATE = range(3)
@@ -86,16 +89,19 @@ def _new(line, gaps, number, time):
 
 @compiled
 def _take(
-    symbols, numbers, times, prices, sizes, parts, offsets, begins, lines, gaps, ints, floats, newest, counts, due
-):
+    symbols, numbers, times, prices, sizes, parts, offsets, begins, lines, gaps, ints, floats, newest, counts, due,
+    touched, changed,
+):  # fmt: skip
     """Add trades to their minutes. begins: of each, the minute of which not everything was seen.
 
-    due: is set of symbols of which a minute may be over that was not told. Returns how many were taken: all, or those
-    before one for which a minute that was not told yet would be forgotten.
+    due: is set of symbols of which a minute may be over that was not told; touched and changed: of symbols, and of
+    minutes of each, that are others than before. Returns how many were taken: all, or those before one for which a
+    minute that was not told yet would be forgotten.
     """
     for i in range(len(symbols)):
         symbol, time, price, size = symbols[i], times[i], prices[i], sizes[i]
         line = lines[symbol]
+        touched[symbol] = True
         minute = time - time % MINUTE
         if line[_WHOLE] == _UNKNOWN:
             line[_WHOLE] = begins[i] + MINUTE if begins[i] >= 0 else 0
@@ -131,6 +137,7 @@ def _take(
             one[_PART], one[_OFFSET] = parts[i], offsets[i]
             values[:] = price
             values[_VOLUME] = values[_QUOTE] = 0.0
+        changed[symbol, at] = True
         one, values = ints[symbol, at], floats[symbol, at]
         if (time, numbers[i]) < (one[_FIRST_TIME], one[_FIRST_ID]):
             one[_FIRST_TIME], one[_FIRST_ID], values[_OPEN] = time, numbers[i], price
@@ -150,7 +157,36 @@ def _take(
 
 
 @compiled
-def _ripe(lines, ints, due, found):
+def _pass(lines, ints, due, touched, now, found):
+    """End the minutes before `now`; returns how many symbols have minutes without a trade, which are `found`."""
+    count = 0
+    for symbol in range(len(lines)):
+        line = lines[symbol]
+        if line[_WHOLE] == _UNKNOWN or line[_PRICED] == _UNKNOWN:
+            continue
+        if line[_OVER] < now:
+            line[_OVER] = now
+            due[symbol] = touched[symbol] = True
+        if line[_IDLE] >= line[_OVER]:
+            continue
+        traded = line[_OVER] - line[_IDLE] <= SLOTS * MINUTE
+        minute = line[_IDLE]
+        while traded and minute < line[_OVER]:
+            traded = False
+            for slot in range(SLOTS):
+                traded |= ints[symbol, slot, _MINUTE] == minute
+            minute += MINUTE
+        if traded:
+            line[_IDLE] = line[_OVER]
+            touched[symbol] = True
+        else:
+            found[count] = symbol
+            count += 1
+    return count
+
+
+@compiled
+def _ripe(lines, ints, due, changed, found):
     """(symbol, slot) of minutes that are over and changed since they were told; returns how many there are."""
     count = 0
     for symbol in range(len(lines)):
@@ -164,6 +200,7 @@ def _ripe(lines, ints, due, found):
                 count += 1
                 one[_CHANGED] = 0
                 one[_TOLD] = 1
+                changed[symbol, slot] = True
     return count
 
 
@@ -204,6 +241,9 @@ class Minutes:
         # Of which symbols a minute may be over that was not told, and up to where all were ended last.
         self._due = np.ones(count, dtype=np.bool_)
         self._ended = _UNKNOWN
+        # What is other than it was kept last: lines of symbols with their gaps, and minutes.
+        self._touched = np.zeros(count, dtype=np.bool_)
+        self._changed = np.zeros((count, SLOTS), dtype=np.bool_)
         self.counts = np.zeros(3, dtype=np.int64)
         self._minutes: list[Minute] = []
         self._untraded: list[tuple[str, int]] = []
@@ -222,7 +262,7 @@ class Minutes:
         while start < len(symbols):
             start += _take(
                 *(one[start:] for one in arrays), self._lines, self._gaps, self._ints, self._floats, self.newest,
-                self.counts, self._due,
+                self.counts, self._due, self._touched, self._changed,
             )  # fmt: skip
             if start < len(symbols):
                 self._end(_UNKNOWN)
@@ -255,18 +295,17 @@ class Minutes:
         if now <= self._ended and not self._due.any():
             return
         self._ended = now
-        known = (self._lines[:, _WHOLE] != _UNKNOWN) & (self._lines[:, _PRICED] != _UNKNOWN)
-        early = known & (self._lines[:, _OVER] < now)
-        self._lines[early, _OVER] = now
-        self._due |= early
-        for at in np.flatnonzero(known & (self._lines[:, _IDLE] < self._lines[:, _OVER])).tolist():
+        silent = np.empty(len(self.symbols), dtype=np.int64)
+        count = _pass(self._lines, self._ints, self._due, self._touched, now, silent)
+        for at in silent[:count].tolist():
             there, over = set(self._ints[at, :, _MINUTE].tolist()), int(self._lines[at, _OVER])
             first = max(int(self._lines[at, _IDLE]), over - _MOST_IDLE * MINUTE)
             missing = (minute for minute in range(first, over, MINUTE) if minute not in there)
             self._untraded += [(self.symbols[at], minute) for minute in missing]
             self._lines[at, _IDLE] = over
+            self._touched[at] = True
         found = np.empty((len(self.symbols) * SLOTS, 2), dtype=np.int64)
-        symbols, slots = found[: _ripe(self._lines, self._ints, self._due, found)].T
+        symbols, slots = found[: _ripe(self._lines, self._ints, self._due, self._changed, found)].T
         ints = self._ints[symbols, slots][:, (_MINUTE, _COUNT, _PART, _OFFSET)]
         rows = zip(symbols.tolist(), ints.tolist(), self._floats[symbols, slots].tolist(), strict=True)
         self._minutes += [Minute._make((self.symbols[at], one[0], *floats, *one[1:])) for at, one, floats in rows]
@@ -282,28 +321,56 @@ class Minutes:
     def kept(self) -> bytes:
         """Everything, as bytes."""
         head = orjson.dumps(self.symbols)
-        gaps = [self._gaps[at, :used].tobytes() for at, used in enumerate(self._lines[:, _GAPS].tolist()) if used]
+        gaps = self._kept_gaps(range(len(self.symbols)))
         arrays = (self._lines, self._ints, self._floats, self.counts)
-        return b"".join([len(head).to_bytes(4, "big"), head, *(one.tobytes() for one in arrays), *gaps])
+        self._touched[:] = self._changed[:] = False
+        return b"".join([len(head).to_bytes(4, "big"), head, *(one.data for one in arrays), *gaps])
 
-    def restore(self, kept: bytes) -> None:
-        """Take up what was kept, of the symbols that are the same."""
+    def changes(self) -> bytes:
+        """What is other than it was when this or `kept` was asked last: a tenth of it, for most minutes are over."""
+        rows, slots = np.flatnonzero(self._touched), np.flatnonzero(self._changed)
+        ints, floats = (one.reshape(-1, one.shape[2])[slots] for one in (self._ints, self._floats))
+        arrays = (rows, slots, self._lines[rows], ints, floats, self.counts)
+        gaps = self._kept_gaps(rows.tolist())
+        self._touched[:] = self._changed[:] = False
+        return b"".join([_HEAD.pack(len(rows), len(slots)), *(one.data for one in arrays), *gaps])
+
+    def _kept_gaps(self, rows: Iterable[int]) -> list[memoryview]:
+        used = self._lines[:, _GAPS].tolist()
+        return [self._gaps[at, : used[at]].data for at in rows if used[at]]
+
+    def restore(self, kept: bytes, changes: Iterable[bytes] = ()) -> None:
+        """Take up what was kept, and what had changed then, in that order, of the symbols that are the same."""
         size = int.from_bytes(kept[:4], "big")
-        symbols, at = orjson.loads(kept[4 : 4 + size]), 4 + size
-        places = [(old, self._places[symbol]) for old, symbol in enumerate(symbols) if symbol in self._places]
-        lines = np.frombuffer(kept, np.int64, len(symbols) * self._lines.shape[1], at).reshape(len(symbols), -1)
-        for array in (self._lines, self._ints, self._floats):
-            shape = (len(symbols), *array.shape[1:])
-            count = int(np.prod(shape))
-            old = np.frombuffer(kept, array.dtype, count, at).reshape(shape)
-            at += old.nbytes
-            for one, place in places:
-                array[place] = old[one]
+        symbols = orjson.loads(kept[4 : 4 + size])
+        # Where in this one each symbol is.
+        places = np.array([self._places.get(symbol, -1) for symbol in symbols], dtype=np.int64)
+        every, slots = np.arange(len(symbols)), np.arange(len(symbols) * SLOTS)
+        self._take_up(memoryview(kept)[4 + size :], every, slots, places)
+        for one in changes:
+            rows, changed = _HEAD.unpack_from(one)
+            numbers = np.frombuffer(one, np.int64, rows + changed, _HEAD.size)
+            self._take_up(memoryview(one)[_HEAD.size + numbers.nbytes :], numbers[:rows], numbers[rows:], places)
         self._due[:] = True
-        self.counts[:] = np.frombuffer(kept, np.int64, len(self.counts), at)
-        at += self.counts.nbytes
-        for symbol, used in zip(symbols, lines[:, _GAPS].tolist(), strict=True):
-            gaps = np.frombuffer(kept, np.int64, 2 * used, at).reshape(used, 2)
-            at += gaps.nbytes
-            if symbol in self._places:
-                self._gaps[self._places[symbol], :used] = gaps
+
+    def _take_up(self, kept: memoryview, rows: np.ndarray, slots: np.ndarray, places: np.ndarray) -> None:
+        """Take up lines of symbols and their minutes, by their numbers in what was kept. places: of symbols in this."""
+        at = 0
+
+        def read(count: int, width: int, kind: type = np.int64) -> np.ndarray:
+            nonlocal at
+            found: np.ndarray = np.frombuffer(kept, kind, count * width, at).reshape(count, width)
+            at += found.nbytes
+            return found
+
+        lines = read(len(rows), self._lines.shape[1])
+        ints, floats = read(len(slots), self._ints.shape[2]), read(len(slots), self._floats.shape[2], np.float64)
+        self.counts[:] = read(1, len(self.counts))[0]
+        homes, there = places[rows], places[slots // SLOTS] >= 0
+        self._lines[homes[homes >= 0]] = lines[homes >= 0]
+        own = (places[slots[there] // SLOTS], slots[there] % SLOTS)
+        self._ints[own], self._floats[own] = ints[there], floats[there]
+        for home, used in zip(homes.tolist(), lines[:, _GAPS].tolist(), strict=True):
+            gaps = read(used, 2)
+            if home >= 0:
+                self._gaps[home, :used] = gaps

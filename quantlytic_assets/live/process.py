@@ -31,6 +31,7 @@ from quantlytic_assets.live.natives import Natives
 from quantlytic_assets.live.newest_prices import PRICES_EVERY, NewestPrices
 from quantlytic_assets.live.pipeline import GRAPH, Made, Pipeline
 from quantlytic_assets.live.sending import Sender, Stopped, pause
+from quantlytic_assets.live.source_memory import SourceMemory
 from quantlytic_assets.live.sources import BarSource, Source, Taken
 from quantlytic_assets.live.stages import Stages
 from quantlytic_assets.live.state import LiveState, Message, Place, changes_of, version
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from quantlytic_assets.services.paper_account import Books
     from quantlytic_assets.serving.hot_store import HotStore
     from quantlytic_assets.storage.broker_ledger import BrokerLedger
-    from quantlytic_assets.storage.bus import Bus
+    from quantlytic_assets.storage.bus import Bus, Records
     from quantlytic_assets.storage.lake import Lake
     from quantlytic_assets.universe.models import Dataset, Strategy
 
@@ -55,6 +56,8 @@ _WAIT = 0.5
 # Seconds from one batch to the next, where there is no end of records. With 5 ms each batch costs more, for what it is
 # computed with has left the processor's caches by then, and signals come a quarter later.
 _WINDOW = 0.002
+# The same while no bar is due: a batch costs nearly as much whether it is of ten trades or of a hundred.
+_CALM_WINDOW = 0.01
 # Seconds for which a batch from which nothing follows may wait for its transaction: a killed process reads it again.
 _COMMIT_EVERY = 0.05
 # Seconds between two health reports.
@@ -144,6 +147,7 @@ class LiveProcess:
             kept = orjson.loads(reader.state("live", self.dataset.name, "floor") or b"{}")
             listings = orjson.loads(reader.state("live", self.dataset.name, "listings") or b"{}")
         self._source = self._make_source(self.dataset, kept)
+        self._memory = SourceMemory(self._state, self._source)
         self._make_pipeline(History(floor=kept), listings)
         self._behind = WriteBehind(self._state, self.dataset, self._columns)
         with self._hot.write() as writer:
@@ -153,9 +157,7 @@ class LiveProcess:
             self._places = self._state.places(reader)
             outbox = self._state.outbox(reader)
             self.counts = Counts.of(self._state.counts(reader))
-            minutes = self._state.minutes(reader)
-        if minutes is not None:
-            self._source.restore(minutes)
+            self._memory.take_up(reader)
         self._warm_up()
         self._check_identity()
         self._report(f"going on from {_shown(self._places)}")
@@ -237,6 +239,7 @@ class LiveProcess:
         for interval, lines in pipeline.lines.items():
             lines.open([(bar, 0) for bar in history.lines.get(interval, ())], history.sums.get(interval))
         self._source = self._make_source(self.dataset, history.floor)
+        self._memory = SourceMemory(self._state, self._source)
         self._places = {self._source.topic: self._start(self._source.topic)}
         listings = {symbol: (one.name, one.shares) for symbol, one in history.listings.items()}
         self._behind = WriteBehind(self._state, self.dataset, self._columns)
@@ -282,8 +285,8 @@ class LiveProcess:
             try:
                 begun = time.monotonic()
                 if self.step(PRICES_EVERY if self._prices.waiting else _WAIT):
-                    # A batch costs about the same whether it is of ten trades or of a hundred.
-                    time.sleep(max(0.0, begun + _WINDOW - time.monotonic()))
+                    calm = self._source.calm and not self._burst
+                    time.sleep(max(0.0, begun + (_CALM_WINDOW if calm else _WINDOW) - time.monotonic()))
                 if failures:
                     self._report("the bus answers again")
                 failures = 0
@@ -302,13 +305,11 @@ class LiveProcess:
         try:
             # While what was sent is on its way, the next batch is taken if it is there already.
             busy = self._sender.busy or bool(self._burst)
-            records = self._bus.tail(
-                self._source.topic, place.offsets, min(wait, self._burst.over_in) if busy else wait
-            )
+            records = self._tail(min(wait, self._burst.over_in) if busy else wait)
             if not records and busy:
                 self._finish_burst()
                 self._sender.settle()
-                records = self._bus.tail(self._source.topic, place.offsets, wait)
+                records = self._tail(wait)
         except LookupError as error:
             records = {}
             self._skip(error)
@@ -343,6 +344,10 @@ class LiveProcess:
             self._finish_burst()
         self._look_around(bool(made))
         return count
+
+    def _tail(self, wait: float) -> dict[int, Records]:
+        source = self._source
+        return self._bus.tail(source.topic, self._places[source.topic].offsets, wait, only_values=source.only_values)
 
     def _finish_burst(self) -> None:
         """Do what follows from bars whose signals are out: orders, and what is served."""
@@ -424,9 +429,7 @@ class LiveProcess:
             self._behind.keep(writer, made, changes_of(self._pipeline, made))
             if not made:
                 self._prices.put(writer, self._source.prices())
-            kept = self._source.kept()
-            if kept is not None:
-                self._state.put_minutes(writer, kept)
+            self._memory.keep(writer, waited_for=bool(made) or bool(self._burst))
             self._state.put_places(writer, self._places)
             self._state.put_outbox(writer, [*self._sender.open, *messages])
             self._state.put_counts(writer, self.counts.told())

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from quantlytic_assets.universe.models import Dataset
 
 # How far the market must be beyond a minute for it to be over for a symbol that is silent, microseconds.
-_GRACE = 1_000_000
+GRACE = 1_000_000
+# Where in a minute the market is when no bar is due, microseconds: after the grace, and well before the minute's end,
+# which is not far away where trades are caught up with.
+_CALM_FROM, _CALM_UNTIL = 4_000_000, 55_000_000
 
 
 class Price(NamedTuple):
@@ -56,9 +59,14 @@ class Taken:
 
 
 class Source(Protocol):
-    """What makes native bars of records."""
+    """What makes native bars of records. only_values: whether it reads neither keys nor headers of them."""
 
     topic: str
+    only_values: bool
+
+    @property
+    def calm(self) -> bool:
+        """Whether no bar is to be expected of what comes next."""
 
     def take(self, records: Mapping[int, Records]) -> Taken:
         """What a batch, by partition, holds."""
@@ -72,12 +80,18 @@ class Source(Protocol):
     def kept(self) -> bytes | None:
         """What it has to remember, None where nothing."""
 
-    def restore(self, kept: bytes) -> None:
+    def changes(self) -> bytes:
+        """What is other of it than it was when this or `kept` was asked last."""
+
+    def restore(self, kept: bytes, changes: Sequence[bytes]) -> None:
         """Take up what was kept."""
 
 
 class BarSource:
     """Bars of `bars.<dataset>`; each is final until another one of its time is published."""
+
+    only_values = False
+    calm = False
 
     def __init__(self, dataset: Dataset, floor: Mapping[str, int]):
         self.topic = bars_topic(dataset.name)
@@ -123,7 +137,11 @@ class BarSource:
         """See `Source.kept`."""
         return None
 
-    def restore(self, kept: bytes) -> None:
+    def changes(self) -> bytes:
+        """See `Source.changes`."""
+        return b""
+
+    def restore(self, kept: bytes, changes: Sequence[bytes]) -> None:
         """See `Source.restore`."""
 
 
@@ -133,13 +151,15 @@ class TickSource:
     The minute in which a partition begins is left out, unless it is read from its very first record.
     """
 
+    only_values = True
+
     def __init__(self, dataset: Dataset, floor: Mapping[str, int]):
         if dataset.interval != "1m":
             raise ValueError(f"{dataset.name} has bars of {dataset.interval}: trades are summed up to 1m")
         self.topic = ticks_topic(dataset.name)
         self._dataset = dataset
         since = {symbol: opened + MINUTE for symbol, opened in floor.items()}
-        self._minutes = Minutes([one.symbol for one in dataset.symbols], since, _GRACE)
+        self._minutes = Minutes([one.symbol for one in dataset.symbols], since, GRACE)
         self._places = {symbol: at for at, symbol in enumerate(self._minutes.symbols)}
         self._grid = MinutePlaces(dataset)
         # By partition, the minute in which its reading began.
@@ -171,6 +191,11 @@ class TickSource:
             taken.counts[name] = int(self._minutes.counts[kind] - before[kind])
         return taken
 
+    @property
+    def calm(self) -> bool:
+        """See `Source.calm`: the market is in the middle of a minute, and all are told that were over before."""
+        return _CALM_FROM < self._minutes.market_time % MINUTE < _CALM_UNTIL
+
     def _begins(
         self, partitions: Sequence[int], parts: np.ndarray, offsets: np.ndarray, times: np.ndarray
     ) -> np.ndarray:
@@ -190,7 +215,7 @@ class TickSource:
         Of minutes after that one nothing is known, for trades may be under way, or be those of another day.
         """
         taken = Taken()
-        end = self._minutes.market_time // MINUTE * MINUTE + MINUTE + _GRACE
+        end = self._minutes.market_time // MINUTE * MINUTE + MINUTE + GRACE
         if now >= end:
             self._told(taken, end)
         taken.newest = self._minutes.market_time
@@ -224,11 +249,21 @@ class TickSource:
 
     def kept(self) -> bytes | None:
         """See `Source.kept`."""
-        head = orjson.dumps(self._begun)
-        return len(head).to_bytes(4, "big") + head + self._minutes.kept()
+        return self._head() + self._minutes.kept()
 
-    def restore(self, kept: bytes) -> None:
+    def changes(self) -> bytes:
+        """See `Source.changes`."""
+        return self._head() + self._minutes.changes()
+
+    def _head(self) -> bytes:
+        head = orjson.dumps(self._begun)
+        return len(head).to_bytes(4, "big") + head
+
+    def restore(self, kept: bytes, changes: Sequence[bytes]) -> None:
         """See `Source.restore`."""
-        size = 4 + int.from_bytes(kept[:4], "big")
-        self._begun = orjson.loads(kept[4:size])
-        self._minutes.restore(kept[size:])
+        parts = []
+        for one in (kept, *changes):
+            size = 4 + int.from_bytes(one[:4], "big")
+            self._begun = orjson.loads(one[4:size])
+            parts.append(one[size:])
+        self._minutes.restore(parts[0], parts[1:])

@@ -99,8 +99,17 @@ class LiveState:
         return reader.state(_ROOT, self.dataset, "minutes")
 
     def put_minutes(self, writer: Writer, kept: bytes) -> None:
-        """Keep the trades of minutes that are not over."""
+        """Keep the trades of minutes that are not over, in place of what was kept and its changes."""
         writer.put_state(kept, _ROOT, self.dataset, "minutes")
+        self._delete(writer, "minutes_since")
+
+    def changes_of_minutes(self, reader: Reader) -> list[bytes]:
+        """What has changed of `minutes` since it was put, in order."""
+        return [kept for _, kept in reader.states(_ROOT, self.dataset, "minutes_since")]
+
+    def put_changes_of_minutes(self, writer: Writer, number: int, changes: bytes) -> None:
+        """Keep what has changed of `minutes`. number: how many times that was done since it was put."""
+        writer.put_state(changes, _ROOT, self.dataset, "minutes_since", _text(number))
 
     def counts(self, reader: Reader) -> dict[str, int]:
         """What was counted since the state began."""

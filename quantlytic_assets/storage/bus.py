@@ -117,11 +117,14 @@ class Bus(Protocol):
     def read(self, topic: str, partition: int, first: int, last: int) -> Records:
         """The records of [first, last). Raises `LookupError` where the range is not wholly there."""
 
-    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+    def tail(
+        self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000, only_values: bool = False
+    ) -> dict[int, Records]:
         """What is new: of each partition that has any the records from its offset in `after` on, about `most` in all.
 
         Waits up to `wait` seconds for the first of them; empty where none came. Partitions that `after` does not name
-        are not read. Raises `LookupError` where a partition no longer has its offset.
+        are not read. only_values: whether keys and headers are not wanted, which may be None and empty then. Raises
+        `LookupError` where a partition no longer has its offset.
         """
 
 
@@ -244,7 +247,9 @@ class LocalBus:
             raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
         return records
 
-    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+    def tail(
+        self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000, only_values: bool = False
+    ) -> dict[int, Records]:
         """See `Bus.tail`; a look at the times of two files tells whether anybody has written."""
         if 0 not in after:
             return {}

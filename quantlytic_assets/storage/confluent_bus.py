@@ -28,7 +28,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, TopicDescription
 
 from quantlytic_assets.storage.bus import BusUnavailable, Records, Sending
 from quantlytic_assets.storage.kafka_bus import KafkaPlace
-from quantlytic_assets.storage.kafka_records import Header, append
+from quantlytic_assets.storage.kafka_records import Header, append, append_values
 
 # How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
 _PATIENCE_SECONDS = 30
@@ -324,7 +324,9 @@ class ConfluentBus:
             raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
         return records
 
-    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+    def tail(
+        self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000, only_values: bool = False
+    ) -> dict[int, Records]:
         """See `Bus.tail`. The client that waits is not the one that `read` uses: what it has fetched ahead stays."""
         name = self.place.name(topic)
         with self._turn, self._asking():
@@ -344,7 +346,11 @@ class ConfluentBus:
                 for one in self._good(topic, messages):
                     parts.setdefault(cast("int", one.partition()), []).append(one)
                 for partition, own in parts.items():
-                    _append(found.setdefault(partition, Records([], [], [], [])), own, known)
+                    records = found.setdefault(partition, Records([], [], [], []))
+                    if only_values:
+                        append_values(records, _offsets(own), [one.value() for one in own])
+                    else:
+                        _append(records, own, known)
                 messages = consumer.consume(min(most - taken, _AT_ONCE), timeout=0) if taken < most else []
                 taken += len(messages)
             reached = {partition: records.offsets[-1] + 1 for partition, records in found.items()}
@@ -389,7 +395,10 @@ def _identity(found: TopicDescription) -> str:
 
 
 def _append(records: Records, messages: Sequence[Message], known: dict[Header, str]) -> None:
-    offsets = cast("list[int]", [one.offset() for one in messages])
     values, keys = [one.value() for one in messages], [one.key() for one in messages]
     heads = cast("list[list[tuple[str, bytes | None]]]", [one.headers() or [] for one in messages])
-    append(records, offsets, values, keys, heads, known)
+    append(records, _offsets(messages), values, keys, heads, known)
+
+
+def _offsets(messages: Sequence[Message]) -> list[int]:
+    return cast("list[int]", [one.offset() for one in messages])

@@ -21,7 +21,7 @@ from kafka.errors import (
 from kafka.producer.future import FutureRecordMetadata
 
 from quantlytic_assets.storage.bus import BusUnavailable, Records, Sending
-from quantlytic_assets.storage.kafka_records import Header, append
+from quantlytic_assets.storage.kafka_records import Header, append, append_values
 
 _HOUR_MS = 3_600_000
 # How long a call waits for a broker that is gone before it gives up. Runs are retried, sensors come again.
@@ -257,7 +257,9 @@ class KafkaBus:
             raise LookupError(f"topic {topic} has {len(records)} of the {last - first} records of [{first}, {last})")
         return records
 
-    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+    def tail(
+        self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000, only_values: bool = False
+    ) -> dict[int, Records]:
         """See `Bus.tail`. The client that waits is not the one that `read` uses: what it has fetched ahead stays."""
         name = self.place.name(topic)
         parts = {TopicPartition(name, partition): offset for partition, offset in after.items()}
@@ -280,7 +282,10 @@ class KafkaBus:
             for part, messages in polled.items():
                 if messages:
                     records = found[part.partition] = Records([], [], [], [])
-                    _append(records, messages, known)
+                    if only_values:
+                        append_values(records, [one.offset for one in messages], [one.value for one in messages])
+                    else:
+                        _append(records, messages, known)
                     parts[part] = messages[-1].offset + 1
             self._tails[topic] = (consumer, parts)
         return found

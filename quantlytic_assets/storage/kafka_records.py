@@ -34,6 +34,14 @@ def append(
         records.headers.extend([_header_text(tuple(head), known) for head in heads])
 
 
+def append_values(records: Records, offsets: Sequence[int], values: Iterable[bytes | None]) -> None:
+    """Add a batch of which neither keys nor headers are wanted."""
+    records.offsets.extend(offsets)
+    records.values.extend([b"" if one is None else one for one in values])
+    records.keys.extend([None] * len(offsets))
+    records.headers.extend([""] * len(offsets))
+
+
 def _header_text(head: Header, known: dict[Header, str]) -> str:
     text = known.get(head)
     if text is None:

@@ -148,9 +148,11 @@ class Apart:
         """See `Bus.read`."""
         return self._source.read(topic, partition, first, last)
 
-    def tail(self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000) -> dict[int, Records]:
+    def tail(
+        self, topic: str, after: Mapping[int, int], wait: float, most: int = 50_000, only_values: bool = False
+    ) -> dict[int, Records]:
         """See `Bus.tail`."""
-        return self._source.tail(topic, after, wait, most)
+        return self._source.tail(topic, after, wait, most, only_values)
 
     def publish(
         self, topic: str, values: Sequence[bytes], keys: Sequence[str | None], headers: Mapping[str, str]

@@ -47,15 +47,20 @@ def records(stream: list[Trade], first: int) -> Records:
 
 
 def told(source: TickSource, batches: list[list[Trade]], restart: bool = False) -> tuple[pl.DataFrame, TickSource]:
-    """What was said last of each minute, as bars_from_ticks has it."""
+    """What was said last of each minute, as bars_from_ticks has it.
+
+    restart: after each batch another source takes up everything, or what was kept before and what has changed since.
+    """
     said, at = {}, 0
+    kept: list[bytes] = []
     for batch in batches:
         taken = source.take({0: records(batch, at)})
         at += len(batch)
         said |= {(bar.symbol, bar.open_time): bar for bar, _ in taken.bars}
         if restart:
+            kept = [*kept, source.changes()] if 0 < len(kept) < 8 else [source.kept()]
             again = TickSource(DATASET, {})
-            again.restore(source.kept())
+            again.restore(kept[0], kept[1:])
             source = again
     said |= {(bar.symbol, bar.open_time): bar for bar, _ in source.idle(micros(datetime.now(UTC))).bars}
     rows = [(*key, *bar[5:12]) for key, bar in sorted(said.items())]
@@ -89,6 +94,27 @@ def test_whatever_order_trades_come_in_their_bars_are_those_of_the_whole(seed):
     counts = source._minutes.counts
     assert counts[TAKEN] == len(stream) and counts[TWICE] == 200 and counts[TOO_LATE] == 0
     assert source._minutes.missing() == 0
+
+
+def test_what_is_kept_is_taken_up_by_a_dataset_with_other_symbols():
+    source = TickSource(DATASET, {})
+    stream = [one for one in trades(400, 5, 90.0) if one.trade_id % 7]
+    source.take({0: records(stream[:100], 0)})
+    kept = [source.kept()]
+    for first in range(100, len(stream), 50):
+        source.take({0: records(stream[first : first + 50], first)})
+        kept.append(source.changes())
+    assert all(len(one) < len(kept[0]) for one in kept[1:])
+    # Without one of them, with a new one, and in another order.
+    symbols = ("C-USD", "D-USD", "B-USD")
+    again = TickSource(make_dataset("24/7", "1m", first=date(2025, 5, 10), last=date(2025, 5, 20), symbols=symbols), {})
+    again.restore(kept[0], kept[1:])
+    clock = micros(datetime.now(UTC))
+    bars = [(bar, trace) for bar, trace in source.idle(clock).bars if bar.symbol in symbols]
+    assert bars and again.idle(clock).bars == bars
+    numbers = [one.trade_id for one in stream if one.symbol == "B-USD"]
+    assert again._minutes.missing() == max(numbers) - min(numbers) + 1 - len(numbers) > 10
+    assert again.take({0: records(stream, len(stream))}).counts["twice"] == sum(one.symbol in symbols for one in stream)
 
 
 def test_a_minute_is_over_with_the_first_trade_after_it_and_told_again_with_a_late_one():

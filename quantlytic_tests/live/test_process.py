@@ -261,7 +261,7 @@ def test_while_the_bus_is_away_what_it_had_is_served(resources, monkeypatch):
     process.step(0)
     assert values(resources, "bars/1m", "A-USD") == {}
 
-    def away(*_):
+    def away(*_, **__):
         raise BusUnavailable("away")
 
     monkeypatch.setattr(resources.bus, "tail", away)

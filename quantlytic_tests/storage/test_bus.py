@@ -196,6 +196,10 @@ class TestEveryBus:
         with pytest.raises(LookupError):
             bus.tail(TOPIC, {0: 2}, 10)
         assert bus.tail(TOPIC, {0: 4}, 10)[0].values == [b"e", b"f"]
+        with_more = bus.tail(TOPIC, {0: 4}, 10)[0]
+        without = bus.tail(TOPIC, {0: 4}, 10, only_values=True)[0]
+        assert (without.offsets, without.values) == (with_more.offsets, with_more.values)
+        assert len(without.keys) == len(without.headers) == 2 and with_more.headers[0]
 
     def test_a_record_may_have_no_key(self, bus):
         bus.publish(TOPIC, [b"a"], [None], HEADERS)

@@ -27,6 +27,28 @@ def _smoothed(count, level, value, bars, weight):
 
 
 @compiled
+def mean(x, p, s, start, stop, out):
+    """The mean of the last bars, by a sum that each bar takes part in and leaves again.
+
+    It has TA-Lib's bits, in whatever way that was built, for no product is in it (`ta_SMA.c` of TA-Lib, BSD). The state
+    is count, sum, and the last bars.
+    """
+    bars = int(p[0])
+    count, total = s[0], s[1]
+    for t in range(start, stop):
+        value = x[0, t]
+        s[2 + int(count) % bars] = value
+        count += 1.0
+        total += value
+        if count >= bars:
+            out[0, t] = total / bars
+            total -= s[2 + int(count) % bars]
+        else:
+            out[0, t] = NAN
+    s[0], s[1] = count, total
+
+
+@compiled
 def rsi(x, p, s, start, stop, out):
     """RSI of average gains and losses by Wilder; 50 where the price has never moved."""
     bars = p[0]

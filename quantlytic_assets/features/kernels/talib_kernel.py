@@ -5,13 +5,15 @@ The two give the same bits. A handle needs some bars before it opens; until then
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from quantlytic_assets.features.kernels.base import Outputs, room
+from quantlytic_assets.features.kernels.base import Bank, Handle, HandleBank, Outputs, room
+from quantlytic_assets.features.kernels.compiled import Recursive
+from quantlytic_assets.features.kernels.recursions import mean
 from quantlytic_assets.features.kernels.talib_alone import abstract, stream, talib
 
 
@@ -50,6 +52,13 @@ class Talib:
         """A handle that has seen these bars."""
         return _TalibHandle(self, history)
 
+    def bank(self, inputs: int) -> Bank:
+        """A bank of handles; for the mean, of its bars: handles lie all over the memory, and each is waited for."""
+        if self.function == "SMA" and set(self.parameters) == {"timeperiod"}:
+            period = self.parameters["timeperiod"]
+            return Recursive(mean, [period], 2 + int(period)).bank(inputs)
+        return _TalibBank(self)
+
     def _results(self, answer: Any) -> list[np.ndarray]:
         results = answer if isinstance(answer, tuple) else (answer,)
         ordered = [results[place].astype(np.float64, copy=False) for place in self.order]
@@ -59,10 +68,51 @@ class Talib:
         return ordered
 
 
+class _TalibBank(HandleBank):
+    """A handle a row. Those of TA-Lib that are open, and give one number, are called without ours around them."""
+
+    def __init__(self, kernel: Talib):
+        super().__init__(kernel)
+        self._plain = kernel.order == (0,)
+        self._handles: dict[int, _TalibHandle] = {}
+        self._streams: dict[int, Callable[..., float]] = {}
+
+    def open(self, row: int, history: np.ndarray) -> Handle:
+        """See `Bank.open`."""
+        handle = super().open(row, history)
+        assert isinstance(handle, _TalibHandle)
+        self._handles[row] = handle
+        self._note(row)
+        return handle
+
+    def update(self, rows: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """See `Bank.update`."""
+        places = rows.tolist()
+        if not all(row in self._streams for row in places):
+            told = super().update(rows, inputs)
+            for row in places:
+                self._note(row)
+            return told
+        streams = [self._streams[row] for row in places]
+        if len(inputs) == 1:
+            answers = [stream(value) for stream, value in zip(streams, inputs[0].tolist(), strict=True)]
+        else:
+            answers = [stream(*values) for stream, values in zip(streams, inputs.T.tolist(), strict=True)]
+        return np.array([answers], dtype=np.float64)
+
+    def _note(self, row: int) -> None:
+        """Keep TA-Lib's handle of a row, where it is open and gives one number."""
+        stream = self._handles[row].stream
+        if self._plain and stream is not None:
+            self._streams[row] = stream
+        else:
+            self._streams.pop(row, None)
+
+
 class _TalibHandle:
     """TA-Lib's handle, or the bars it is waiting for."""
 
-    __slots__ = ("_bars", "_kernel", "_many", "_open", "_order", "_update")
+    __slots__ = ("_bars", "_kernel", "_many", "_open", "_order", "stream")
 
     def __init__(self, kernel: Talib, history: np.ndarray):
         self._kernel = kernel
@@ -70,20 +120,21 @@ class _TalibHandle:
         self._order = kernel.order
         self._many = kernel.outputs > 1 or kernel.order != (0,)
         self._bars: list[Sequence[float]] = []
-        self._update: Any = None
+        # Of TA-Lib's handle, once it is open.
+        self.stream: Any = None
         if history.shape[1]:
             self._bars = list(map(tuple, history.T.tolist()))
             self._try_to_open()
 
     def update(self, values: Sequence[float]) -> Sequence[float]:
         """The outputs at the next bar."""
-        if self._update is None:
+        if self.stream is None:
             self._bars.append(values)
             answer = self._try_to_open()
             if answer is None:
                 return (np.nan,) * self._kernel.outputs
         else:
-            answer = self._update(*values)
+            answer = self.stream(*values)
         if self._many:
             return [float(answer[place]) for place in self._order]
         return (float(answer),)
@@ -96,6 +147,6 @@ class _TalibHandle:
             handle = self._open(*rows, **self._kernel.parameters)
         except talib.InsufficientHistory:
             return None
-        self._update = handle.update
+        self.stream = handle.update
         self._bars = []
         return handle.value
