@@ -5,8 +5,9 @@ its symbol is over; its latency runs from when that trade was produced to when t
 clock of the trades runs `SPEED` times as fast as ours, so that a minute is over every second and not sixty times as
 rarely. The live path is that of the command, with the account of its strategy. The baseline in the same run is a bare
 loop of consuming and producing, which is given the same trades and answers as many of them, as close together, with
-records of a signal's size. Afterwards the bars are compared with those of the whole, and the live path's processor time
-is told by trade.
+records of a signal's size. The two are given their trades in turns, for a machine is not as fast in one minute as it is
+ten minutes later; the first turn of each is left out. Afterwards the bars are compared with those of the whole, and the
+live path's processor time is told by trade.
 
 `scripts/services run --free-ports -- python -m quantlytic_tests.benchmarks.live [TRADES_A_SECOND] [SECONDS]`
 """
@@ -22,7 +23,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from itertools import chain
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +35,7 @@ import polars as pl
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from quantlytic_assets.live.process import LiveProcess
-from quantlytic_assets.live.sources import TickSource
+from quantlytic_assets.live.sources import GRACE, TickSource
 from quantlytic_assets.market_data.stream.messages import MINUTE, micros
 from quantlytic_assets.market_data.stream.ticks import TICK_HEADERS, TICK_SCHEMA, decode_ticks, encode_ticks
 from quantlytic_assets.market_data.stream.trade_bars import bars_from_ticks
@@ -49,6 +53,11 @@ START = micros(datetime(2025, 5, 10, tzinfo=UTC))
 BARE = "bare"
 EVERY = 0.005
 SIGNAL_BYTES = 400
+TURNS = 10
+# Of the times of a processor, that which the host gave to other machines.
+STOLEN = 7
+# Seconds after the trades of a turn until the other's begin.
+REST = 2.0
 
 
 def dataset() -> Dataset:
@@ -64,15 +73,25 @@ def strategy() -> Strategy:
     return Strategy("bench", "bench_1m", "1m", SYMBOLS, rule, EngineSettings(100_000.0), ("core", "sma(5)"))
 
 
-def trades(rate: int, seconds: int) -> pl.DataFrame:
-    """TICK_SCHEMA rows evenly in time, symbols in turn but for chance."""
-    random, count = np.random.default_rng(3), rate * seconds
-    symbols = random.integers(0, len(SYMBOLS), count)
-    time_of = START + (np.arange(count) * (SPEED * 1_000_000 / rate)).astype(np.int64)
+def traded(count: int, turn: int) -> np.ndarray:
+    """The symbol of each trade of a turn, by its place in `SYMBOLS`: in turn but for chance."""
+    return np.random.default_rng(turn).integers(0, len(SYMBOLS), count)
+
+
+def trades(rate: int, seconds: int, turn: int) -> pl.DataFrame:
+    """TICK_SCHEMA rows of a turn, evenly in time. A symbol's trades are numbered without a hole, over all turns."""
+    count = rate * seconds
+    random, symbols = np.random.default_rng((turn, 1)), traded(count, turn)
+    before = sum(
+        (np.bincount(traded(count, one), minlength=len(SYMBOLS)) for one in range(turn)), np.zeros(len(SYMBOLS), int)
+    )
+    first = START + turn * seconds * SPEED * 1_000_000
+    time_of = first + (np.arange(count) * (SPEED * 1_000_000 / rate)).astype(np.int64)
     frame = pl.DataFrame(
         {
             "symbol": pl.Series(np.array(SYMBOLS)[symbols]),
             "time": time_of,
+            "before": before[symbols],
             "price": 100 + symbols + random.normal(0, 0.5, count).round(2),
             "size": random.uniform(0.001, 2, count).round(8),
             "side": "buy",
@@ -80,31 +99,35 @@ def trades(rate: int, seconds: int) -> pl.DataFrame:
             "received_at": time_of,
         }
     )
-    return (
-        frame.with_columns(pl.int_range(pl.len()).over("symbol").alias("trade_id"))
-        .select(TICK_SCHEMA.names())
-        .cast(TICK_SCHEMA)
-    )
+    number = (pl.col("before") + pl.int_range(pl.len()).over("symbol")).alias("trade_id")
+    return frame.with_columns(number).select(TICK_SCHEMA.names()).cast(TICK_SCHEMA)
 
 
-def produce(servers: str, topic: str, rate: int, seconds: int) -> None:
-    """Produce the trades at their rate; says how far it fell behind."""
-    ticks = trades(rate, seconds)
-    values = [value for part in ticks.iter_slices(100_000) for value in encode_ticks(part)]
-    homes = [int(symbol[1:3]) % PARTITIONS for symbol in ticks["symbol"]]
-    keys = ticks["symbol"].to_list()
+def produce(servers: str, rate: int, seconds: int, *topics: str) -> None:
+    """Produce trades at their rate: those of a turn to each topic, one after the other, when a line comes in."""
     head = [(name, text.encode()) for name, text in sorted(TICK_HEADERS.items())]
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 1, "queue.buffering.max.messages": 2_000_000})
-    began, at, behind = time.monotonic(), 0, 0.0
-    while at < len(values):
-        due = min(len(values), int((time.monotonic() - began) * rate))
-        for i in range(at, due):
-            producer.produce(topic, values[i], keys[i], homes[i], headers=head)
-        at = due
-        producer.poll(0)
-        behind = max(behind, time.monotonic() - began - at / rate)
-        time.sleep(EVERY)
-    producer.flush(30)
+    for topic in topics:
+        producer.list_topics(topic)
+    for turn in range(TURNS):
+        ticks = trades(rate, seconds, turn)
+        values = [value for part in ticks.iter_slices(100_000) for value in encode_ticks(part)]
+        homes = [int(symbol[1:3]) % PARTITIONS for symbol in ticks["symbol"]]
+        keys = ticks["symbol"].to_list()
+        for topic in topics:
+            print("ready", flush=True)
+            sys.stdin.readline()
+            began, at, behind = time.monotonic(), 0, 0.0
+            while at < len(values):
+                due = min(len(values), int((time.monotonic() - began) * rate))
+                for i in range(at, due):
+                    producer.produce(topic, values[i], keys[i], homes[i], headers=head)
+                at = due
+                producer.poll(0)
+                behind = max(behind, time.monotonic() - began - at / rate)
+                time.sleep(EVERY)
+            producer.flush(30)
+            print(json.dumps({"behind": behind}), flush=True)
 
 
 def live(settings: Settings) -> None:
@@ -151,10 +174,10 @@ def bare(servers: str, source: str, target: str) -> None:
     print(json.dumps({"records": seen}), flush=True)
 
 
-def reader(servers: str, topic: str, partitions: int, stop: threading.Event) -> list[tuple[bytes, float]]:
+def reader(servers: str, topic: str, stop: threading.Event) -> list[tuple[bytes, float]]:
     """The values of a topic, each with the time at which it was read (seconds since 1970)."""
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "reader", "fetch.wait.max.ms": 5})
-    consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
     found: list[tuple[bytes, float]] = []
     while not stop.is_set():
         first = consumer.poll(0.2)
@@ -165,28 +188,59 @@ def reader(servers: str, topic: str, partitions: int, stop: threading.Event) -> 
     return found
 
 
-def run_phase(
-    place: Place, program: list[str], topic: str, target: str, rate: int, seconds: int
-) -> tuple[list[tuple[bytes, float]], dict]:
-    """Start a program, produce trades for it, read what it publishes; that, and its figures."""
-    bus = place.resources.bus
-    servers = bus.place.servers
-    found: list[tuple[bytes, float]] = []
-    stop = threading.Event()
-    child = subprocess.Popen([sys.executable, "-m", __spec__.name, *program], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline().strip() == "ready"
-    reading = threading.Thread(target=lambda: found.extend(reader(servers, bus.place.name(target), PARTITIONS, stop)))
-    reading.start()
-    arguments = ["produce", servers, bus.place.name(topic), str(rate), str(seconds)]
-    subprocess.run([sys.executable, "-m", __spec__.name, *arguments], check=True)
-    time.sleep(2.0)
-    child.send_signal(signal.SIGTERM)
-    told = json.loads(child.stdout.read())
-    child.wait(30)
-    stop.set()
-    reading.join()
-    return found, told
+class Phase:
+    """A program that answers trades, and what was read of its answers."""
+
+    def __init__(self, place: Place, program: Sequence[str], source: str, target: str):
+        bus = place.resources.bus
+        self.source = bus.place.name(source)
+        self.found: list[tuple[bytes, float]] = []
+        self._stop = threading.Event()
+        self._child = child(*program)
+        said(self._child, "ready")
+        topic = bus.place.name(target)
+        self._reading = threading.Thread(target=lambda: self.found.extend(reader(bus.place.servers, topic, self._stop)))
+        self._reading.start()
+
+    def end(self) -> dict:
+        """Stop the program and the reader; the program's figures."""
+        self._child.send_signal(signal.SIGTERM)
+        told = said(self._child)
+        self._child.wait(30)
+        self._stop.set()
+        self._reading.join()
+        return told
+
+
+def child(*arguments: str) -> subprocess.Popen:
+    """This benchmark in a process of its own, as one of its programs."""
+    command = [sys.executable, "-m", __spec__.name, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def said(program: subprocess.Popen, wanted: str = "") -> dict:
+    """The next line of a program: the word that is wanted, or else its figures."""
+    assert program.stdout is not None
+    line = program.stdout.readline().strip()
+    assert not wanted or line == wanted, line
+    return {} if wanted else json.loads(line)
+
+
+def take_turns(servers: str, rate: int, seconds: int, phases: Sequence[Phase]) -> list[list[float]]:
+    """Give the phases their trades, a turn each, one after the other; when the turns of each began (Unix seconds)."""
+    began: list[list[float]] = [[] for _ in phases]
+    producer = child("produce", servers, str(rate), str(seconds), *(phase.source for phase in phases))
+    assert producer.stdin is not None
+    for _ in range(TURNS):
+        for times in began:
+            said(producer, "ready")
+            times.append(time.time())
+            producer.stdin.write("go\n")
+            producer.stdin.flush()
+            said(producer)
+            time.sleep(REST)
+    producer.wait(30)
+    return began
 
 
 def produced(place: Place, topic: str) -> pl.DataFrame:
@@ -209,7 +263,7 @@ def produced(place: Place, topic: str) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def percentiles(name: str, latencies: list[float]) -> float:
+def percentiles(name: str, latencies: Sequence[float]) -> float:
     """Print the distribution of latencies (seconds); the 99th percentile, milliseconds."""
     values = np.array(latencies) * 1000
     p50, p99, most = np.percentile(values, 50), np.percentile(values, 99), values.max()
@@ -217,10 +271,48 @@ def percentiles(name: str, latencies: list[float]) -> float:
     return float(p99)
 
 
+def bare_latencies(found: Sequence[tuple[bytes, float]], ticks: pl.DataFrame) -> list[tuple[float, float]]:
+    """When each trade was produced that the bare loop answered, and how long until its answer was read (seconds)."""
+    at = {rows["partition"][0]: rows.sort("offset")["at"].to_numpy() for rows in ticks.partition_by("partition")}
+    places = [tuple(map(int, value.split(b":"))) for value, _ in found]
+    times = [at[number][offset] for number, offset in places]
+    return [(time_of, then - time_of) for time_of, (_, then) in zip(times, found, strict=True)]
+
+
+def live_latencies(found: Sequence[tuple[bytes, float]], ticks: pl.DataFrame) -> list[tuple[float, float]]:
+    """When each minute was over, and how long until the signal on it was read (seconds).
+
+    The last minute of a turn is over by the clock, before the first trade of the next.
+    """
+    closing = closings(ticks)
+    latencies = []
+    for value, then in found:
+        one = orjson.loads(value)
+        key = (one["symbol"], micros(datetime.fromisoformat(one["open_time"])))
+        if one["revision"] == 0 and then > closing.get(key, inf):
+            latencies.append((closing[key], then - closing[key]))
+    return latencies
+
+
+def by_turn(latencies: Sequence[tuple[float, float]], began: Sequence[float]) -> list[list[float]]:
+    """The latencies of each turn, but for its first second, in which no minute is over."""
+    turns = np.searchsorted(began, [at for at, _ in latencies], side="right") - 1
+    found: list[list[float]] = [[] for _ in began]
+    for turn, (at, one) in zip(turns, latencies, strict=True):
+        if at >= began[turn] + 1.0:
+            found[turn].append(one)
+    return found
+
+
+def processor_times() -> np.ndarray:
+    """What the processors have done since the machine began, by the first line of `/proc/stat` (`man proc_stat`)."""
+    return np.array(Path("/proc/stat").read_text().split("\n")[0].split()[1:9], dtype=np.int64)
+
+
 def main() -> None:
     """`live [RATE] [SECONDS]` runs all; its children are told what they are."""
     if sys.argv[1:2] == ["produce"]:
-        produce(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+        produce(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])
         return
     if sys.argv[1:2] == ["bare"]:
         bare(*sys.argv[2:5])
@@ -230,8 +322,9 @@ def main() -> None:
         live(Settings(**changes, kafka_driver="confluent", kafka_partitions=PARTITIONS))
         return
     rate = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
-    print(f"{rate:,} trades/s of {len(SYMBOLS)} symbols for {seconds} s; load {os.getloadavg()[0]:.1f}", flush=True)
+    turn = max(2, (int(sys.argv[2]) if len(sys.argv) > 2 else 60) // TURNS)
+    load, before = os.getloadavg()[0], processor_times()
+    print(f"{rate:,} trades/s of {len(SYMBOLS)} symbols, {TURNS} turns of {turn} s each; load {load:.1f}", flush=True)
     with tempfile.TemporaryDirectory() as home, opened(
         "services", Path(home), kafka_partitions=PARTITIONS, kafka_driver="confluent"
     ) as place:  # fmt: skip
@@ -240,39 +333,41 @@ def main() -> None:
         for topic in (first, second, target, BARE, made_bars_topic("1m", "bench_1m")):
             bus.create(topic)
         servers = bus.place.servers
-        # The bare loop.
-        program = ["bare", servers, bus.place.name(first), bus.place.name(BARE)]
-        found, _ = run_phase(place, program, first, BARE, rate, seconds)
-        at = {
-            rows["partition"][0]: rows.sort("offset")["at"].to_numpy()
-            for rows in produced(place, first).partition_by("partition")
-        }
-        places = [tuple(map(int, value.split(b":"))) for value, _ in found]
-        own = [then - at[number][offset] for (number, offset), (_, then) in zip(places, found, strict=True)]
-        base = percentiles("bare loop, produce to read", own[len(own) // 10 :])
-        # The live path.
-        program = ["live", place.settings.namespace, str(place.settings.data)]
-        found, told = run_phase(place, program, second, target, rate, seconds)
-        ticks = produced(place, second)
+        phases = [
+            Phase(place, ["bare", servers, bus.place.name(first), bus.place.name(BARE)], first, BARE),
+            Phase(place, ["live", place.settings.namespace, str(place.settings.data)], second, target),
+        ]
+        began = take_turns(servers, rate, turn, phases)
+        _, told = [phase.end() for phase in phases]
         print(f"live path: {told['cpu'] / told['trades'] * 1e6:.1f} us of processor a trade, {told}", flush=True)
+        ticks = produced(place, second)
         compare(place, ticks)
-        closing = closings(ticks)
-        waited = []
-        for value, then in found:
-            said = orjson.loads(value)
-            if said["revision"] == 0:
-                key = (said["symbol"], micros(datetime.fromisoformat(said["open_time"])))
-                if key in closing:
-                    waited.append(then - closing[key])
-        mine = percentiles("live path, produce to signal", waited[len(waited) // 10 :])
-        print(f"p99 of the live path / bare loop = {mine / base:.2f}; load {os.getloadavg()[0]:.1f}")
+        own = by_turn(bare_latencies(phases[0].found, produced(place, first)), began[0])[1:]
+        mine = by_turn(live_latencies(phases[1].found, ticks), began[1])[1:]
+        for number, pair in enumerate(zip(own, mine, strict=True), 1):
+            a, b = (np.percentile(one, 99) * 1000 for one in pair)
+            print(f"turn {number}: p99 of the bare loop {a:.1f} ms, of the live path {b:.1f} ms: {b / a:.2f}")
+        base = percentiles("bare loop, produce to read", list(chain.from_iterable(own)))
+        p99 = percentiles("live path, produce to signal", list(chain.from_iterable(mine)))
+        taken = processor_times() - before
+        print(
+            f"p99 of the live path / bare loop = {p99 / base:.2f}; load {os.getloadavg()[0]:.1f}, "
+            f"{taken[STOLEN] / taken.sum():.1%} of the processors' time went to other machines"
+        )
 
 
 def closings(ticks: pl.DataFrame) -> dict[tuple[str, int], float]:
-    """When the trade was produced with which each symbol's minute was over: the first later one of that symbol."""
-    minutes = ticks.with_columns((pl.col("time").dt.epoch("us") // MINUTE * MINUTE).alias("minute"))
+    """When the trade was produced with which each symbol's minute was over.
+
+    That is the first later one of the symbol, or one of another that is so much later that it is not waited for.
+    """
+    ticks = ticks.with_columns(pl.col("time").dt.epoch("us")).sort("time")
+    minutes = ticks.with_columns((pl.col("time") // MINUTE * MINUTE).alias("minute"))
     first = minutes.group_by("symbol", "minute").agg(pl.col("at").min()).sort("symbol", "minute")
     before = first.with_columns(pl.col("minute").shift(1).over("symbol").alias("closed")).drop_nulls("closed")
+    beyond = ticks["time"].search_sorted(before["closed"] + MINUTE + GRACE)
+    any_other = pl.Series([*ticks["at"], inf], dtype=pl.Float64).gather(beyond)
+    before = before.with_columns(pl.min_horizontal("at", any_other))
     return {(symbol, closed): at for symbol, closed, at in before.select("symbol", "closed", "at").iter_rows()}
 
 
