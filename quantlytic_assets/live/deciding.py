@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,8 @@ from quantlytic_assets.universe.models import ModelStrategy, PortfolioStrategy, 
 # rows of features.indicators of a strategy's symbols → symbol, open_time, score of those that can be scored
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 _KEYS = ["symbol", "open_time"]
+# Of so many rows lists are faster than polars.
+_FEW = 128
 _TARGET = SAYS.index("target")
 
 
@@ -58,6 +60,10 @@ class _Follower:
     scorer: Scorer | None
     said: OrderedDict[tuple[str, int], tuple[tuple[object, ...], int]]
     words: Words = field(default_factory=Words)
+    symbols: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.symbols = frozenset(self.strategy.symbols)
 
 
 class Deciders:
@@ -73,6 +79,8 @@ class Deciders:
             rule = rules_of(one).bind(one.rule)
             if isinstance(rule, Rule):
                 self._followers[one.name] = _Follower(one, rule, scorers.get(one.name), OrderedDict())
+        portfolios = [one for one in strategies if isinstance(one, PortfolioStrategy)]
+        self._members = {member.name for one in portfolios for member in one.members}
 
     @property
     def look_back(self) -> int:
@@ -116,20 +124,15 @@ class Deciders:
         """
         found: list[Said] = []
         targets: dict[str, pl.DataFrame] = {}
-        members = {
-            member.name
-            for one in self._followers.values()
-            if isinstance(one.strategy, PortfolioStrategy)
-            for member in one.strategy.members
-        }
         for one in self._followers.values():
             name = one.strategy.name
             rows, keys = _rows(one, lines, changed)
             if not rows:
                 continue
             opinions = _opinions(one, lines, rows, targets)
-            if name in members:
-                targets[name] = _keyed(rows).with_columns(opinions["target"].alias(name))
+            if name in self._members:
+                told = pl.Series(name, opinions["target"], pl.Float64)
+                targets[name] = _keyed(rows).with_columns(told)
             # What is said, and no times: their conversion would take longer than all else here.
             for (bar, _), says in zip(rows, one.words.of(opinions), strict=True):
                 key = (bar.symbol, bar.open_time)
@@ -158,11 +161,13 @@ class Deciders:
 
 def _rows(one: _Follower, lines: Lines, changed: Sequence[Row]) -> tuple[Sequence[Row], set[tuple[str, int]]]:
     """The rows that the rule is evaluated on, by symbol and time, and whose signals are wanted."""
-    wanted = set(one.strategy.symbols)
-    times = {row.bar.open_time for row in changed if row.bar.symbol in wanted}
+    own = [row for row in changed if row.bar.symbol in one.symbols]
+    if one.rule.spec.alone and not one.rule.lookback:
+        return sorted(own, key=_by_symbol), {(row.bar.symbol, row.bar.open_time) for row in own}
+    times = {row.bar.open_time for row in own}
     if not times:
         return (), set()
-    wanted &= {row.bar.symbol for row in changed} if one.rule.spec.alone else set(lines.symbols)
+    wanted = {row.bar.symbol for row in own} if one.rule.spec.alone else one.symbols & set(lines.symbols)
     symbols = sorted(wanted)
     rows = [row for row in lines.rows(min(times), symbols) if row.bar.open_time in times]
     keys = {(row.bar.symbol, row.bar.open_time) for row in rows}
@@ -175,12 +180,19 @@ def _rows(one: _Follower, lines: Lines, changed: Sequence[Row]) -> tuple[Sequenc
     return rows, keys
 
 
-def _opinions(one: _Follower, lines: Lines, rows: Sequence[Row], targets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def _by_symbol(row: Row) -> tuple[str, int]:
+    return row.bar.symbol, row.bar.open_time
+
+
+def _opinions(
+    one: _Follower, lines: Lines, rows: Sequence[Row], targets: Mapping[str, pl.DataFrame]
+) -> Mapping[str, Sequence[Any]]:
     """What the rule says of these rows. targets: of the strategies that have decided before it, by their names."""
     rule = one.rule
     plain = not isinstance(one.strategy, ModelStrategy | PortfolioStrategy) and one.scorer is None
     if plain and rule.spec.function is None and set(rule.columns.values()) <= set(lines.columns):
-        return rule.opinions_of(_own_frame(rows, lines.columns, rule))
+        few = rule.opinions_of_few(_own_lists(rows, lines.columns, rule)) if len(rows) <= _FEW else None
+        return few or rule.opinions_of(_own_frame(rows, lines.columns, rule)).to_dict(as_series=False)
     frame = indicator_frame(rows, lines.columns)
     if one.scorer is not None:
         frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
@@ -193,7 +205,7 @@ def _opinions(one: _Follower, lines: Lines, rows: Sequence[Row], targets: Mappin
                 frame = frame.with_columns(pl.lit(None, pl.Float64).alias(member.name))
             else:
                 frame = frame.join(known, on=_KEYS, how="left", maintain_order="left")
-    return rule.opinions(frame)
+    return rule.opinions(frame).to_dict(as_series=False)
 
 
 def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame:
@@ -205,6 +217,19 @@ def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame
     values = np.array([row.values for row in rows], dtype=np.float64).reshape(len(rows), len(columns))
     features = [pl.Series(name, values[:, at], nan_to_null=True) for at, name in enumerate(columns)]
     return pl.DataFrame([*(_of_bars(name, bars) for name in BASE_COLUMNS), *features])
+
+
+def _own_lists(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> dict[str, list[Any]]:
+    """What a rule reads of rows under its own names, None where a number is not known."""
+    found: dict[str, list[Any]] = {}
+    for name in rule.reads:
+        if name in rule.columns:
+            at = columns.index(rule.columns[name])
+            values = [row.values[at] for row in rows]
+            found[name] = [None if one != one else one for one in values]
+        else:
+            found[name] = [getattr(row.bar, name) for row in rows]
+    return found
 
 
 def _own_frame(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> pl.DataFrame:

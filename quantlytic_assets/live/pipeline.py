@@ -21,8 +21,9 @@ class Made:
 
     bars: by interval. rows: of features, by interval, each with the trace of the bar it follows. signals: with their
     intervals and traces. untraded: symbols and times that are known to have no bar. forgotten: by interval, symbol and
-    open time, bars that are no longer kept. moved: by interval, symbols of which older bars were let go. late: how many
-    bars came after later ones of their symbol; revised: how many were said otherwise before.
+    open time, bars that are no longer kept. moved: by interval, symbols of which older bars were let go, each with the
+    time of the oldest that is kept, and what its sums go on from (`Lines.stored`). late: how many bars came after later
+    ones of their symbol; revised: how many were said otherwise before.
     """
 
     bars: dict[str, list[Revised]] = field(default_factory=dict)
@@ -30,7 +31,7 @@ class Made:
     signals: list[tuple[Said, str, str]] = field(default_factory=list)
     untraded: list[tuple[str, int]] = field(default_factory=list)
     forgotten: list[tuple[str, str, int]] = field(default_factory=list)
-    moved: list[tuple[str, str]] = field(default_factory=list)
+    moved: list[tuple[str, str, int, tuple[int, tuple[float, ...]] | None]] = field(default_factory=list)
     late: int = 0
     revised: int = 0
 
@@ -134,7 +135,11 @@ class Pipeline:
         own = next((traces[one.symbol, one.open_time] for one in fresh), "")
         told_rows = [(row, traces.get((row.bar.symbol, row.bar.open_time), own)) for row in rows]
         made.rows.setdefault(interval, []).extend(told_rows)
-        made.moved += [(interval, symbol) for symbol, first in before.items() if -1 < first < lines.begins(symbol)]
+        made.moved += [
+            (interval, symbol, lines.begins(symbol), lines.stored(symbol))
+            for symbol, first in before.items()
+            if -1 < first < lines.begins(symbol)
+        ]
         for said in self.deciders[interval].decide(lines, rows):
             made.signals.append((said, interval, traces.get((said.symbol, said.time), own)))
         self.reached("signals")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from quantlytic_assets.calendars.sessions import session_table
-from quantlytic_assets.live import publishing
+from quantlytic_assets.live import older_state, publishing
 from quantlytic_assets.live.bars import Bar
 from quantlytic_assets.live.bursts import Burst
 from quantlytic_assets.live.comparing import Compared, Comparison
@@ -34,7 +34,7 @@ from quantlytic_assets.live.sending import Sender, Stopped, pause
 from quantlytic_assets.live.source_memory import SourceMemory
 from quantlytic_assets.live.sources import BarSource, Source, Taken
 from quantlytic_assets.live.stages import Stages
-from quantlytic_assets.live.state import LiveState, Message, Place, changes_of, version
+from quantlytic_assets.live.state import LiveState, Place, version
 from quantlytic_assets.live.trading import Desk, Rehearsal
 from quantlytic_assets.live.warm_start import History, other_closes, read_history
 from quantlytic_assets.live.write_behind import WriteBehind
@@ -58,6 +58,8 @@ _WAIT = 0.5
 _WINDOW = 0.002
 # The same while no bar is due: a batch costs nearly as much whether it is of ten trades or of a hundred.
 _CALM_WINDOW = 0.01
+# How much may be under way to the bus when a batch is committed: the last one's signals, and the bars before them.
+_MOST_SENDINGS = 2
 # Seconds for which a batch from which nothing follows may wait for its transaction: a killed process reads it again.
 _COMMIT_EVERY = 0.05
 # Seconds between two health reports.
@@ -124,6 +126,8 @@ class LiveProcess:
         self._received = 0.0
         # Bars whose signals are out, and of which the rest is still to be done.
         self._burst = Burst()
+        # Batches of which the bars are not sent yet.
+        self._unsent: list[Made] = []
         # When the last transaction was, and whether batches wait for the next.
         self._committed = -inf
         self._uncommitted = False
@@ -151,18 +155,24 @@ class LiveProcess:
         self._make_pipeline(History(floor=kept), listings)
         self._behind = WriteBehind(self._state, self.dataset, self._columns)
         with self._hot.write() as writer:
-            self._behind.take_up(writer)
+            waiting = self._behind.take_up(writer)
         with self._hot.read() as reader:
             self._state.restore(reader, self._pipeline)
             self._places = self._state.places(reader)
-            outbox = self._state.outbox(reader)
+            outbox = older_state.outbox(reader, self.dataset)
             self.counts = Counts.of(self._state.counts(reader))
             self._memory.take_up(reader)
         self._warm_up()
         self._check_identity()
         self._report(f"going on from {_shown(self._places)}")
+        for made in waiting:
+            outbox += publishing.signal_messages(self.dataset.name, made)
+            outbox += publishing.bar_messages(self.dataset.name, made)
         if outbox:
             self._sender.publish_missing(outbox)
+        with self._hot.write() as writer:
+            older_state.forget_outbox(writer, self.dataset)
+            self._behind.forget(writer, self._behind.next)
         self._floor = kept
         self._make_ready()
         # A process that was killed may have said what is to be traded, and not have traded it.
@@ -333,13 +343,17 @@ class LiveProcess:
             self._sender.look()
             self._uncommitted = made.nothing and count > 0 and time.monotonic() - self._committed < _COMMIT_EVERY
             if not self._uncommitted:
-                messages = publishing.messages(self.dataset.name, made)
+                signals = publishing.signal_messages(self.dataset.name, made)
                 # The bus has taken what was sent before the last while this batch was worked on.
-                self._sender.settle(1)
-                self._commit(made, messages)
-                self._sender.send(messages, self._received)
+                self._sender.settle(_MOST_SENDINGS)
+                self._commit(made)
+                if signals:
+                    self._sender.send(signals, self._received)
             if not made.nothing:
                 self._burst.add(self._received, {name: [row for row, _ in rows] for name, rows in made.rows.items()})
+                self._unsent.append(made)
+        if self._unsent and not made:
+            self._send_bars()
         if self._burst and (not count or self._burst.over_in <= 0 or self._behind.full):
             self._finish_burst()
         self._look_around(bool(made))
@@ -349,8 +363,15 @@ class LiveProcess:
         source = self._source
         return self._bus.tail(source.topic, self._places[source.topic].offsets, wait, only_values=source.only_values)
 
+    def _send_bars(self) -> None:
+        """Send the bars of batches whose signals are out."""
+        bars = [message for made in self._unsent for message in publishing.bar_messages(self.dataset.name, made)]
+        self._unsent = []
+        self._sender.send(bars, self._received, self._behind.next)
+
     def _finish_burst(self) -> None:
-        """Do what follows from bars whose signals are out: orders, and what is served."""
+        """Do what follows from bars whose signals are out: their records, orders, and what is served."""
+        self._send_bars()
         self._trade(*self._burst.end())
         self._serve()
 
@@ -410,6 +431,7 @@ class LiveProcess:
         if len(self._behind):
             with self._hot.write() as writer:
                 self._behind.write(writer)
+                self._behind.forget(writer, self._sender.published)
                 self._state.forget(writer, self._pipeline)
                 self._prices.put(writer, self._source.prices())
 
@@ -419,19 +441,19 @@ class LiveProcess:
         self._prices.waiting |= taken.newest >= 0 and count > 0
         self._newest = taken.newest
 
-    def _commit(self, made: Made, messages: Sequence[Message]) -> None:
-        """Write a batch, what it follows from, and what is to be published of it, in one transaction.
+    def _commit(self, made: Made) -> None:
+        """Write a batch and what it follows from, in one transaction.
 
         Batches that waited, for nothing followed from them, are in it by their offsets and trades.
         """
         self._committed = time.monotonic()
         with self._hot.write() as writer:
-            self._behind.keep(writer, made, changes_of(self._pipeline, made))
+            self._behind.keep(writer, made)
             if not made:
+                self._behind.forget(writer, self._sender.published)
                 self._prices.put(writer, self._source.prices())
             self._memory.keep(writer, waited_for=bool(made) or bool(self._burst))
             self._state.put_places(writer, self._places)
-            self._state.put_outbox(writer, [*self._sender.open, *messages])
             self._state.put_counts(writer, self.counts.told())
 
     @property

@@ -104,10 +104,14 @@ def latest(price: float, size: float | None, time: int) -> bytes:
     return orjson.dumps({"t": iso(time), "p": price, "s": size, "source": "live"})
 
 
-def messages(dataset: str, made: Made) -> list[Message]:
-    """A batch as records of the bus: signals by strategy, for which somebody may wait, and then bars by interval."""
-    found = [_signal_message(dataset, interval, said, trace) for said, interval, trace in made.signals]
-    return found + [
+def signal_messages(dataset: str, made: Made) -> list[Message]:
+    """The signals of a batch as records of the bus, by strategy."""
+    return [_signal_message(dataset, interval, said, trace) for said, interval, trace in made.signals]
+
+
+def bar_messages(dataset: str, made: Made) -> list[Message]:
+    """The bars of a batch as records of the bus, by interval."""
+    return [
         _bar_message(made_bars_topic(interval, dataset), dataset, interval, one)
         for interval, bars in made.bars.items()
         for one in bars

@@ -1,8 +1,8 @@
-"""The records of transactions on their way to the bus, while the next batch is worked on.
+"""The records of batches on their way to the bus, while the next batch is worked on.
 
-The last transaction may be under way when the next one's are sent, and no more: until the bus has all of them, the
-store has them. Where it is not known which of them the bus has, its newest records are looked at, and the others are
-published; those of the last may stand before them then.
+Some sendings may be under way at a time: until the bus has all of a batch, the store has it. Where it is not known what
+the bus has, its newest records are looked at, and the others are published; those of the last sending may stand before
+them then.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Stopped(Exception):
 
 
 class Sender:
-    """What one process publishes, a transaction at a time. Only this process writes to the topics.
+    """What one process publishes. Only this process writes to the topics.
 
     report: is told what a person should know. arrived: is called when the bus has what was sent, with what `send` was
-    given. stopping: whether the process is to end.
+    given. stopping: whether the process is to end. published: the bus has all of the batches before this number.
     """
 
     def __init__(self, bus: Bus, report: Callable[[str], None], arrived: Callable[[float], None]):
@@ -38,7 +38,8 @@ class Sender:
         self._report = report
         self._arrived = arrived
         self.stopping: Callable[[], bool] = lambda: False
-        # What the bus may lack, by transaction, oldest first.
+        self.published = 0
+        # What the bus may lack, by sending, oldest first.
         self._open: deque[_Sent] = deque()
 
     @property
@@ -51,10 +52,11 @@ class Sender:
         """What the bus may lack."""
         return [message for sent in self._open for message in sent.messages]
 
-    def send(self, messages: Sequence[Message], received: float) -> None:
-        """Send what was committed on its way. received: when what it follows from came."""
-        if not messages:
-            return
+    def send(self, messages: Sequence[Message], received: float, before: int = 0) -> None:
+        """Send what was committed on its way. received: when what it follows from came.
+
+        before: with it, all of the batches before this number were sent.
+        """
         parts: list[Sending] = []
         for topic, own in _by_topic(messages).items():
             try:
@@ -62,7 +64,7 @@ class Sender:
                 parts.append(self._bus.send(topic, values, keys, HEADERS))
             except BusUnavailable as error:
                 parts.append(Sending(_raising(error)))
-        self._open.append(_Sent(messages, parts, received))
+        self._open.append(_Sent(messages, parts, received, before))
 
     def look(self) -> None:
         """Take note of what the bus has by now, without waiting. Raises as `settle` does."""
@@ -70,9 +72,9 @@ class Sender:
             self.settle(len(self._open) - 1)
 
     def settle(self, most: int = 0) -> None:
-        """Wait until the bus has all that was sent, but for the last `most` transactions.
+        """Wait until the bus has all that was sent, but for the last `most` sendings.
 
-        Raises `Stopped` where the bus does not answer and the process is to end: the outbox in the store has it.
+        Raises `Stopped` where the bus does not answer and the process is to end: the store has it.
         """
         failures = 0
         while len(self._open) > most:
@@ -84,7 +86,10 @@ class Sender:
                     _wait(self._open[0].parts)
                     arrived = 1
                 for _ in range(arrived):
-                    self._arrived(self._open.popleft().received)
+                    sent = self._open.popleft()
+                    self.published = max(self.published, sent.before)
+                    if sent.messages:
+                        self._arrived(sent.received)
             except BusUnavailable as error:
                 failures += 1
                 if failures == 1:
@@ -102,7 +107,7 @@ class Sender:
             self._report("the bus answers again")
 
     def publish_missing(self, messages: Sequence[Message]) -> None:
-        """Publish those of the last transactions that the bus does not have."""
+        """Publish those of the last records that the bus does not have."""
         missing: dict[str, list[Message]] = {}
         for topic, own in _by_topic(messages).items():
             there = self._newest_ids(topic, len(own))
@@ -126,11 +131,12 @@ def pause(failures: int) -> float:
 
 
 class _Sent(NamedTuple):
-    """A transaction's records, their way to each topic, and when what they follow from came."""
+    """Records, their way to each topic, when what they follow from came, and with it which batches were sent."""
 
     messages: Sequence[Message]
     parts: Sequence[Sending]
     received: float
+    before: int
 
 
 def _wait(parts: Sequence[Sending]) -> None:

@@ -1,22 +1,16 @@
-"""What follows from a batch besides its records, written to the hot store after its signals are out.
+"""What follows from batches besides their records, written to the hot store after their signals are out.
 
-That is what is served of it, and its places in the kept state, which lie all over the store. Until it is written it is
-kept as records, in the batch's own transaction, so that a process that was killed in between writes it when it goes on.
-Batches that come close together are written together: a block is changed once then.
+That is what is served of them, and their places in the kept state, which lie all over the store. Batches that come
+close together are written together: a block is changed once then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import TYPE_CHECKING
 
-import orjson
-
-from quantlytic_assets.live import publishing
-from quantlytic_assets.live.changes import Changes
+from quantlytic_assets.live import batches, older_state, publishing
 from quantlytic_assets.live.pipeline import Made
-from quantlytic_assets.live.publishing import Served
 
 if TYPE_CHECKING:
     from quantlytic_assets.live.state import LiveState
@@ -28,44 +22,65 @@ _MOST_ROWS = 2_000
 
 
 class WriteBehind:
-    """What committed batches have to be written. columns: those of features, by interval."""
+    """What committed batches have to be written. columns: those of features, by interval.
+
+    A batch's record is kept until it is written here and all of it is on the bus.
+    """
 
     def __init__(self, state: LiveState, dataset: Dataset, columns: Mapping[str, Sequence[str]]):
         self._state = state
         self._dataset = dataset
         self._columns = columns
-        self._rows: list[Served] = []
-        # Of each batch, though it may change nothing.
-        self._changes: list[Changes] = []
+        self._waiting: list[Made] = []
+        self._rows = 0
+        # Of the next batch, and of the oldest whose record is kept.
+        self._next = self._oldest = 0
 
     def __len__(self) -> int:
-        return len(self._changes)
+        return len(self._waiting)
 
     @property
     def full(self) -> bool:
         """Whether so many rows wait that they are to be written now."""
-        return len(self._rows) >= _MOST_ROWS
+        return self._rows >= _MOST_ROWS
 
-    def take_up(self, writer: Writer) -> None:
-        """Write what a process before this one has committed and not written."""
-        for kept in self._state.unserved(writer):
-            rows = orjson.loads(kept)
-            self._rows += [Served._make((*one[:3], date.fromisoformat(one[3]), *one[4:])) for one in rows]
-        self._changes = self._state.unplaced(writer)
+    @property
+    def next(self) -> int:
+        """The number of the next batch."""
+        return self._next
+
+    def take_up(self, writer: Writer) -> list[Made]:
+        """Write what a process before this one has committed and not written; the batches that the bus may lack."""
+        older_state.take_up(writer, self._dataset, self._columns)
+        kept = [(number, batches.unpacked(record)) for number, record in self._state.batches(writer)]
+        written = self._state.written(writer)
+        self._next = max([written, *(number + 1 for number, _ in kept)])
+        self._oldest = min((number for number, _ in kept), default=self._next)
+        self._waiting = [made for number, made in kept if number >= written]
         self.write(writer)
+        return [made for _, made in kept]
 
-    def keep(self, writer: Writer, made: Made, changes: Changes) -> None:
-        """Note what is to be served of a batch, and what it changes, in the transaction of its state."""
-        rows = publishing.served(made)
-        if rows or changes:
-            # A value that is not finite comes back as None: neither is served.
-            self._state.put_behind(writer, len(self), orjson.dumps(list(map(tuple, rows))), changes)
-            self._rows += rows
-            self._changes.append(changes)
+    def keep(self, writer: Writer, made: Made) -> None:
+        """Keep the record of a batch, in the transaction of its state."""
+        if made.nothing:
+            return
+        self._state.put_batch(writer, self._next, batches.packed(made))
+        self._next += 1
+        self._waiting.append(made)
+        self._rows += len(made) + sum(map(len, made.rows.values()))
 
     def write(self, writer: Writer) -> None:
         """Write everything that waits."""
-        publishing.write(writer, self._dataset, self._rows, self._columns)
-        self._state.place(writer, self._changes)
-        self._state.delete_behind(writer)
-        self._rows, self._changes = [], []
+        rows = [row for made in self._waiting for row in publishing.served(made)]
+        publishing.write(writer, self._dataset, rows, self._columns)
+        for made in self._waiting:
+            self._state.place(writer, self._dataset.interval, self._columns, made)
+        self._state.put_written(writer, self._next)
+        self._waiting, self._rows = [], 0
+
+    def forget(self, writer: Writer, published: int) -> None:
+        """Delete the records of batches that are written. published: the bus has all of those before this number."""
+        until = min(published, self._next - len(self._waiting))
+        for number in range(self._oldest, until):
+            self._state.delete_batch(writer, number)
+        self._oldest = max(self._oldest, until)

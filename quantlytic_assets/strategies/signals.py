@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import copysign
+from typing import Any
 
 import polars as pl
 
@@ -39,14 +41,15 @@ class Words:
     def __init__(self) -> None:
         self._known: dict[float | None, tuple[object, ...]] = {}
         # Nearly all have these; the first signal shall not wait for polars.
-        self.of(pl.DataFrame({"target": [None, 0.0, 1.0]}))
+        self.of({"target": [None, 0.0, 1.0]})
 
-    def of(self, told: pl.DataFrame) -> list[tuple[object, ...]]:
-        """The rows of `said`."""
-        targets = told["target"].to_list()
+    def of(self, told: Mapping[str, Sequence[Any]]) -> list[tuple[object, ...]]:
+        """The rows of `said`, of opinions as lists: `target`, and where they are there `score` and `reason`."""
+        targets = told["target"]
         # As a key, -0.0 is 0.0, but other words are said of it.
         if any(target == 0 and copysign(1, target) < 0 for target in targets):
-            return said(told).rows()
+            types = {"target": pl.Float64, "score": pl.Float64, "reason": pl.String}
+            return said(pl.DataFrame(told, schema={name: types[name] for name in told}, strict=False)).rows()
         if len(self._known) > _MOST_WORDS:
             self._known.clear()
         new = [target for target in dict.fromkeys(targets) if target not in self._known]
@@ -54,15 +57,15 @@ class Words:
             known = said(pl.DataFrame({"target": new}, schema={"target": pl.Float64}))
             self._known.update(zip(new, known.rows(), strict=True))
         rows = [self._known[target] for target in targets]
-        if "score" in told.columns:
-            scores = told["score"].cast(pl.Float64).to_list()
+        if "score" in told:
             rows = [
-                (signal, 0.0 if score is None else abs(score), *rest)
-                for (signal, _, *rest), score in zip(rows, scores, strict=True)
+                (signal, 0.0 if score is None else abs(float(score)), *rest)
+                for (signal, _, *rest), score in zip(rows, told["score"], strict=True)
             ]
-        if "reason" in told.columns:
-            reasons = told["reason"].to_list()
-            rows = [(*rest, own if why is None else why) for (*rest, own), why in zip(rows, reasons, strict=True)]
+        if "reason" in told:
+            rows = [
+                (*rest, own if why is None else why) for (*rest, own), why in zip(rows, told["reason"], strict=True)
+            ]
         return rows
 
 

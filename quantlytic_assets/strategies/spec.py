@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from quantlytic_assets.features.declarations import unknown
+from quantlytic_assets.strategies.few_rows import FewRows, Unusual
 
 if TYPE_CHECKING:
     from quantlytic_assets.features.registry import Registry as Features
@@ -203,6 +204,27 @@ class Rule:
         A number that is not known is null there, never NaN: in polars NaN is more than any number.
         """
         return self._opinions(own, own)
+
+    def opinions_of_few(self, own: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]] | None:
+        """`opinions_of` as lists, of lists, for a few rows; None where polars has to answer: see `few_rows`.
+
+        It is None of rules that read other columns than numbers, or other rows than the one that is decided.
+        """
+        if self._few is None:
+            return None
+        try:
+            found = self._few(own)
+        except Unusual:
+            return None
+        found["target"] = [None if one is None else float(one) for one in found["target"]]
+        return found if all(one is None or -1 <= one <= 1 for one in found["target"]) else None
+
+    @cached_property
+    def _few(self) -> FewRows | None:
+        numbers = {"close", *self.columns}
+        if self.spec.target is None or not self.spec.alone or self.lookback or not numbers.issuperset(self.reads):
+            return None
+        return FewRows.of(self._expressions, self.reads)
 
     def _opinions(self, own: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
         found = selected(own, [one.alias(name) for name, one in self._expressions.items()])

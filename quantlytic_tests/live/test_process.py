@@ -182,15 +182,15 @@ def test_transactions_that_were_under_way_when_a_process_was_killed_are_publishe
         return Sending(wait, lambda: False)
 
     monkeypatch.setattr(resources.bus, "send", lost)
-    for first in (0, 5):
+    for first in (0, 5, 10):
         publish(resources, minutes("A-USD", first, first + 5))
         process.step(0)
-    publish(resources, minutes("A-USD", 10, 15))
+    publish(resources, minutes("A-USD", 15, 20))
     with pytest.raises(RuntimeError, match="killed"):
         process.step(0)
     monkeypatch.undo()
     run(live(resources))
-    for topic, count in ((made_bars_topic("1m", "tried_1m"), 15), (signals_topic("hold"), 15)):
+    for topic, count in ((made_bars_topic("1m", "tried_1m"), 20), (signals_topic("hold"), 20)):
         found = bars_on(resources.bus, topic)
         assert found["id"].n_unique() == len(found) == count and found["open_time"].is_sorted()
 

@@ -65,11 +65,11 @@ def test_words_that_are_remembered_are_those_that_are_made_anew(given):
     ).select("target", *given)
     words = Words()
     for part in (told[:3], told, told[2:], told[:0], told.with_columns(-pl.col("target")), told):
-        assert list(map(str, words.of(part))) == list(map(str, said(part).rows()))
+        assert list(map(str, words.of(part.to_dict(as_series=False)))) == list(map(str, said(part).rows()))
 
 
 def test_words_are_those_of_the_target_s_own_after_many_others():
     words = Words()
     for first in range(0, 10_000, 1000):
         told = pl.DataFrame({"target": [one / 10_000 for one in range(first, first + 1000)]})
-        assert words.of(told) == said(told).rows()
+        assert words.of(told.to_dict(as_series=False)) == said(told).rows()
