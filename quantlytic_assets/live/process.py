@@ -126,8 +126,8 @@ class LiveProcess:
         self._received = 0.0
         # Bars whose signals are out, and of which the rest is still to be done.
         self._burst = Burst()
-        # Batches of which the bars are not sent yet.
-        self._unsent: list[Made] = []
+        # Batches of which the bars are not sent yet, each with when its records came.
+        self._unsent: list[tuple[Made, float]] = []
         # When the last transaction was, and whether batches wait for the next.
         self._committed = -inf
         self._uncommitted = False
@@ -351,8 +351,8 @@ class LiveProcess:
                     self._sender.send(signals, self._received)
             if not made.nothing:
                 self._burst.add(self._received, {name: [row for row, _ in rows] for name, rows in made.rows.items()})
-                self._unsent.append(made)
-        if self._unsent and not made:
+                self._unsent.append((made, self._received))
+        if not made:
             self._send_bars()
         if self._burst and (not count or self._burst.over_in <= 0 or self._behind.full):
             self._finish_burst()
@@ -365,9 +365,11 @@ class LiveProcess:
 
     def _send_bars(self) -> None:
         """Send the bars of batches whose signals are out."""
-        bars = [message for made in self._unsent for message in publishing.bar_messages(self.dataset.name, made)]
-        self._unsent = []
-        self._sender.send(bars, self._received, self._behind.next)
+        if not self._unsent:
+            return
+        bars = [message for made, _ in self._unsent for message in publishing.bar_messages(self.dataset.name, made)]
+        (_, received), self._unsent = self._unsent[0], []
+        self._sender.send(bars, received, self._behind.next)
 
     def _finish_burst(self) -> None:
         """Do what follows from bars whose signals are out: their records, orders, and what is served."""
