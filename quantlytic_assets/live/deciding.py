@@ -64,6 +64,7 @@ class _Follower:
 
     def __post_init__(self) -> None:
         self.symbols = frozenset(self.strategy.symbols)
+        self.rule.prepare()
 
 
 class Deciders:
@@ -191,8 +192,9 @@ def _opinions(
     rule = one.rule
     plain = not isinstance(one.strategy, ModelStrategy | PortfolioStrategy) and one.scorer is None
     if plain and rule.spec.function is None and set(rule.columns.values()) <= set(lines.columns):
-        few = rule.opinions_of_few(_own_lists(rows, lines.columns, rule)) if len(rows) <= _FEW else None
-        return few or rule.opinions_of(_own_frame(rows, lines.columns, rule)).to_dict(as_series=False)
+        own = _own(rows, lines.columns, rule)
+        few = rule.opinions_of_few(own) if len(rows) <= _FEW else None
+        return few or rule.opinions_of(_own_frame(own)).to_dict(as_series=False)
     frame = indicator_frame(rows, lines.columns)
     if one.scorer is not None:
         frame = frame.join(one.scorer(frame), on=_KEYS, how="left", maintain_order="left")
@@ -219,30 +221,22 @@ def indicator_frame(rows: Sequence[Row], columns: Sequence[str]) -> pl.DataFrame
     return pl.DataFrame([*(_of_bars(name, bars) for name in BASE_COLUMNS), *features])
 
 
-def _own_lists(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> dict[str, list[Any]]:
+def _own(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> dict[str, list[Any]]:
     """What a rule reads of rows under its own names, None where a number is not known."""
     found: dict[str, list[Any]] = {}
     for name in rule.reads:
         if name in rule.columns:
             at = columns.index(rule.columns[name])
             values = [row.values[at] for row in rows]
-            found[name] = [None if one != one else one for one in values]
         else:
-            found[name] = [getattr(row.bar, name) for row in rows]
+            values = [getattr(row.bar, name) for row in rows]
+        found[name] = [None if one != one else one for one in values]
     return found
 
 
-def _own_frame(rows: Sequence[Row], columns: Sequence[str], rule: Rule) -> pl.DataFrame:
-    """What a rule reads of rows under its own names: a small frame costs by its columns, and not by its rows."""
-    bars = [row.bar for row in rows]
-    told = []
-    for name in rule.reads:
-        if name in rule.columns:
-            at = columns.index(rule.columns[name])
-            told.append(pl.Series(name, np.array([row.values[at] for row in rows]), nan_to_null=True))
-        else:
-            told.append(_of_bars(name, bars))
-    return pl.DataFrame(told)
+def _own_frame(own: Mapping[str, list[Any]]) -> pl.DataFrame:
+    """The frame of these columns: a small one costs by its columns, and not by its rows."""
+    return pl.DataFrame([_typed(name, values) for name, values in own.items()])
 
 
 def _keyed(rows: Sequence[Row]) -> pl.DataFrame:
@@ -251,10 +245,14 @@ def _keyed(rows: Sequence[Row]) -> pl.DataFrame:
 
 
 def _of_bars(name: str, bars: Sequence[Bar]) -> pl.Series:
-    """One of `BASE_COLUMNS` of bars. Without expressions, each of which costs more than a small frame's rows."""
-    values = [getattr(one, name) for one in bars]
-    if name == "close":
-        return pl.Series(name, np.array(values, dtype=np.float64), nan_to_null=True)
+    """One of `BASE_COLUMNS` of bars."""
+    return _typed(name, [getattr(one, name) for one in bars])
+
+
+def _typed(name: str, values: list[Any]) -> pl.Series:
+    """One of `BASE_COLUMNS`, or of numbers. Without expressions, each of which costs more than a small frame's rows."""
     if name in ("open_time", "available_at"):
         return pl.Series(name, values, dtype=pl.Int64).cast(TIME)
-    return pl.Series(name, values, dtype=pl.Date if name == "session" else pl.String)
+    if name in BASE_COLUMNS and name != "close":
+        return pl.Series(name, values, dtype=pl.Date if name == "session" else pl.String)
+    return pl.Series(name, np.array(values, dtype=np.float64), nan_to_null=True)

@@ -219,6 +219,10 @@ class Rule:
         found["target"] = [None if one is None else float(one) for one in found["target"]]
         return found if all(one is None or -1 <= one <= 1 for one in found["target"]) else None
 
+    def prepare(self) -> None:
+        """Find out whether it needs polars for a few rows, which takes some 25 ms: the first rows shall not wait."""
+        _ = self._few
+
     @cached_property
     def _few(self) -> FewRows | None:
         numbers = {"close", *self.columns}

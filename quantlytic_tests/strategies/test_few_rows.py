@@ -110,3 +110,10 @@ def test_targets_that_can_not_be_held_are_left_to_who_says_what_is_wrong():
     wrong.__dict__["_few"] = FewRows.of({"target": pl.col("rsi") / 10}, ("rsi",))
     assert wrong.opinions_of_few({"rsi": [5.0]}) == {"target": [0.5]}
     assert wrong.opinions_of_few({"rsi": [5.0, 30.0]}) is None
+
+
+def test_it_is_tried_when_a_rule_is_prepared_and_not_when_rows_wait(monkeypatch):
+    bound = Registry().bind("rsi")
+    bound.prepare()
+    monkeypatch.setattr(FewRows, "of", lambda *_: pytest.fail("tried again"))
+    assert bound.opinions_of_few({"rsi": [20.0]}) is not None
